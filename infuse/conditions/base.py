@@ -1,0 +1,124 @@
+"""A condition never touches the network: it checks itself against a spec, then becomes data in ports.
+
+Weight, window, region and sides are fields of every condition and are applied here, once; a condition's own file says
+only what it is, which networks can hear it, and what tensors it turns into.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from infuse.curves import Curve, span
+from infuse.errors import RecipeError
+from infuse.letters import Strict
+from infuse.network.spec import NetworkSpec
+from infuse.pictures import Picture
+from infuse.ports import Ports, Posterior, Sides, Voice
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a condition will enter, before anything is loaded: what `infuse check` prints."""
+
+    port: str
+    shape: str
+    memory: int = 0
+    """Bytes of weights that this condition brings along."""
+    note: str = ""
+
+
+class Shelf(Protocol):
+    """What a check may look at: headers of files, never their tensors."""
+
+    def header(self, model: str) -> Any: ...
+
+
+class Encoders(Protocol):
+    """What a condition may use to turn pixels and words into tensors. Pure: same input, same output."""
+
+    spec: NetworkSpec
+    size: tuple[int, int]
+    """(width, height) of the picture to be made, in pixels."""
+
+    def text(self, prompt: str) -> Tensor: ...
+    def pooled(self, prompt: str) -> Tensor | None: ...
+    def silence(self) -> Ports | None: ...
+    def pixels(self, picture: Picture, channels: int = 3) -> Tensor: ...
+    def mask(self, picture: Picture) -> Tensor: ...
+    def posterior(self, pixels: Tensor) -> Posterior: ...
+    def look(self, picture: Picture | None, folder: str, hidden: bool) -> Tensor: ...
+    def module(self, model: str, build: Callable[[Any], nn.Module]) -> nn.Module: ...
+    def vector(self, values: Any) -> Tensor: ...
+
+
+class Condition(Strict, ABC):
+    """Base of every condition.
+
+    weight: a number, or a curve {progress: value}. start, end: fractions of the steps; a step is heard if it lies inside
+    as a whole. mask: white where the condition is heard, same size as the picture. applies_to: both sides of guidance,
+    or only the prompt's or the negative prompt's.
+    """
+
+    kind: str
+    weight: Curve = 1.0
+    start: float = Field(0.0, ge=0, le=1)
+    end: float = Field(1.0, ge=0, le=1)
+    mask: Picture | None = None
+    applies_to: Literal["both", "prompt", "negative"] = "both"
+
+    guided: ClassVar[float | None] = None
+    """A guidance scale of its own (InstructPix2Pix's image scale), if the mechanism has one."""
+
+    @model_validator(mode="after")
+    def _window(self) -> Condition:
+        if self.start >= self.end:
+            raise ValueError(f"start {self.start:g} must come before end {self.end:g}: the condition would never speak")
+        return self
+
+    @abstractmethod
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        """Where this condition will enter; raises RecipeError or WeightsError if this network cannot hear it."""
+
+    @abstractmethod
+    def encode(self, kit: Encoders) -> Sides:
+        """Pixels and words to tensors, in full voice. Pure, once per job, cached by content."""
+
+    def modules(self, kit: Encoders) -> Mapping[str, nn.Module]:
+        """What training may update; nothing by default."""
+        return {}
+
+    def strength_of_start(self) -> float | None:
+        """For conditions that start the job from a picture: how much of it is repainted (0-1)."""
+        return None
+
+    def sides(self, kit: Encoders) -> Sides:
+        """`encode`, spoken in this condition's voice, on the sides it applies to."""
+        sides = self.encode(kit).spoken(self.voice(kit))
+        if self.applies_to == "prompt":
+            return Sides(sides.on)
+        if self.applies_to == "negative":
+            return Sides(type(sides.on)(), sides.on)
+        return sides
+
+    def voice(self, kit: Encoders) -> Voice:
+        """Weight, window and region as every port understands them."""
+        return Voice(self.weight, self.start, self.end, None if self.mask is None else kit.mask(self.mask))
+
+    def plain(self, *allowed: str) -> None:
+        """For mechanisms to which weight, window or region mean nothing: refuse them instead of dropping them."""
+        asked = {"weight": self.weight != 1.0, "start": self.start != 0, "end": self.end != 1, "mask": self.mask is not None,
+                 "applies_to": self.applies_to != "both"}
+        for name, is_asked in asked.items():
+            if is_asked and name not in allowed:
+                raise RecipeError(name, f"a {self.kind} condition has no {name}; it would change nothing. Remove it.")
+
+    def positive(self) -> None:
+        """For mechanisms in which a negative weight has no meaning."""
+        if span(self.weight)[0] < 0:
+            raise RecipeError("weight", f"a {self.kind} condition cannot be heard less than not at all. Use 0 or more.")

@@ -1,0 +1,75 @@
+"""Repaint a hole and keep the rest. The recipe is the same for every network; the network decides the way.
+
+Four input channels: the known part is put back after each step (latent port). Nine: the network is shown the mask and
+the masked picture (channels port).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+
+from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.errors import RecipeError
+from infuse.network.spec import NetworkSpec
+from infuse.pictures import Picture
+from infuse.ports import Channel, Latent, Ports, Sides, Voice
+
+
+class Inpaint(Condition):
+    """Fill what is white in `mask`, a picture of the same size as `image`.
+
+    strength: 1 starts the hole from pure noise; less starts from the picture, as img2img does. paste: put the original
+    pixels back outside of the hole, behind a soft edge that lies inside of it.
+    Source: diffusers' inpaint pipelines (4 and 9 channels); Rombach et al. 2022, sec. 4.5 (9 channels).
+    """
+
+    kind: Literal["inpaint"] = "inpaint"
+    image: Picture
+    mask: Picture
+    strength: float = Field(1.0, gt=0, le=1)
+    paste: bool = True
+
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        self.plain("mask", "weight", "start", "end")
+        if self.mask.size != self.image.size:
+            raise RecipeError("mask", f"it is {_px(self.mask.size)}, its image is {_px(self.image.size)}. Make both the same size.")
+        if self.mask.image.convert("L").getextrema()[1] < 128:
+            raise RecipeError("mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept.")
+        slots = {s.name for s in net.channel_slots}
+        if "mask" in slots:
+            return [Route("channels", "mask (1 h w) + masked_image (4 h w)", note="9-channel network")]
+        if slots:
+            raise RecipeError("", f"{net.name} has the extra channels {', '.join(sorted(slots))}, none for a mask. "
+                              "Choose an inpainting base, or a plain one.")
+        return [Route("latent", f"keep ({net.latent_channels} h w)", note="4-channel network: blended after each step")]
+
+    def encode(self, kit: Encoders) -> Sides:
+        image = kit.pixels(self.image)
+        hole = (kit.mask(self.mask) >= 0.5).to(image)[None]
+        h, w = (s // kit.spec.vae_factor for s in image.shape[-2:])
+        small = F.interpolate(hole[None], size=(h, w))[0]
+        known = kit.posterior(image)
+        start = known if self.strength < 1 else None
+        paste = (image, hole) if self.paste else None
+        if not any(s.name == "mask" for s in kit.spec.channel_slots):
+            return Sides.both(Ports(latent=(Latent(start, self.strength, known, small, paste),)))
+        # masked pixels become 0 in -1..1, mid-grey: 0.5 here
+        masked = kit.posterior(image * (1 - hole) + 0.5 * hole)
+        return Sides.both(Ports(
+            latent=(Latent(start, self.strength, paste=paste),) if start or paste else (),
+            channels=(Channel("mask", small), Channel("masked_image", masked)),
+        ))
+
+    def voice(self, kit: Encoders) -> Voice:
+        """The mask is the hole itself, not a region in which the condition is heard."""
+        return Voice(self.weight, self.start, self.end)
+
+    def strength_of_start(self) -> float | None:
+        return self.strength if self.strength < 1 else None
+
+
+def _px(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]} px"

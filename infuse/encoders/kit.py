@@ -1,0 +1,162 @@
+"""What a condition may use to become tensors: one loaded base, one canvas. Pure and cached by content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from infuse.encoders.text import TextEncoders
+from infuse.network.spec import NetworkSpec
+from infuse.network.unet import Network
+from infuse.pictures import Picture
+from infuse.ports import Ports, Posterior, Tokens, Vector
+
+
+@dataclass(eq=False)
+class Base:
+    """A loaded base model: its network and its encoders. Never changed after loading."""
+
+    name: str
+    network: Network
+    vae: Any
+    texts: TextEncoders
+    scheduler: Mapping[str, Any]
+    """The model's own scheduler_config.json."""
+    image_encoder: Any = None
+    feature_extractor: Any = None
+    silent_is_zero: bool = False
+    """SDXL: no negative prompt means zeros."""
+    digest: str = ""
+
+    @property
+    def spec(self) -> NetworkSpec:
+        return self.network.spec
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
+        """Latents to pixels in 0-1, in float32 (the SDXL VAE overflows in half precision)."""
+        config = self.vae.config
+        z = latents.to(self.vae.dtype) / config.scaling_factor
+        if getattr(config, "latents_mean", None) is not None:
+            mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(z) for v in (config.latents_mean, config.latents_std))
+            z = latents.to(z) * std / config.scaling_factor + mean
+        elif getattr(config, "shift_factor", None):
+            z = z + config.shift_factor
+        return (self.vae.decode(z, return_dict=False)[0] / 2 + 0.5).clamp(0, 1).float()
+
+
+@dataclass(eq=False)
+class Kit:
+    """Encoders of one base for one canvas. `shelf` finds and keeps the modules that conditions bring along."""
+
+    base: Base
+    size: tuple[int, int]
+    """(width, height) in pixels."""
+    shelf: Any
+    _said: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> NetworkSpec:
+        return self.base.spec
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        return self.base.network.dtype
+
+    @cached_property
+    def device(self) -> torch.device:
+        return self.base.network.device
+
+    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self._said:
+            self._said[key] = make()
+        return self._said[key]
+
+    def text(self, prompt: str) -> Float[Tensor, "n d"]:
+        """(77 k, context width) tokens."""
+        return self._once(f"text {prompt}", lambda: self.base.texts.tokens(prompt).to(self.device, self.dtype))
+
+    def pooled(self, prompt: str) -> Float[Tensor, " e"] | None:
+        """SDXL's pooled text; None for networks that do not hear it."""
+        if "text_embeds" not in self.spec.embedding_slots:
+            return None
+        said = self._once(f"pooled {prompt}", lambda: self.base.texts.pooled(prompt))
+        return None if said is None else said.to(self.device, self.dtype)
+
+    def silence(self) -> Ports | None:
+        """What SDXL hears where no negative prompt is given: zeros. None for networks that hear the empty sentence."""
+        if not self.base.silent_is_zero:
+            return None
+        said, pooled = self.text(""), self.pooled("")
+        vectors = () if pooled is None else (Vector("text_embeds", torch.zeros_like(pooled)),)
+        return Ports(context=(Tokens(torch.zeros_like(said)),), embedding=vectors)
+
+    def pixels(self, picture: Picture, channels: int = 3) -> Float[Tensor, "c height width"]:
+        """The picture on the canvas, 0-1; resized by Lanczos as in diffusers."""
+        image = picture.image.convert("L" if channels == 1 else "RGB")
+        if image.size != self.size:
+            from PIL import Image
+
+            image = image.resize(self.size, Image.Resampling.LANCZOS)
+        array = np.asarray(image, dtype=np.float32) / 255
+        return torch.from_numpy(array.copy()).reshape(*array.shape[:2], -1).permute(2, 0, 1).to(self.device, self.dtype)
+
+    def mask(self, picture: Picture) -> Float[Tensor, "height width"]:
+        """A region on the canvas, 0-1."""
+        return self.pixels(picture, 1)[0].float()
+
+    def posterior(self, pixels: Float[Tensor, "3 height width"]) -> Posterior:
+        """What the VAE says of a picture (0-1), scaled as the network expects its latents."""
+        vae = self.base.vae
+        with torch.no_grad():
+            said = vae.encode((2 * pixels - 1)[None].to(vae.dtype)).latent_dist
+        config, mean, std = vae.config, said.mean[0], said.std[0]
+        scale = config.scaling_factor
+        if getattr(config, "latents_mean", None) is not None:
+            m, s = (torch.tensor(v).view(-1, 1, 1).to(mean) for v in (config.latents_mean, config.latents_std))
+            mean, std = (mean - m) / s, std / s
+        elif getattr(config, "shift_factor", None):
+            mean = mean - config.shift_factor
+        return Posterior((mean * scale).to(self.dtype), (std * scale).to(self.dtype))
+
+    def look(self, picture: Picture | None, folder: str | None, hidden: bool) -> Float[Tensor, "..."]:
+        """The image encoder's pooled embedding (e), or its penultimate states (n e); None is the zero picture."""
+        encoder, prepare = self.shelf.vision_model(folder) if folder else (self.base.image_encoder, self.base.feature_extractor)
+        side = encoder.config.image_size
+        if picture is None:
+            pixels = torch.zeros(1, 3, side, side)
+        else:
+            pixels = prepare(picture.image.convert("RGB"), return_tensors="pt").pixel_values
+        with torch.no_grad():
+            out = encoder(pixels.to(encoder.device, encoder.dtype), output_hidden_states=hidden)
+        return (out.hidden_states[-2] if hidden else out.image_embeds)[0].to(self.device, self.dtype)
+
+    def module(self, model: str, build: Callable[[Mapping[str, Tensor]], nn.Module]) -> nn.Module:
+        """The module that a weights file holds, built once."""
+        return self.shelf.module(model, build, self.dtype, self.device)
+
+    def controlnet(self, model: str) -> nn.Module:
+        """A ControlNet in any layout, with ported attention, loaded once."""
+        return self.shelf.controlnet(model, self.base, self.dtype, self.device)
+
+    def card(self, model: str) -> Mapping[str, Any]:
+        """What is written beside a model: its annotator and the like."""
+        return self.shelf.card(model)
+
+    def vector(self, values: Any) -> Tensor:
+        """Plain numbers for an embedding slot."""
+        return torch.tensor(values, dtype=self.dtype, device=self.device)
+
+    def gray(self) -> Posterior:
+        """The latent of a mid-gray canvas: what a 9-channel network is shown when there is no picture to inpaint."""
+        w, h = self.size
+        return self._once("gray", lambda: self.posterior(torch.full((3, h, w), 0.5, dtype=self.dtype, device=self.device)))
+
+

@@ -1,0 +1,138 @@
+"""Compile a recipe before anything is loaded: routes, memory, network calls; or a letter that says why not.
+
+Looks at headers of files and sizes of pictures only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from infuse.conditions.base import Condition, Route
+from infuse.conditions.text import Prompt
+from infuse.curves import Step, value_at
+from infuse.engine.shelf import Shelf
+from infuse.errors import CapacityError, InfuseError, RecipeError
+from infuse.network.spec import NetworkSpec
+from infuse.recipe import LARGEST_SIDE, Recipe, opened
+from infuse.solvers import Choice, parse, plan
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a recipe will do."""
+
+    spec: NetworkSpec
+    size: tuple[int, int]
+    """(width, height) in pixels."""
+    choice: Choice
+    strength: float | None
+    """How much of a start picture is repainted; None without one."""
+    routes: tuple[tuple[str, str, Route], ...]
+    """(field, kind, route) for the prompt and every condition."""
+    calls: int
+    """Network calls of the run, all pictures together."""
+    rows: int
+    """Rows evaluated in those calls."""
+    branch_rows: int
+    """Rows that ControlNets and their kin evaluate."""
+    memory: int
+    """Bytes: weights of the base and of everything the conditions bring."""
+    warnings: tuple[str, ...] = field(default=())
+
+
+def check(recipe: Recipe, shelf: Shelf) -> Report:
+    """Raises RecipeError, WeightsError or CapacityError under the recipe's field, without loading any network."""
+    opened(recipe)
+    view = shelf.beside(recipe.model)
+    spec = view.spec
+    if recipe.frames not in (None, 1):
+        raise RecipeError("frames", f"{spec.name} makes pictures, not videos. Remove frames, or choose a video base.")
+    size = canvas(recipe, spec)
+    choice = parse(recipe.scheduler, view.scheduler.get("_class_name", "PNDMScheduler"))
+    routes: list[tuple[str, str, Route]] = []
+    prompt = Prompt(kind="text", prompt=recipe.prompt, negative_prompt=recipe.negative_prompt)
+    for where, condition in [("", prompt), *((f"conditions.{i}", c) for i, c in enumerate(recipe.conditions))]:
+        try:
+            region(condition, size)
+            routes += [(where or "prompt", condition.kind, route) for route in condition.check(spec, view)]
+        except InfuseError as error:
+            raise error.under(where) from None
+    starts = [(i, s) for i, c in enumerate(recipe.conditions) if (s := c.strength_of_start()) is not None]
+    if len(starts) > 1:
+        raise RecipeError(f"conditions.{starts[1][0]}", f"it starts from a picture, and so does conditions.{starts[0][0]}. Keep one of the two.")
+    exclusive(recipe, routes)
+    try:
+        steps = len(plan(choice, view.scheduler, recipe.steps, starts[0][1] if starts else None).timesteps)
+    except RecipeError as error:
+        raise error.under(f"conditions.{starts[0][0]}" if starts else "") from None
+    per_step = [rows(recipe, Step(i, steps)) for i in range(steps)]
+    branch = sum(r for i, r in enumerate(per_step) for c in recipe.conditions if c.kind == "controlnet" and heard(c, Step(i, steps)))
+    width = min(recipe.count, 64 // max(per_step))
+    return Report(
+        spec, size, choice, starts[0][1] if starts else None, tuple(routes), steps * -(-recipe.count // max(width, 1)),
+        sum(per_step) * recipe.count, branch * recipe.count, view.memory + sum(r.memory for _, _, r in routes),
+        tuple(warnings(recipe, size, steps)),
+    )
+
+
+def canvas(recipe: Recipe, spec: NetworkSpec) -> tuple[int, int]:
+    """The picture's size: as asked, or that of the picture it starts from or fills, or what the network was trained at."""
+    start = next((c.image for c in recipe.conditions if c.kind in ("img2img", "inpaint")), None)
+    f = spec.vae_factor
+    out = []
+    for i, (name, asked) in enumerate((("width", recipe.width), ("height", recipe.height))):
+        side = asked or (start.size[i] // f * f if start is not None else spec.native_size)
+        if side > LARGEST_SIDE:
+            raise CapacityError(name, f"{side} px is more than the limit of {LARGEST_SIDE} px a side. Make it smaller, and upscale afterwards.")
+        if side % f:
+            raise RecipeError(name, f"{side} is not a multiple of {f}. The nearest are {side // f * f} and {side // f * f + f}.")
+        if side < 2 * f:
+            raise RecipeError(name, f"{side} px is too small; use at least {2 * f}, and better {spec.native_size} or so.")
+        out.append(side)
+    return out[0], out[1]
+
+
+def region(condition: Condition, size: tuple[int, int]) -> None:
+    """A region mask is drawn on the canvas: same size, not empty."""
+    if condition.mask is None or condition.kind == "inpaint":
+        return
+    if condition.mask.size != size:
+        w, h = condition.mask.size
+        raise RecipeError("mask", f"it is {w} x {h} px, the picture will be {size[0]} x {size[1]} px. Draw the region on the picture's size.")
+    if not condition.mask.image.convert("L").getextrema()[1]:
+        raise RecipeError("mask", "it is black everywhere, so the condition would be heard nowhere. White is where it is heard.")
+
+
+def exclusive(recipe: Recipe, routes: Sequence[tuple[str, str, Route]]) -> None:
+    """Two conditions cannot fill the same exclusive channels."""
+    claims: dict[str, str] = {}
+    for where, _, route in routes:
+        if route.port == "channels":
+            if route.shape in claims:
+                raise RecipeError(where, f"it fills {route.shape}, and so does {claims[route.shape]}. Keep one of the two, or join their masks.")
+            claims[route.shape] = where
+
+
+def heard(condition: Condition, step: Step) -> bool:
+    return condition.start <= step.begin and step.end <= condition.end and value_at(condition.weight, step.begin) != 0
+
+
+def rows(recipe: Recipe, step: Step) -> int:
+    """Rows of one picture in one step: two under guidance, one more for every condition with a scale of its own."""
+    return 1 + (value_at(recipe.guidance, step.begin) > 1) + sum(c.guided is not None for c in recipe.conditions)
+
+
+def warnings(recipe: Recipe, size: tuple[int, int], steps: int) -> list[str]:
+    """What is allowed, but hardly meant."""
+    out = []
+    for i, c in enumerate(recipe.conditions):
+        if not any(heard(c, Step(k, steps)) for k in range(steps)):
+            why = "its weight is 0" if value_at(c.weight, 0.5) == 0 else f"no one of the {steps} steps lies as a whole between {c.start:g} and {c.end:g}"
+            out.append(f"conditions.{i}: it will not be heard: {why}.")
+        image = getattr(c, "image", None)
+        if c.kind in ("controlnet", "img2img", "inpaint") and image is not None:
+            (w, h), (width, height) = image.size, size
+            if abs(w * height - h * width) > 0.02 * w * height:
+                out.append(f"conditions.{i}.image: {w} x {h} px will be stretched to {width} x {height} px. Crop it to the same shape to avoid this.")
+    return out

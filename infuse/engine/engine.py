@@ -1,0 +1,185 @@
+"""The engine: any number of jobs, one network call for whoever is due. Read `step`; the rest is reception and delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from threading import RLock
+from typing import Any
+
+import torch
+
+from infuse.batch import collate
+from infuse.conditions import AnyCondition
+from infuse.conditions.text import Prompt
+from infuse.encoders.kit import Base, Kit
+from infuse.engine.check import Report, check
+from infuse.engine.events import Result, Ticket
+from infuse.engine.job import PROMPT, Job, ground
+from infuse.engine.scheduler import Scheduler, Waiting
+from infuse.engine.shelf import Shelf
+from infuse.errors import InfuseError
+from infuse.network.unet import Network
+from infuse.ports import Sides, one_claim
+from infuse.recipe import Recipe, digest
+from infuse.solvers import plan
+
+
+@dataclass(eq=False)
+class _Running:
+    job: Job
+    base: Base
+    ticket: Ticket
+    arrived: int
+
+    @property
+    def bucket(self) -> Hashable:
+        return (self.base.name, self.job.shape)
+
+
+class Engine:
+    """Runs recipes on models that it keeps loaded. Safe to use from several threads.
+
+    row_width: pad every network call to this many rows, so that float32 results do not depend, to the last bit, on
+    how many jobs run beside each other. None: calls are as wide as the work.
+    """
+
+    def __init__(
+        self, model: str = "tabletop", *, shelf: Shelf | None = None, dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None, max_rows: int = 64, row_width: int | None = None, cache: int = 256,
+    ) -> None:
+        self.model = model
+        self.shelf = shelf or Shelf(dtype=dtype, device=device)
+        self.scheduler, self.row_width, self.cache = Scheduler(row_width or max_rows), row_width, cache
+        self._encoded: dict[Hashable, Sides] = {}
+        self._running: list[_Running] = []
+        self._finished: dict[Ticket, dict[int, _Running]] = {}
+        self._arrivals = count()
+        self._lock = RLock()
+
+    # ── reception ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def __call__(self, prompt: str, *conditions: AnyCondition, watch: Callable[[Ticket], None] | None = None, **fields: Any) -> Result:
+        """The short way: `sd("a red cube", ControlNet(...), IPAdapter(...), steps=20, seed=7)`."""
+        return self.run(Recipe(**{"model": self.model, "prompt": prompt, "conditions": conditions, **fields}), watch=watch)
+
+    def run(self, recipe: Recipe, watch: Callable[[Ticket], None] | None = None) -> Result:
+        """Submit a recipe and help until it is done, together with whatever else is under way."""
+        return self.run_all(recipe, watch=watch)[0]
+
+    def run_all(self, *recipes: Recipe, watch: Callable[[Ticket], None] | None = None) -> list[Result]:
+        """Several recipes side by side, each equal to its run alone."""
+        tickets = [self.submit(r, watch) for r in recipes]
+        while not all(t.finished for t in tickets):
+            self.step()
+        return [t.result() for t in tickets]
+
+    def check(self, recipe: Recipe) -> Report:
+        """What the recipe would do, from headers alone; raises RecipeError, WeightsError or CapacityError."""
+        return check(recipe, self.shelf)
+
+    def submit(self, recipe: Recipe, watch: Callable[[Ticket], None] | None = None) -> Ticket:
+        """Check, load, encode, and put a recipe's pictures in line. It moves on whenever anybody calls `step`."""
+        report = self.check(recipe)
+        with self._lock, torch.no_grad():
+            base = self.shelf.base(recipe.model)
+            kit = Kit(base, report.size, self.shelf)
+            sides = self.encode(recipe, kit)
+            jobs = [self._job(recipe, kit, sides, report, recipe.seed + i).start() for i in range(recipe.count)]
+            ticket = Ticket(recipe, sum(j.n for j in jobs), watch)
+            self._running += [_Running(j, base, ticket, next(self._arrivals)) for j in jobs]
+        return ticket
+
+    def encode(self, recipe: Recipe, kit: Kit) -> dict[str, Sides]:
+        """Everybody's sides: texts in recipe order, the rest in an order that does not depend on the recipe's."""
+        everyone = {PROMPT: Prompt(kind="text", prompt=recipe.prompt, negative_prompt=recipe.negative_prompt)}
+        everyone |= {f"conditions.{i}": c for i, c in enumerate(recipe.conditions)}
+        digests = {who: digest(c) for who, c in everyone.items()}
+        said: dict[str, Sides] = {}
+        for who, condition in everyone.items():
+            key = (kit.base.name, kit.base.digest, kit.size, type(condition).__name__, digests[who])
+            try:
+                said[who] = self._encoded.get(key) or condition.sides(kit)
+            except InfuseError as error:
+                raise error.under("" if who == PROMPT else who) from None
+            self._encoded = {**{k: v for k, v in self._encoded.items() if k != key}, key: said[who]}
+        while len(self._encoded) > self.cache:
+            del self._encoded[next(iter(self._encoded))]
+        one_claim(said, frozenset(s.name for s in kit.spec.channel_slots if s.exclusive))
+        return dict(sorted(said.items(), key=lambda kv: (not kv[1].on.context, "" if kv[1].on.context else digests[kv[0]])))
+
+    def _job(self, recipe: Recipe, kit: Kit, sides: dict[str, Sides], report: Report, seed: int) -> Job:
+        width, height = report.size
+        spec, net = kit.spec, kit.base.network
+        f = spec.vae_factor
+        own = {f"conditions.{i}": c.guided for i, c in enumerate(recipe.conditions) if c.guided is not None}
+        return Job(
+            plan(report.choice, kit.base.scheduler, recipe.steps, report.strength), sides, recipe.guidance, own,
+            recipe.guidance_rescale, torch.Generator("cpu").manual_seed(seed), ground(kit, [s.on for s in sides.values()]),
+            (spec.latent_channels, height // f, width // f), net.dtype, net.device,
+        )
+
+    # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One network call: pick, rows, collate, predict, combine, answer."""
+        with self._lock:
+            running = self._pick()
+            groups = [r.job.rows() for r in running]
+            if not running:
+                return
+            with self._blame(running):
+                answers = self._predict(running[0].base.network, [row for rows in groups for row in rows])
+                for r, part in zip(running, answers.split([len(g) for g in groups]), strict=True):
+                    r.job.answer(part)
+                    r.ticket.advance()
+            self._deliver()
+
+    def _predict(self, network: Network, rows: list[Any]) -> torch.Tensor:
+        padding = max(0, (self.row_width or 0) - len(rows))
+        return network.predict(collate(rows + rows[-1:] * padding, network.spec))[: len(rows)]
+
+    def _pick(self) -> list[_Running]:
+        for r in [r for r in self._running if r.ticket.cancelled]:
+            self._drop(r.ticket, error=InfuseError("", "the request was cancelled"))
+        waiting = [Waiting(r, r.bucket, len(r.job.guidance().terms), r.arrived) for r in self._running]
+        return self.scheduler.pick(waiting)  # type: ignore[return-value]
+
+    # ── delivery ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def _blame(self, running: list[_Running]) -> Any:
+        """A failed call is an answer to those who were in it, and to nobody else."""
+        try:
+            yield
+        except Exception as error:
+            for r in running:
+                self._drop(r.ticket, error=error)
+
+    def _drop(self, ticket: Ticket, error: BaseException) -> None:
+        self._running = [r for r in self._running if r.ticket is not ticket]
+        self._finished.pop(ticket, None)
+        if not ticket.finished:
+            ticket.finish(error=error)
+
+    def _deliver(self) -> None:
+        """Decode the pictures of tickets that are complete."""
+        for r in [r for r in self._running if r.job.latent is not None]:
+            self._running.remove(r)
+            self._finished.setdefault(r.ticket, {})[r.arrived] = r
+        for ticket, parts in list(self._finished.items()):
+            if len(parts) == ticket.recipe.count:
+                done = [parts[k] for k in sorted(parts)]
+                with self._blame(done):
+                    ticket.finish(self._result(ticket, done))
+                self._finished.pop(ticket, None)
+
+    def _result(self, ticket: Ticket, parts: list[_Running]) -> Result:
+        from infuse.engine.finish import pictures
+
+        latents = torch.stack([r.job.latent for r in parts if r.job.latent is not None])
+        return Result(tuple(pictures(parts[0].base, latents, [r.job for r in parts])), ticket.recipe, latents,
+                      self.shelf.digests(ticket.recipe))

@@ -1,0 +1,205 @@
+"""Everything loaded, under the names recipes use. Looks at headers first, loads once, keeps until told otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infuse.encoders.kit import Base
+from infuse.encoders.text import TextEncoders
+from infuse.errors import WeightsError
+from infuse.network.attention import install
+from infuse.network.spec import NetworkSpec
+from infuse.network.unet import Network
+from infuse.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a condition's check needs to know of a weights file."""
+
+    kind: str
+    context_width: int | None
+    shapes: Mapping[str, tuple[int, ...]]
+    memory: int
+    """Bytes once loaded."""
+
+
+@dataclass(frozen=True)
+class Vision:
+    """An image encoder in numbers."""
+
+    name: str
+    hidden: int
+    projection: int
+
+
+@dataclass(eq=False)
+class Shelf:
+    """Finds, checks, loads and keeps models. `add` puts modules of your own on it, under a name for recipes."""
+
+    dtype: torch.dtype | None = None
+    device: str | torch.device | None = None
+    _bases: dict[str, Base] = field(default_factory=dict)
+    _modules: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    _own: dict[str, nn.Module] = field(default_factory=dict)
+
+    @cached_property
+    def library(self) -> Any:
+        """Names to files; made when the first name is looked up."""
+        from infuse.weights.library import Library
+
+        return Library()
+
+    def add(self, name: str, thing: Base | nn.Module) -> None:
+        """A base, ControlNet or IP-Adapter that is already in memory."""
+        if isinstance(thing, Base):
+            self._bases[name] = thing
+            return
+        if hasattr(thing, "set_attn_processor"):
+            install(thing)
+        self._own[name] = thing
+
+    # ── before loading ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def beside(self, model: str) -> View:
+        """What a check may look at when this is the base. Raises WeightsError if there is no such base."""
+        return View(self, model)
+
+    def identity(self, model: str, field: str, kind: str) -> Found:
+        """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
+        if model in self._own:
+            return _found(self._own[model], kind)
+        header, found = self.library.header(model, field)
+        if found.kind != kind:
+            raise self.library.wrong_kind(field, model, found, kind)
+        return Found(found.kind, found.context_width, {k: e.shape for k, e in header.items()}, self._bytes(header))
+
+    def _bytes(self, header: Any) -> int:
+        size = torch.finfo(self._dtype()).bits // 8
+        return sum(e.numel * size for e in header.values())
+
+    def _dtype(self) -> torch.dtype:
+        return self.dtype or (torch.float16 if self._device().type == "cuda" else torch.float32)
+
+    def _device(self) -> torch.device:
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    # ── loading ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def base(self, model: str) -> Base:
+        """A base model, loaded once."""
+        if model not in self._bases:
+            from infuse.weights.base import load_base
+
+            parts = load_base(self.library.find(model, "model"), dtype=self._dtype(), device=self._device())
+            self._bases[model] = Base(
+                model, Network(parts.unet.eval(), parts.spec), parts.vae.eval(), TextEncoders(parts.text_encoders, parts.tokenizers),
+                parts.scheduler_config, parts.image_encoder, parts.feature_extractor, parts.force_zeros_for_empty_prompt, parts.digest,
+            )
+        return self._bases[model]
+
+    def module(self, model: str, build: Callable[[Mapping[str, Tensor]], nn.Module], dtype: torch.dtype, device: torch.device) -> nn.Module:
+        """The module that a weights file holds, as `build` makes it from the tensors."""
+        if model in self._own:
+            return self._own[model].to(device, dtype)
+        return self._once(model, build, lambda: build(self.library.tensors(model)).eval().requires_grad_(False).to(device, dtype), device, dtype)
+
+    def controlnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        """A ControlNet in any layout, ready to hear ports."""
+        if model in self._own:
+            return self._own[model].to(device, dtype)
+
+        def load() -> nn.Module:
+            from infuse.weights.base import load_controlnet
+
+            net = load_controlnet(self.library.find(model, "model"), base=base.network.unet, dtype=dtype)
+            install(net.eval().requires_grad_(False).to(device))
+            return net
+
+        return self._once(model, "controlnet", load, device, dtype)
+
+    def vision_model(self, folder: str) -> tuple[Any, Any]:
+        """(CLIP vision model, its image processor) from a folder."""
+        from infuse.weights.base import load_vision
+
+        return self._once(folder, "vision", lambda: load_vision(self.library.find(folder, "image_encoder"), self._dtype(), self._device()))
+
+    def _once(self, model: str, what: Any, make: Callable[[], Any], *key: Any) -> Any:
+        if (model, what, *key) not in self._modules:
+            self._modules[model, what, *key] = make()
+        return self._modules[model, what, *key]
+
+    def card(self, model: str) -> Mapping[str, Any]:
+        """card.json beside a model: description, annotator. Empty if there is none."""
+        return {} if model in self._own else self.library.card(model)
+
+    def digests(self, recipe: Recipe) -> dict[str, str]:
+        """sha256 of every weights file that a recipe names."""
+        names = {recipe.model} | {m for c in recipe.conditions if isinstance(m := getattr(c, "model", None), str)}
+        return {n: d for n in names if (d := self._digest(n))}
+
+    def _digest(self, name: str) -> str:
+        if name in self._own or (name in self._bases and not self._bases[name].digest):
+            return ""
+        return self.library.digest(name)
+
+
+@dataclass(eq=False)
+class View:
+    """Headers only, with one model as the base: what `Condition.check` is given."""
+
+    shelf: Shelf
+    model: str
+
+    @cached_property
+    def _loaded(self) -> Base | None:
+        return self.shelf._bases.get(self.model)
+
+    @cached_property
+    def _outline(self) -> Any:
+        return self.shelf.library.outline(self.model)
+
+    @property
+    def spec(self) -> NetworkSpec:
+        return self._loaded.spec if self._loaded else self._outline.spec
+
+    @property
+    def scheduler(self) -> Mapping[str, Any]:
+        return self._loaded.scheduler if self._loaded else self._outline.scheduler_config
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the base once loaded."""
+        if self._loaded:
+            base = self._loaded
+            parts = (base.network.unet, base.vae, *base.texts.models, base.image_encoder)
+            return sum(p.numel() * p.element_size() for m in parts if m is not None for p in m.parameters())
+        return self._outline.numel * torch.finfo(self.shelf._dtype()).bits // 8
+
+    def identity(self, model: str, field: str, kind: str) -> Found:
+        return self.shelf.identity(model, field, kind)
+
+    def vision(self, folder: str | None) -> Vision | None:
+        """The image encoder at a folder, or the base's own; None if the base has none."""
+        if folder is None and self._loaded:
+            config = getattr(self._loaded.image_encoder, "config", None)
+            return config and Vision(f"the image encoder of {self.model!r}", config.hidden_size, config.projection_dim)
+        config = self.shelf.library.vision_config(folder) if folder else self._outline.vision_config
+        who = repr(folder) if folder else f"the image encoder of {self.model!r}"
+        return config and Vision(who, config["hidden_size"], config["projection_dim"])
+
+
+def _found(module: nn.Module, kind: str) -> Found:
+    state = module.save() if hasattr(module, "save") and kind == "ip_adapter" else module.state_dict()  # type: ignore[operator]
+    shapes = {k: tuple(v.shape) for k, v in state.items()}
+    keys = ("to_k_ip.weight", "attn2.to_k.weight")
+    width = next((s[1] for k, s in shapes.items() if k.endswith(keys)), None)
+    if kind == "controlnet" and not hasattr(module, "controlnet_cond_embedding"):
+        raise WeightsError("model", f"a {type(module).__name__} is no ControlNet.")
+    return Found(kind, width, shapes, sum(t.numel() * t.element_size() for t in state.values()))

@@ -1,0 +1,38 @@
+"""Every error that infuse raises on purpose, each a letter to the user: what, where, what to do.
+
+    InfuseError
+    ├── RecipeError(ValueError)     the request contradicts itself or its network; names the field
+    ├── WeightsError(ValueError)    a file is missing, broken, foreign, or not what it is used as
+    └── CapacityError(RuntimeError) the request is sound but larger than what was allowed or is there
+
+All of them are raised before any long work begins. A command that ends in one of them exits with code 2.
+"""
+
+from __future__ import annotations
+
+
+class InfuseError(Exception):
+    """Base of all. `field` is the dotted path in the recipe ("" when the error is about no field)."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(field, message)
+        self.field, self.message = field, message
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+    def under(self, prefix: str) -> InfuseError:
+        """The same letter, with its field seen from one level further out: `model` under `conditions.1`."""
+        return type(self)(".".join(p for p in (prefix, self.field) if p), self.message)
+
+
+class RecipeError(InfuseError, ValueError):
+    """A field of the recipe is wrong, or two fields contradict each other."""
+
+
+class WeightsError(InfuseError, ValueError):
+    """Weights cannot be found, read, trusted, or used for what the recipe asks."""
+
+
+class CapacityError(InfuseError, RuntimeError):
+    """More tokens, pixels, memory or rows than the limit; the message names the limit and how to stay under it."""

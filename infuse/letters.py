@@ -1,0 +1,91 @@
+"""Validation errors, rewritten as letters: the dotted field, what is wrong with it, what to do."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infuse.errors import RecipeError
+
+
+class Strict(BaseModel):
+    """A frozen model that knows its fields and no others, and complains in RecipeErrors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True,
+                              allow_inf_nan=False)
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise letter(type(self), error) from None
+
+
+def letter(model: type[BaseModel], error: ValidationError) -> RecipeError:
+    """The first complaint as a letter; how many more there are is said at its end."""
+    first = error.errors(include_url=False)[0]
+    inside = {loc for e in error.errors(include_url=False) for loc in [_path(model, e["loc"])]}
+    field, owner = _path(model, first["loc"])
+    text = _text(first, owner)
+    more = len({path for path, _ in inside}) - 1
+    return RecipeError(field, text + (f" ({more} more field{'s' if more > 1 else ''} to mend after this one.)" if more else ""))
+
+
+def _text(error: Any, owner: type[BaseModel] | None) -> str:
+    kind, given = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        known = list(owner.model_fields) if owner else []
+        near = get_close_matches(str(error["loc"][-1]), known, 1)
+        return f"there is no such field. {f'Did you mean {near[0]}? ' if near else ''}Fields: {', '.join(known)}."
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        tags = error["ctx"].get("expected_tags", "")
+        said = f"no condition is called {error['ctx']['tag']!r}" if kind == "union_tag_invalid" else "a condition needs a kind"
+        return f"{said}. Kinds: {tags or 'see infuse schema'}."
+    if kind == "missing":
+        return "this field is required; give it a value."
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    shown = repr(given)
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {shown if len(shown) < 60 else shown[:57] + '...'}."
+
+
+def _path(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[str, type[BaseModel] | None]:
+    """Pydantic's location without the names of union members, and the model that owns the last field."""
+    parts: list[str] = []
+    owner: type[BaseModel] | None = model
+    steps = list(loc)
+    for i, step in enumerate(steps):
+        if isinstance(step, int):
+            parts.append(str(step))
+        elif owner is not None and step in owner.model_fields:
+            parts.append(step)
+            owner = owner if i + 1 == len(steps) else _member(owner.model_fields[step].annotation, steps[i + 1:]) or owner
+        elif i + 1 == len(steps) and not _is_type_name(step):
+            parts.append(step)
+    return ".".join(parts), owner
+
+
+def _is_type_name(step: str) -> bool:
+    return step in ("float", "int", "str", "[key]") or "[" in step or "-" in step
+
+
+def _member(annotation: Any, rest: list[int | str]) -> type[BaseModel] | None:
+    """The model inside an annotation that the next location steps point to (by its `kind`, if there are several)."""
+    models = list(_models(annotation))
+    for step in rest:
+        for m in models:
+            kind = m.model_fields.get("kind")
+            if kind is not None and kind.default == step:
+                return m
+    return models[0] if len(models) == 1 else None
+
+
+def _models(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _models(inner)

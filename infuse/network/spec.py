@@ -1,0 +1,127 @@
+"""What a base network is, before a single weight is read: widths, slots and sites as plain numbers.
+
+Conditions check themselves against this, so it imports no torch and can be made from a file's header alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL", "tabletop": "tabletop"}
+CONTEXT_FAMILY = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+"""Width of the cross-attention context -> family: the one number that tells the families apart."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A named group of extra input channels. An exclusive slot takes one condition; others sum."""
+
+    name: str
+    channels: int
+    default: float = 0.0
+    exclusive: bool = True
+
+
+SLOTS: Mapping[int, tuple[Slot, ...]] = {
+    4: (),
+    5: (Slot("depth", 1),),  # SD2-depth: [latents 4 | depth 1]
+    7: (Slot("lowres", 3),),  # x4 upscaler: [latents 4 | small picture 3]
+    8: (Slot("image", 4),),  # InstructPix2Pix: [latents 4 | image latents 4]
+    9: (Slot("mask", 1, 1.0), Slot("masked_image", 4)),  # inpainting: [latents 4 | mask 1 | masked latents 4]
+}
+"""Input channels of the first convolution -> what follows the latents, in order."""
+
+
+def family_of(context_width: int) -> str:
+    """Family by context width; anything that no public family has is called by its width."""
+    return CONTEXT_FAMILY.get(context_width, f"width {context_width}")
+
+
+def described(context_width: int) -> str:
+    """How error messages name a family: "SDXL (context width 2048)"."""
+    family = family_of(context_width)
+    return f"{FAMILIES.get(family, 'a network of its own kind')} (context width {context_width})"
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A base network in numbers. `config` is the diffusers UNet config it was derived from."""
+
+    name: str
+    family: str
+    context_width: int
+    in_channels: int
+    widths: tuple[int, ...]
+    sites: int
+    """Skip tensors of the encoder plus the middle block: one weight each per ControlNet (13 for SD1/2, 10 for SDXL)."""
+    cross_layers: tuple[tuple[str, int], ...]
+    """(module path, query width) of every cross-attention, in IP-Adapter order: down, up, mid."""
+    native_size: int
+    """Pixels per side the network was trained at."""
+    vae_factor: int = 8
+    latent_channels: int = 4
+    prediction: str = "epsilon"
+    channel_slots: tuple[Slot, ...] = ()
+    embedding_slots: Mapping[str, int] = field(default_factory=dict)
+    """Slot name -> width; SDXL has text_embeds (1280) and time_ids (6)."""
+    parameters: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def described(self) -> str:
+        return f"{self.name}, {described(self.context_width)}"
+
+    @classmethod
+    def from_unet_config(
+        cls, name: str, config: Mapping[str, Any], *, vae_factor: int = 8, prediction: str = "epsilon",
+        family: str | None = None, parameters: int = 0,
+    ) -> NetworkSpec:
+        """Read a diffusers UNet2DConditionModel config (Hub layout's unet/config.json)."""
+        widths = tuple(config["block_out_channels"])
+        context = config["cross_attention_dim"]
+        context = context[0] if isinstance(context, list | tuple) else context
+        latent, channels = config.get("out_channels", 4), config.get("in_channels", 4)
+        embedding: dict[str, int] = {}
+        if config.get("addition_embed_type") == "text_time":
+            ids = 6 * config["addition_time_embed_dim"]
+            embedding = {"text_embeds": config["projection_class_embeddings_input_dim"] - ids, "time_ids": 6}
+        if config.get("time_cond_proj_dim"):
+            embedding["guidance"] = config["time_cond_proj_dim"]
+        per = _per_block(config.get("layers_per_block", 2), len(widths))
+        return cls(
+            name=name, family=family or family_of(context), context_width=context, in_channels=channels,
+            widths=widths, sites=1 + sum(n + 1 for n in per), cross_layers=_cross_layers(config, widths, per),
+            native_size=config.get("sample_size", 64) * vae_factor, vae_factor=vae_factor, latent_channels=latent,
+            prediction=prediction, channel_slots=SLOTS.get(channels, ()), embedding_slots=embedding,
+            parameters=parameters, config=dict(config),
+        )
+
+
+def _per_block(value: int | list[int] | tuple[int, ...], n: int) -> tuple[int, ...]:
+    return (value,) * n if isinstance(value, int) else tuple(value)
+
+
+def _cross_layers(config: Mapping[str, Any], widths: tuple[int, ...], per: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
+    """Every cross-attention module path with its width, in the order in which IP-Adapter files number them."""
+    depth = _per_block(config.get("transformer_layers_per_block", 1), len(widths))
+    down = config.get("down_block_types", ())
+    up = config.get("up_block_types", ())
+    found: list[tuple[str, int]] = []
+
+    def block(path: str, layers: int, depth: int, width: int) -> None:
+        for i in range(layers):
+            for d in range(depth):
+                found.append((f"{path}.attentions.{i}.transformer_blocks.{d}.attn2", width))
+
+    for b, kind in enumerate(down):
+        if "CrossAttn" in kind:
+            block(f"down_blocks.{b}", per[b], depth[b], widths[b])
+    for b, kind in enumerate(up):
+        if "CrossAttn" in kind:
+            level = len(widths) - 1 - b
+            block(f"up_blocks.{b}", per[level] + 1, depth[level], widths[level])
+    if config.get("mid_block_type", "UNetMidBlock2DCrossAttn") == "UNetMidBlock2DCrossAttn":
+        block("mid_block", 1, depth[-1], widths[-1])
+    return tuple(found)

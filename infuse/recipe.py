@@ -1,0 +1,149 @@
+"""THE request. One frozen model serves Python, YAML, the command line, HTTP, a form, and a picture's metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from infuse.conditions import AnyCondition
+from infuse.conditions.base import Condition
+from infuse.curves import Curve
+from infuse.errors import InfuseError, RecipeError
+from infuse.letters import Strict
+from infuse.pictures import Picture, relative_to
+
+LARGEST_SIDE = 8192
+
+
+class Recipe(Strict):
+    """What to make. Same recipe, same machine: same bytes.
+
+    Raises RecipeError naming the field if a value is wrong.
+    """
+
+    model: str = Field("tabletop", min_length=1)
+    """`tabletop`, a Hub id, a diffusers folder, or one .safetensors checkpoint."""
+    prompt: str = ""
+    negative_prompt: str = ""
+    width: int | None = Field(None, ge=16)
+    """Pixels, a multiple of 8; what the model was trained at if left out."""
+    height: int | None = Field(None, ge=16)
+    frames: int | None = Field(None, ge=1)
+    """For video networks."""
+    steps: int = Field(30, ge=1, le=1000)
+    scheduler: str | None = None
+    """Any name of a diffusers scheduler ("DPM++ 2M Karras", "Euler a", ...); the model's own if left out."""
+    guidance: Curve = 7.5
+    """Guidance scale of the prompt, or a curve of it; 1 and below mean none, and half of the work."""
+    guidance_rescale: float = Field(0.0, ge=0, le=1)
+    seed: int = Field(0, ge=0, lt=2**63)
+    count: int = Field(1, ge=1, le=1024)
+    """How many pictures; each has its own seed: seed, seed + 1, ..."""
+    conditions: tuple[AnyCondition, ...] = ()
+
+    @classmethod
+    def load(cls, source: str | Path | dict[str, Any]) -> Recipe:
+        """From a .yaml or .json file, a picture made by infuse, or a dictionary. Relative paths start at the file."""
+        if isinstance(source, dict):
+            return cls(**source)
+        path = Path(source).expanduser()
+        data = read(path)
+        with relative_to(path.parent):
+            return cls(**data)
+
+    def dump(self, path: str | Path | None = None) -> dict[str, Any]:
+        """As plain data without fields left at their defaults; also written to a .yaml or .json file if one is named."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        data["conditions"] = [{"kind": c.kind, **c.model_dump(mode="json", exclude_defaults=True)} for c in self.conditions]
+        if not data["conditions"]:
+            del data["conditions"]
+        if path is not None:
+            import yaml
+
+            text = json.dumps(data, indent=2) if Path(path).suffix == ".json" else yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+            Path(path).write_text(text, encoding="utf-8")
+        return data
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what is asked for: pictures count by their content, not by where they lie."""
+        return digest(self)
+
+    def pictures(self) -> Iterator[tuple[str, Picture]]:
+        """(dotted field, picture) for every picture of the recipe."""
+        for i, c in enumerate(self.conditions):
+            yield from ((f"conditions.{i}.{field}", p) for field, p in pictures(c))
+
+    def with_pictures(self, change: Callable[[Picture], Picture]) -> Recipe:
+        """The same recipe with every picture replaced."""
+        return self.model_copy(update={"conditions": tuple(replaced(c, change) for c in self.conditions)})
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A recipe file's data. Raises RecipeError if it cannot be read or is not a mapping."""
+    import yaml
+
+    from infuse.records import read_record
+
+    if not path.is_file():
+        raise RecipeError("", f"there is no recipe file {path}. Check the path.")
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+        return read_record(path)["recipe"]
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError("", f"{path} is not YAML or JSON: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
+        raise RecipeError("", f"{path} does not hold fields and values. A recipe looks like this:\nprompt: a red cube\nsteps: 20")
+    return data
+
+
+def pictures(condition: Condition) -> Iterator[tuple[str, Picture]]:
+    """(field, picture) of one condition."""
+    for name in type(condition).model_fields:
+        value = getattr(condition, name)
+        for i, p in enumerate(value if isinstance(value, tuple) else (value,)):
+            if isinstance(p, Picture):
+                yield (f"{name}.{i}" if isinstance(value, tuple) else name), p
+
+
+def replaced(condition: Condition, change: Callable[[Picture], Picture]) -> Condition:
+    """One condition with every picture replaced."""
+    def new(value: Any) -> Any:
+        if isinstance(value, Picture):
+            return change(value)
+        return tuple(new(v) for v in value) if isinstance(value, tuple) else value
+
+    return condition.model_copy(update={n: new(getattr(condition, n)) for n in type(condition).model_fields})
+
+
+def digest(model: Strict) -> str:
+    """sha256 over a recipe's or condition's fields, pictures by content."""
+    def plain(value: Any) -> Any:
+        match value:
+            case Picture():
+                return value.sha256
+            case Strict():
+                return {n: plain(getattr(value, n)) for n in type(value).model_fields}
+            case tuple() | list():
+                return [plain(v) for v in value]
+            case dict():
+                return {str(k): plain(v) for k, v in sorted(value.items())}
+            case _:
+                return value
+
+    return hashlib.sha256(json.dumps(plain(model), sort_keys=True).encode()).hexdigest()
+
+
+def opened(recipe: Recipe) -> None:
+    """Open every picture once. Raises RecipeError or CapacityError under the picture's field."""
+    for field, picture in recipe.pictures():
+        try:
+            _ = picture.image
+        except InfuseError as error:
+            raise error.under(field) from None

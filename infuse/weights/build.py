@@ -1,0 +1,54 @@
+"""Networks are built empty and given their tensors: nothing is initialised for nothing, no key is lost in silence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+
+log = logging.getLogger("infuse.weights")
+M = TypeVar("M", bound=nn.Module)
+
+
+def assemble(make: Callable[[], M], tensors: Mapping[str, Tensor], dtype: torch.dtype, what: str, field: str) -> M:
+    """Call `make` without allocating, then hand it `tensors` (by module key) in `dtype`; the module is in eval mode.
+
+    1x1 convolutions stored as matrices, and the reverse, are reshaped. Raises WeightsError when keys are missing or
+    shapes differ; keys without a place are logged and counted in the letter.
+    """
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        module = make()
+    slots = module.state_dict()
+    missing = [k for k in slots if k not in tensors]
+    extra = [k for k in tensors if k not in slots]
+    if missing:
+        tail = f", and {len(extra)} of its keys have no place there (first: {extra[0]})" if extra else ""
+        raise WeightsError(field, f"{what} is incomplete: {len(missing)} of {len(slots)} tensors are missing "
+                                  f"(first: {missing[0]}){tail}. Choose a complete file of this model.")  # fmt: skip
+    if extra:
+        log.warning("%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0])
+    state = {}
+    for key, slot in slots.items():
+        tensor = tensors[key]
+        if tensor.shape != slot.shape:
+            tensor = _fit(tensor, slot, what, key, field)
+        state[key] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    module.load_state_dict(state, strict=True, assign=True)
+    return module.eval()
+
+
+def _fit(tensor: Tensor, slot: Tensor, what: str, key: str, field: str) -> Tensor:
+    def core(shape: torch.Size) -> list[int]:
+        return [*shape[:2], *(n for n in shape[2:] if n != 1)]
+
+    if core(tensor.shape) != core(slot.shape):
+        raise WeightsError(field, f"{what}: {key} has shape {tuple(tensor.shape)}, the network's other tensors ask for "
+                                  f"{tuple(slot.shape)}. The file mixes two models; choose another.")  # fmt: skip
+    return tensor.reshape(slot.shape)

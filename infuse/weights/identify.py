@@ -1,0 +1,339 @@
+"""What is this file? Its tensors say so: which marker keys it has and how wide they are. File names are never asked.
+
+`identify` walks a list of kinds from the most to the least specific; the first whose marker key is there answers.
+Imports no torch: a check of a recipe reads headers only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..errors import InfuseError, RecipeError, WeightsError
+from ..network.spec import described, family_of
+from .formats import Header
+
+KINDS = {
+    "base": "a base model", "unet": "a UNet alone", "vae": "a VAE", "text_encoder": "a text encoder",
+    "image_encoder": "an image encoder", "controlnet": "a ControlNet", "controlnet_union": "a ControlNet-Union",
+    "controlnet_xs": "a ControlNet-XS", "control_lora": "a Control-LoRA", "lllite": "a ControlLLLite",
+    "brushnet": "a BrushNet", "ip_adapter": "an IP-Adapter", "t2i_adapter": "a T2I-Adapter",
+    "t2i_style": "a T2I style adapter", "lora": "a LoRA", "textual_inversion": "a textual inversion",
+    "motion": "an AnimateDiff motion module", "gligen": "a GLIGEN model", "judge": "a tabletop judge",
+    "foreign": "a model of another family", "unknown": "a file of no kind that infuse knows",
+}  # fmt: skip
+CHANNELS = {4: "", 5: "depth", 7: "upscaler", 8: "pix2pix", 9: "inpaint"}
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+TEXT = ("cond_stage_model.", "conditioner.embedders.")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a file is. Fields that do not apply to its kind are None or empty."""
+
+    kind: str
+    layout: str = ""
+    """ldm, open_clip, diffusers, ip_adapter, kohya, peft, original: the naming scheme of the keys."""
+    variant: str = ""
+    """base: "", inpaint, depth, pix2pix, upscaler, unclip, refiner; ControlNet: full, mid, small, difference;
+    IP-Adapter: plain, plus, full, faceid, faceid_plus, instantid; T2I-Adapter: full, light."""
+    prefix: str = ""
+    """What stands before every key of the network, to be stripped."""
+    context_width: int | None = None
+    in_channels: int | None = None
+    hint_channels: int | None = None
+    tokens: int | None = None
+    """IP-Adapter: image tokens appended; textual inversion: vectors."""
+    encoder_width: int | None = None
+    """IP-Adapter: what the projection reads. Pooled 1024 = ViT-H, 1280 = bigG; states 1280 = ViT-H; 512 = a face."""
+    cross_layers: int | None = None
+    rank: int | None = None
+    prediction: str = ""
+    """epsilon, v_prediction or edm; "" for what is no base model."""
+    parts: tuple[str, ...] = ()
+    """Components inside: unet, vae, text_encoder, text_encoder_2, image_encoder."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> str:
+        """sd1, sd2, sdxl, or "width N"; "" when nothing in the file has a context width."""
+        return "" if self.context_width is None else family_of(self.context_width)
+
+    @property
+    def described(self) -> str:
+        """How letters to the user name it: "a ControlNet for SDXL (context width 2048)"."""
+        what = KINDS.get(self.kind, self.kind) + (f" ({self.variant})" if self.variant else "")
+        return what if self.context_width is None else f"{what} for {described(self.context_width)}"
+
+
+def identify(header: Header, *, prediction: str | None = None) -> Identity:
+    """Decide what a file is from its keys and shapes.
+
+    `prediction` overrides what a base model predicts (epsilon, v_prediction), which tensors cannot tell: without it,
+    marker keys (`v_pred`), then metadata, then the family's usual answer decide, and a note says which did.
+    Never raises: an unrecognised file is an Identity of kind "unknown".
+    """
+    found = next((i for look in LOOKS if (i := look(header))), Identity("unknown"))
+    if found.kind in ("base", "unet"):
+        found = _predicts(found, header, prediction)
+    return found
+
+
+def _prefix(header: Header, *markers: str) -> str | None:
+    """What stands before the first of these markers that any key ends with; None when none is there."""
+    for marker in markers:
+        if marker in header:
+            return ""
+        hits = [k[: -len(marker)] for k in header if k.endswith(("." + marker, "/" + marker))]
+        if hits:
+            return min(hits, key=len)
+    return None
+
+
+def _dim(header: Header, key: str, axis: int) -> int | None:
+    entry = header.get(key)
+    return entry.shape[axis] if entry is not None and len(entry.shape) > axis else None
+
+
+def _context(header: Header, prefix: str = "") -> int | None:
+    """Input width of any cross-attention key projection; the layouts agree on that name."""
+    return next((e.shape[1] for k, e in header.items() if k.startswith(prefix) and k.endswith("attn2.to_k.weight")), None)
+
+
+def _base(header: Header) -> Identity | None:
+    ldm = _prefix(header, "input_blocks.0.0.weight")
+    if ldm is not None and f"{ldm}out.2.weight" in header and "control" not in ldm:
+        layout, prefix, first = "ldm", ldm, f"{ldm}input_blocks.0.0.weight"
+    else:
+        prefix = _prefix(header, "up_blocks.0.resnets.0.conv1.weight")
+        if prefix is None or f"{prefix}time_embedding.linear_1.weight" not in header:
+            return None
+        layout, first = "diffusers", f"{prefix}conv_in.weight"
+    parts = _parts(header)
+    context, channels = _context(header, prefix), _dim(header, first, 1)
+    unclip = any(k.startswith((f"{prefix}label_emb.0.0.w", f"{prefix}class_embedding.linear_1.w")) for k in header)
+    variant = CHANNELS.get(channels or 4, f"{channels} channels")
+    if context == 1280 and f"{prefix}label_emb.0.0.weight" in header:
+        variant = "refiner"
+    elif context == 1024 and unclip:
+        variant = "unclip"
+    whole = len(parts) > 1 or header.path.is_dir()
+    notes = [f"EMA copies are there too ({n:,} tensors); the plain weights are used"
+             for n in [sum(k.startswith("model_ema.") for k in header)] if n > 1]  # fmt: skip
+    return Identity("base" if whole else "unet", layout, variant, prefix, context, channels, parts=parts, notes=tuple(notes))
+
+
+PARTS = {
+    "unet": (UNET, "unet/"),
+    "vae": (f"{VAE}decoder.", "vae/decoder.", "vae.decoder."),
+    "text_encoder": ("cond_stage_model.transformer.", "cond_stage_model.model.token_embedding",
+                     "conditioner.embedders.0.transformer.", "text_encoder/"),
+    "text_encoder_2": ("conditioner.embedders.1.model.", "text_encoder_2/"),
+    "image_encoder": ("embedder.model.visual.", "image_encoder/"),
+}  # fmt: skip
+
+
+def _parts(header: Header) -> tuple[str, ...]:
+    return tuple(name for name, starts in PARTS.items() if any(k.startswith(starts) for k in header))
+
+
+USUAL = {"unclip": "v_prediction", "upscaler": "v_prediction"}  # their only releases (SD 2.1 unCLIP, x4 upscaler)
+
+
+def _predicts(found: Identity, header: Header, override: str | None) -> Identity:
+    """What a base predicts: the caller's word, marker keys, metadata, or the family's usual answer with a note."""
+    said = " ".join(header.metadata.get(k, "") for k in ("modelspec.prediction_type", "modelspec.architecture",
+                                                         "prediction_type", "ss_v_parameterization")).lower()  # fmt: skip
+    note = ""
+    if override:
+        answer = override
+    elif "v_pred" in header:
+        answer = "v_prediction"
+    elif any(k.startswith("edm_vpred.") for k in header) or {"edm_mean", "edm_std"} <= header.keys():
+        answer, note = "edm", "trained with EDM preconditioning, which infuse's schedulers do not offer yet"
+    elif header.metadata.get("modelspec.predict_key") == "v" or re.search(r"\bv(_prediction|-prediction|_pred)?\b|768-v|true", said):
+        answer = "v_prediction"
+    elif header.metadata.get("modelspec.predict_key") == "epsilon" or re.search(r"eps|512|false", said):
+        answer = "epsilon"
+    elif found.family == "sd2":
+        answer = USUAL.get(found.variant, "epsilon" if found.variant else "v_prediction")
+        note = (
+            f"no tensor tells what an SD 2.x model predicts; {answer} is assumed, as the usual release of this form does "
+            "(512-base models predict epsilon). Pictures of flat noise or burnt colours mean: give prediction= the other."
+        )
+    else:
+        answer = "epsilon"
+    if "ztsnr" in header:
+        found = replace(found, notes=(*found.notes, "trained with zero terminal SNR (marker ztsnr)"))
+    return replace(found, prediction=answer, notes=(*found.notes, note) if note else found.notes)
+
+
+def _controlnet(header: Header) -> Identity | None:
+    prefix = _prefix(header, "input_hint_block.0.weight")
+    if prefix is not None:
+        layout, hint, first = "ldm", "input_hint_block.0.weight", "input_blocks.0.0.weight"
+        vector, deep = "label_emb.0.0.weight", "input_blocks.8.1.transformer_blocks.9.norm3.weight"
+    else:
+        prefix = _prefix(header, "controlnet_cond_embedding.conv_in.weight")
+        if prefix is None:
+            return None
+        layout, hint, first = "diffusers", "controlnet_cond_embedding.conv_in.weight", "conv_in.weight"
+        vector, deep = "add_embedding.linear_1.weight", "down_blocks.2.attentions.1.transformer_blocks.9.norm3.weight"
+    kind = "controlnet"
+    if "lora_controlnet" in header:
+        kind = "control_lora"
+    elif f"{prefix}task_embedding" in header:
+        kind = "controlnet_union"
+    sdxl = f"{prefix}{vector}" in header
+    context, variant = _context(header, prefix) or (2048 if sdxl else None), "full"
+    if sdxl and f"{prefix}{deep}" not in header:
+        variant = "mid" if _context(header, prefix) else "small"
+    if "difference" in header or f"{prefix}difference" in header:
+        variant = "difference"
+    return Identity(kind, layout, variant, prefix, context, _dim(header, prefix + first, 1), _dim(header, prefix + hint, 1),
+                    parts=_parts(header))  # fmt: skip
+
+
+def _ip_adapter(header: Header) -> Identity | None:
+    layers = [k for k in header if k.endswith("to_k_ip.weight")]
+    if not layers:
+        return None
+    context = header[layers[0]].shape[1]
+    training = any(k.startswith("adapter_modules.") for k in header)
+    at = next((p for p in ("image_proj_model.", "image_proj.") if any(k.startswith(p) for k in header)), "")
+    proj = header.shapes(at)
+    width = tokens = None
+    if "proj.weight" in proj:
+        variant, (out, width) = "plain", proj["proj.weight"]
+        tokens = out // context
+    elif "proj.3.weight" in proj:
+        variant, width, tokens = "full", proj["proj.0.weight"][1], 257
+    elif "perceiver_resampler.proj_in.weight" in proj:
+        variant, width, tokens = "faceid_plus", proj["perceiver_resampler.proj_in.weight"][1], proj["proj.2.weight"][0] // context
+    elif "proj.2.weight" in proj:
+        variant, width, tokens = "faceid", proj["proj.0.weight"][1], proj["proj.2.weight"][0] // context
+    elif "latents" in proj:
+        width, tokens = proj["proj_in.weight"][1], proj["latents"][1]
+        variant = "instantid" if width == 512 else "plus"
+    else:
+        variant = "foreign"
+    notes = ("v1 and v2 have the same tensors; v2 adds a shortcut that the recipe must ask for",) * (variant == "faceid_plus")
+    if any("_lora." in k for k in header):
+        notes += ("a LoRA for the attention layers is inside",)
+    prefix = ("adapter_modules." if training else "ip_adapter.")
+    return Identity("ip_adapter", "training" if training else "ip_adapter", variant, prefix, context, tokens=tokens,
+                    encoder_width=width, cross_layers=len(layers), notes=notes)  # fmt: skip
+
+
+def _t2i(header: Header) -> Identity | None:
+    if "style_embedding" in header:
+        return Identity("t2i_style", "original", tokens=_dim(header, "style_embedding", 1), context_width=_dim(header, "proj", 1))
+    prefix = _prefix(header, "body.0.block1.weight", "body.0.resnets.0.block1.weight", "body.0.in_conv.weight")
+    if prefix is None:
+        return None
+    diffusers = any(".resnets." in k for k in header)
+    light = f"{prefix}conv_in.weight" not in header
+    first = _dim(header, f"{prefix}{'body.0.in_conv' if light else 'conv_in'}.weight", 1) or 0
+    sdxl = first in (256, 768)  # pixels are unshuffled by 16 for SDXL, by 8 for SD 1.x
+    return Identity("t2i_adapter", "diffusers" if diffusers else "original", "light" if light else "full", prefix,
+                    2048 if sdxl else 768, hint_channels=first // (256 if sdxl else 64))  # fmt: skip
+
+
+def _lora(header: Header) -> Identity | None:
+    down = [k for k in header if re.search(r"(lora_down|lora_A|lora\.down|\.down|hada_w1_b|lokr_w2)(\.\w+)?(\.weight)?$", k)]
+    down = [k for k in down if re.search(r"lora|hada|lokr", k)]
+    if not down:
+        return None
+    layout = "kohya" if any(k.startswith("lora_") for k in header) else "peft" if any("lora_A" in k for k in header) else "diffusers"
+    shapes = [header[k].shape for k in down if "attn2" in k and re.search(r"to_[kv][._]", k) and len(header[k].shape) > 1]
+    context = next((s[1] for s in shapes), None)
+    if context is None and any("te2_" in k or k.startswith("text_encoder_2") for k in header):
+        context = 2048
+    return Identity("lora", layout, context_width=context, rank=min(header[down[0]].shape, default=None))
+
+
+def _inversion(header: Header) -> Identity | None:
+    if "clip_g" in header and "clip_l" in header:
+        return Identity("textual_inversion", "original", context_width=2048, tokens=header["clip_l"].shape[0])
+    keys = [k for k in header if k == "emb_params" or k.startswith("string_to_param.") or len(header) == 1]
+    shape: tuple[int, ...] = header[keys[0]].shape if keys else ()
+    if len(shape) not in (1, 2) or shape[-1] not in (768, 1024, 1280):
+        return None
+    return Identity("textual_inversion", "original", context_width=shape[-1], tokens=1 if len(shape) == 1 else shape[0])
+
+
+def _component(header: Header) -> Identity | None:
+    """A VAE or a CLIP tower on its own."""
+    prefix = _prefix(header, "decoder.conv_in.weight")
+    if prefix is not None and f"{prefix}encoder.conv_in.weight" in header:
+        ldm = any(k.startswith(f"{prefix}decoder.mid.") for k in header)
+        return Identity("vae", "ldm" if ldm else "diffusers", prefix=prefix, parts=("vae",))
+    for marker, kind, layout in (
+        ("vision_model.embeddings.class_embedding", "image_encoder", "diffusers"),
+        ("visual.class_embedding", "image_encoder", "open_clip"),
+        ("text_model.embeddings.token_embedding.weight", "text_encoder", "diffusers"),
+        ("token_embedding.weight", "text_encoder", "open_clip"),
+    ):
+        if (prefix := _prefix(header, marker)) is not None:
+            return Identity(kind, layout, prefix=prefix, parts=(kind,))
+    return None
+
+
+MARKERS = (
+    ("foreign", ("double_blocks.0.img_attn.norm.key_norm.scale", "joint_blocks.0.context_block.adaLN_modulation.1.bias",
+                 "clip_txt_mapper.weight", "transformer_blocks.0.norm1_context.linear.weight", "head.modulation")),
+    ("brushnet", ("brushnet_down_blocks.0.weight",)),
+    ("controlnet_xs", ("ctrl_to_base_for_conv_in.weight", "controls_to_base_for_conv_in.weight")),
+    ("gligen", ("position_net.null_positive_feature",)),
+    ("judge", ("judge.version",)),
+)  # fmt: skip
+
+
+def _marked(header: Header) -> Identity | None:
+    """Kinds told by one key each: things that infuse names in a letter, or whose loader lies elsewhere."""
+    for kind, markers in MARKERS:
+        if (prefix := _prefix(header, *markers)) is not None:
+            context = None if kind == "foreign" else _context(header, prefix)
+            return Identity(kind, "diffusers", prefix=prefix, context_width=context)
+    if any(k.startswith("lllite_unet") for k in header):
+        return Identity("lllite", "kohya")
+    temporal = any(".motion_modules." in k or "temporal_transformer" in k for k in header)
+    if temporal and _prefix(header, "conv_in.weight", "input_blocks.0.0.weight") is None:
+        return Identity("motion", "original")
+    return None
+
+
+LOOKS: tuple[Callable[[Header], Identity | None], ...] = (
+    _marked, _ip_adapter, _controlnet, _lora, _base, _t2i, _component, _inversion,
+)  # fmt: skip
+"""Most specific first: a ControlNet 1.0 file holds a whole base model as well."""
+
+
+
+def wrong_kind(field: str, found: Identity, wanted: str, *, name: str = "", base: int | None = None) -> InfuseError:
+    """The letter about a file that is sound but not what this field needs; the caller raises it.
+
+    `wanted` is a kind; `base` the context width of the recipe's base. Same kind and another family makes a RecipeError
+    that names both, another kind a WeightsError.
+    """
+    what = f'"{name}"' if name else "this file"
+    if found.kind == wanted and base is not None and found.context_width not in (None, base):
+        theirs, ours = described(found.context_width or 0), described(base)
+        kind = KINDS[wanted].split(" ", 1)[1]
+        return RecipeError(field, f"{what} was trained for {theirs}, this recipe's base is {ours}. Choose {KINDS[wanted]} for "
+                                  f"{ours.split(' (')[0]}, or a base of the family of this {kind}.")  # fmt: skip
+    advice = ADVICE.get(found.kind, "")
+    return WeightsError(field, f"{what} is {found.described}, but this field needs {KINDS.get(wanted, wanted)}. "
+                               f"{advice or 'Choose another file'}.")  # fmt: skip
+
+
+ADVICE = {
+    "lora": "Put it into the recipe's `loras`",
+    "textual_inversion": "Put it beside the prompt, as an embedding",
+    "controlnet": "Use it in a condition of kind controlnet",
+    "t2i_adapter": "Use it in a condition of kind t2i_adapter",
+    "ip_adapter": "Use it in a condition of kind ip_adapter",
+    "base": "Use it as the recipe's `model`",
+    "foreign": "infuse runs SD 1.x, SD 2.x and SDXL; choose a model of these",
+}

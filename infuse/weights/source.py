@@ -1,0 +1,139 @@
+"""A source is where a model lies: one file, or a folder of components, each with its config and its weights.
+
+What is in a diffusers folder (`unet/config.json`, `unet/diffusion_pytorch_model.safetensors`, variants, shards) is known
+here and nowhere else. Reads names and headers only; imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ..errors import WeightsError
+from .formats import PICKLES, SUFFIXES, Entry, Header, digest, read_header
+from .identify import Identity, identify
+
+COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
+"""Components with weights that infuse loads; safety checkers and the like are left on the disk."""
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model", "open_clip_pytorch_model")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A found model. `name` is what the user wrote; `fallback` answers for components that this folder leaves out."""
+
+    name: str
+    path: Path
+    embedded: bool = False
+    fallback: Source | None = None
+    field: str = "model"
+
+    @property
+    def is_folder(self) -> bool:
+        return self.path.is_dir()
+
+    def component(self, part: str) -> Path | None:
+        """Folder of one component (`unet`, `tokenizer`, `scheduler`), here or in the fallback."""
+        here = self.path / part
+        if here.is_dir() and any(here.iterdir()):
+            return here
+        return self.fallback.component(part) if self.fallback else None
+
+    @cached_property
+    def index(self) -> Mapping[str, Any]:
+        """model_index.json, over the fallback's."""
+        under = self.fallback.index if self.fallback else {}
+        return {**under, **read_json(self.path / "model_index.json", self.field)}
+
+    @cached_property
+    def weights(self) -> Mapping[str, list[Path]]:
+        """Component -> its weights files ("" for a single file or a component folder)."""
+        if not self.is_folder:
+            return {"": [self.path]}
+        if (self.path / "config.json").is_file() and not (self.path / "model_index.json").is_file():
+            return {"": weights_of(self.path, self.field)}
+        parts = ((p, self.component(p)) for p in COMPONENTS)
+        return {p: weights_of(folder, self.field) for p, folder in parts if folder}
+
+    @cached_property
+    def header(self) -> Header:
+        """The merged table of all files, keys of a pipeline folder as `unet/conv_in.weight`. Reads no tensor."""
+        tensors: dict[str, Entry] = {}
+        metadata: dict[str, str] = {}
+        size = 0
+        for part, paths in self.weights.items():
+            for path in paths:
+                one = read_header(path, self.field)
+                tensors |= {f"{part}/{k}" if part else k: e for k, e in one.items()}
+                metadata |= one.metadata
+                size += one.size
+        scheduler = self.component("scheduler")
+        if scheduler:
+            said = read_json(scheduler / "scheduler_config.json", self.field).get("prediction_type", "epsilon")
+            metadata["prediction_type"] = said
+        return Header(self.path, tensors, metadata, size)
+
+    @cached_property
+    def identity(self) -> Identity:
+        return identify(self.header)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the content of all weights and configs: the same model has the same digest on every machine."""
+        if not self.is_folder:
+            return digest(self.path)
+        state = sha256()
+        for part, paths in sorted(self.weights.items()):
+            folder = paths[0].parent
+            for path in sorted([*paths, *folder.glob("config.json")], key=lambda p: p.name):
+                state.update(f"{part}/{path.name}:{digest(path)}\n".encode())
+        return state.hexdigest()
+
+
+def weights_of(folder: Path, field: str = "model") -> list[Path]:
+    """The weights files of one component folder: safetensors before pickles, full before half precision, shards in order.
+
+    Raises WeightsError when there are none, or when a shard named by the index is missing.
+    """
+    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
+    indices = sorted(folder.glob("*.index*.json"), key=lambda p: (".safetensors" not in p.name, len(p.name)))
+    shards = [p for p in found if "-of-" in p.name]
+    for stem in STEMS:
+        for suffix in (".safetensors", *PICKLES):
+            whole = [p for p in found if p.suffix == suffix and p.name.split(".")[0] == stem and p not in shards]
+            if whole:
+                return [min(whole, key=lambda p: (p.name != stem + suffix, len(p.name), p.name))]
+        if indices and indices[0].name.startswith(stem):
+            names = sorted(set(read_json(indices[0], field).get("weight_map", {}).values()))
+            absent = [n for n in names if not (folder / n).is_file()]
+            if absent:
+                raise WeightsError(field, f"{folder} is incomplete: {absent[0]} is named by {indices[0].name} but not there "
+                                          f"({len(absent)} of {len(names)} shards missing). Download the folder again.")  # fmt: skip
+            return [folder / n for n in names]
+    if len(found) == 1:
+        return found
+    what = f"{len(found)} weights files of unknown names" if found else "no weights"
+    raise WeightsError(field, f"{folder} holds {what}. A component folder has config.json and diffusion_pytorch_model"
+                              ".safetensors (or model.safetensors); download it again, or name the file itself.")  # fmt: skip
+
+
+def variant_of(path: Path) -> str | None:
+    """`fp16` of `model.fp16.safetensors` or `model.fp16-00001-of-00002.safetensors`; None for the plain file."""
+    middle = path.stem.partition(".")[2].partition("-0")[0]
+    return middle or None
+
+
+def read_json(path: Path, field: str = "model") -> dict[str, Any]:
+    """A JSON object from a file, {} when the file is not there. Raises WeightsError for broken JSON."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as e:
+        raise WeightsError(field, f"{path} is not readable JSON ({e}). Download it again.") from e
+    return found if isinstance(found, dict) else {}
