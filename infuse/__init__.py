@@ -1,0 +1,29 @@
+"""infuse: any combination of extra information into Stable Diffusion, in one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from infuse.conditions import Condition, ControlNet, Img2Img, Inpaint, IPAdapter, Size, Text
+from infuse.errors import CapacityError, InfuseError, RecipeError, WeightsError
+from infuse.pictures import Picture
+from infuse.recipe import Recipe
+
+if TYPE_CHECKING:
+    from infuse.engine.engine import Engine
+
+__version__ = "0.1.0"
+__all__ = ["CapacityError", "Condition", "ControlNet", "IPAdapter", "Img2Img", "InfuseError", "Inpaint", "Picture", "Recipe",
+           "RecipeError", "Size", "Text", "WeightsError", "load"]
+
+
+def load(model: str = "tabletop", **options: Any) -> Engine:
+    """An engine with this model as its default. `options` are the Engine's: dtype, device, max_rows, row_width...
+
+    Raises WeightsError at once if there is no such model; its weights are read when the first recipe runs.
+    """
+    from infuse.engine.engine import Engine
+
+    engine = Engine(model, **options)
+    engine.shelf.beside(model).spec  # noqa: B018  look it up now, not at the first request
+    return engine

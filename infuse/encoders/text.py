@@ -44,6 +44,14 @@ class TextEncoders:
         said = [self._run(m, self._padded(ids, t, most), self.wide)[0] for m, t, ids in zip(self.models, self.tokenizers, chunks, strict=True)]
         return torch.cat(said, dim=-1).flatten(0, 1)
 
+    def batch(self, prompts: Sequence[str]) -> Float[Tensor, "b 77 d"]:
+        """Many short prompts at once, each cut to its first chunk: what training asks for."""
+        said = [
+            self._run(m, torch.cat([self._padded(self._ids(p, t)[:1], t, 1) for p in prompts]), self.wide)[0]
+            for m, t in zip(self.models, self.tokenizers, strict=True)
+        ]
+        return torch.cat(said, dim=-1)
+
     def pooled(self, prompt: str) -> Float[Tensor, " e"] | None:
         """The pooled projection of the last encoder for the first chunk; None for SD 1/2."""
         if not self.wide:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,14 +76,13 @@ class Shelf:
         """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
         if model in self._own:
             return _found(self._own[model], kind)
+        from infuse.weights.estimate import estimate
+        from infuse.weights.identify import wrong_kind
+
         header, found = self.library.header(model, field)
         if found.kind != kind:
-            raise self.library.wrong_kind(field, model, found, kind)
-        return Found(found.kind, found.context_width, {k: e.shape for k, e in header.items()}, self._bytes(header))
-
-    def _bytes(self, header: Any) -> int:
-        size = torch.finfo(self._dtype()).bits // 8
-        return sum(e.numel * size for e in header.values())
+            raise wrong_kind(field, found, kind, name=model)
+        return Found(kind, found.context_width, header.shapes(), estimate(header, str(self._dtype()), found))
 
     def _dtype(self) -> torch.dtype:
         return self.dtype or (torch.float16 if self._device().type == "cuda" else torch.float32)
@@ -108,7 +108,12 @@ class Shelf:
         """The module that a weights file holds, as `build` makes it from the tensors."""
         if model in self._own:
             return self._own[model].to(device, dtype)
-        return self._once(model, build, lambda: build(self.library.tensors(model)).eval().requires_grad_(False).to(device, dtype), device, dtype)
+        return self._once(model, build, lambda: build(self._tensors(model)).eval().requires_grad_(False).to(device, dtype), device, dtype)
+
+    def _tensors(self, model: str) -> dict[str, Tensor]:
+        from infuse.weights.formats import read_tensors
+
+        return read_tensors(self.library.find(model).path)
 
     def controlnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
         """A ControlNet in any layout, ready to hear ports."""
@@ -116,7 +121,7 @@ class Shelf:
             return self._own[model].to(device, dtype)
 
         def load() -> nn.Module:
-            from infuse.weights.base import load_controlnet
+            from infuse.weights.controlnet import load_controlnet
 
             net = load_controlnet(self.library.find(model, "model"), base=base.network.unet, dtype=dtype)
             install(net.eval().requires_grad_(False).to(device))
@@ -128,7 +133,19 @@ class Shelf:
         """(CLIP vision model, its image processor) from a folder."""
         from infuse.weights.base import load_vision
 
-        return self._once(folder, "vision", lambda: load_vision(self.library.find(folder, "image_encoder"), self._dtype(), self._device()))
+        return self._once(folder, "vision", lambda: load_vision(self._vision_folder(folder), self._dtype(), self._device()))
+
+    def _vision_folder(self, folder: str) -> Path:
+        path = self.library.find(folder, "image_encoder").path
+        return path / "image_encoder" if (path / "image_encoder").is_dir() else path
+
+    def _vision_config(self, folder: str) -> Mapping[str, Any]:
+        from infuse.weights.source import read_json
+
+        config = read_json(self._vision_folder(folder) / "config.json", "image_encoder")
+        if "image_size" not in config or "projection_dim" not in config:
+            raise WeightsError("image_encoder", f"{folder!r} is no CLIP vision model: its config.json has no image_size and projection_dim.")
+        return config
 
     def _once(self, model: str, what: Any, make: Callable[[], Any], *key: Any) -> Any:
         if (model, what, *key) not in self._modules:
@@ -137,7 +154,9 @@ class Shelf:
 
     def card(self, model: str) -> Mapping[str, Any]:
         """card.json beside a model: description, annotator. Empty if there is none."""
-        return {} if model in self._own else self.library.card(model)
+        from infuse.weights.source import read_json
+
+        return {} if model in self._own else read_json(self.library.find(model).path / "card.json")
 
     def digests(self, recipe: Recipe) -> dict[str, str]:
         """sha256 of every weights file that a recipe names."""
@@ -147,7 +166,7 @@ class Shelf:
     def _digest(self, name: str) -> str:
         if name in self._own or (name in self._bases and not self._bases[name].digest):
             return ""
-        return self.library.digest(name)
+        return self.library.find(name).digest
 
 
 @dataclass(eq=False)
@@ -163,7 +182,9 @@ class View:
 
     @cached_property
     def _outline(self) -> Any:
-        return self.shelf.library.outline(self.model)
+        from infuse.weights.outline import outline
+
+        return outline(self.shelf.library.find(self.model))
 
     @property
     def spec(self) -> NetworkSpec:
@@ -180,7 +201,9 @@ class View:
             base = self._loaded
             parts = (base.network.unet, base.vae, *base.texts.models, base.image_encoder)
             return sum(p.numel() * p.element_size() for m in parts if m is not None for p in m.parameters())
-        return self._outline.numel * torch.finfo(self.shelf._dtype()).bits // 8
+        from infuse.weights.estimate import estimate
+
+        return estimate(self.shelf.library.find(self.model).header, str(self.shelf._dtype()))
 
     def identity(self, model: str, field: str, kind: str) -> Found:
         return self.shelf.identity(model, field, kind)
@@ -190,7 +213,7 @@ class View:
         if folder is None and self._loaded:
             config = getattr(self._loaded.image_encoder, "config", None)
             return config and Vision(f"the image encoder of {self.model!r}", config.hidden_size, config.projection_dim)
-        config = self.shelf.library.vision_config(folder) if folder else self._outline.vision_config
+        config = self.shelf._vision_config(folder) if folder else self._outline.vision_config
         who = repr(folder) if folder else f"the image encoder of {self.model!r}"
         return config and Vision(who, config["hidden_size"], config["projection_dim"])
 

@@ -2,7 +2,8 @@
 
 The loss is the mean absolute difference plus that of the gradients at three scales (blur is what L1 alone forgives),
 and a whisper of KL that keeps the latents centred. Left to itself such a network paints grey for a thousand steps before
-it finds colour, so at first three latent channels are anchored to a thumbnail in opponent colours. The decoder can be
+it finds colour, so differences are taken in opponent colours, and at first three latent channels are anchored to a
+thumbnail of the picture in these colours. The decoder can be
 trained alone, on an encoder others rely on.
 """
 
@@ -17,6 +18,9 @@ from torch.nn import functional as F
 
 from infuse.tabletop.dataset import Dataset
 from infuse.tabletop.render import FIRST_THING
+
+# brightness, red-green and yellow-blue: orthonormal, colour counted twice, since it varies half as much as brightness does
+OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]) * torch.tensor([[1 / 3], [2.0], [2 / 3]]).sqrt()
 
 
 @torch.no_grad()
@@ -84,12 +88,13 @@ class VaeObjective:
         else:
             z = posterior.sample(generator)
             kl = posterior.kl().mean() / z[0].numel()
-        difference = self.vae.decode(z).sample.float() - batch  # type: ignore[union-attr]
+        error = self.vae.decode(z).sample.float() - batch  # type: ignore[union-attr]
+        difference = torch.einsum("ij,bjhw->bihw", OPPONENT, error)
         l1 = difference.abs().mean()
         total = l1 + _gradients(difference) + self.kl * z[0].numel() * kl
         if self.anchor:
             total = total + self.anchor * F.mse_loss(posterior.mean[:, :3].float(), thumbnail(batch))
-        psnr = 10 * math.log10(4 / float(difference.detach().square().mean()))
+        psnr = 10 * math.log10(4 / float(error.detach().square().mean()))
         return total, {"l1": float(l1.detach()), "kl": float(kl.detach()), "psnr": psnr}
 
 

@@ -15,10 +15,14 @@ log = logging.getLogger("infuse.weights")
 M = TypeVar("M", bound=nn.Module)
 
 
-def assemble(make: Callable[[], M], tensors: Mapping[str, Tensor], dtype: torch.dtype, what: str, field: str) -> M:
-    """Call `make` without allocating, then hand it `tensors` (by module key) in `dtype`; the module is in eval mode.
+def assemble(
+    make: Callable[[], M], tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str,
+    what: str, field: str, outer: str = "",
+) -> M:
+    """Call `make` without allocating, then hand it `tensors` (by module key) in `dtype` on `device`, in eval mode.
 
-    1x1 convolutions stored as matrices, and the reverse, are reshaped. Raises WeightsError when keys are missing or
+    1x1 convolutions stored as matrices, and the reverse, are reshaped. `outer` is a leading name that the module may not
+    have (transformers 5 dropped `text_model.` from CLIPTextModel; its projection belongs to the other class). Raises WeightsError when keys are missing or
     shapes differ; keys without a place are logged and counted in the letter.
     """
     from accelerate import init_empty_weights
@@ -26,6 +30,8 @@ def assemble(make: Callable[[], M], tensors: Mapping[str, Tensor], dtype: torch.
     with init_empty_weights():
         module = make()
     slots = module.state_dict()
+    if outer and not any(k.startswith(outer) for k in slots):
+        tensors = {k.removeprefix(outer): t for k, t in tensors.items() if k.startswith(outer)}
     missing = [k for k in slots if k not in tensors]
     extra = [k for k in tensors if k not in slots]
     if missing:
@@ -39,9 +45,9 @@ def assemble(make: Callable[[], M], tensors: Mapping[str, Tensor], dtype: torch.
         tensor = tensors[key]
         if tensor.shape != slot.shape:
             tensor = _fit(tensor, slot, what, key, field)
-        state[key] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        state[key] = tensor.to(device, dtype if tensor.is_floating_point() else None)
     module.load_state_dict(state, strict=True, assign=True)
-    return module.eval()
+    return module.to(device).eval()
 
 
 def _fit(tensor: Tensor, slot: Tensor, what: str, key: str, field: str) -> Tensor:

@@ -257,7 +257,7 @@ def _inversion(header: Header) -> Identity | None:
     if "clip_g" in header and "clip_l" in header:
         return Identity("textual_inversion", "original", context_width=2048, tokens=header["clip_l"].shape[0])
     keys = [k for k in header if k == "emb_params" or k.startswith("string_to_param.") or len(header) == 1]
-    shape: tuple[int, ...] = header[keys[0]].shape if keys else ()
+    shape = header[keys[0]].shape if keys else (0, 0, 0)
     if len(shape) not in (1, 2) or shape[-1] not in (768, 1024, 1280):
         return None
     return Identity("textual_inversion", "original", context_width=shape[-1], tokens=1 if len(shape) == 1 else shape[0])

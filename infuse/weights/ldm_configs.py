@@ -176,3 +176,22 @@ def text(shapes: Shapes, *, act: str, heads: int | None = None) -> dict[str, Any
         "projection_dim": shapes.get("text_projection.weight", (width,))[0],
         "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1,
     }  # fmt: skip
+
+
+def scheduler(family: str, prediction: str, *, zero_snr: bool = False) -> dict[str, Any]:
+    """The noise schedule that all SD models were trained with, and the sampler their Hub folders name.
+
+    `family` is sd1 (PNDM), sd2 (DDIM) or sdxl (Euler); steps are spaced from the end ("leading"), offset by one.
+    """
+    config: dict[str, Any] = {
+        "_class_name": {"sd1": "PNDMScheduler", "sd2": "DDIMScheduler"}.get(family, "EulerDiscreteScheduler"),
+        "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction" if prediction == "v_prediction" else "epsilon",
+        "steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "leading",
+    }  # fmt: skip
+    if family == "sd1":
+        config["skip_prk_steps"] = True
+    if zero_snr:  # "Common diffusion noise schedules and sample steps are flawed": the last step must be pure noise
+        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        config["_class_name"] = "DDIMScheduler" if family == "sd1" else config["_class_name"]  # PNDM has no such option
+    return config

@@ -1,0 +1,38 @@
+"""Adapter files as flat tensors under one spelling; the condition that uses them builds its own modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import WeightsError
+from .formats import read_tensors
+from .identify import Identity, wrong_kind
+from .source import Source
+
+TRAINING = {"image_proj_model.": "image_proj.", "adapter_modules.": "ip_adapter."}
+"""Prefixes in the original trainer's checkpoints -> those of released files."""
+
+
+def read_ip_adapter(source: Source | str | Path, *, base: int | None = None) -> tuple[dict[str, Tensor], Identity]:
+    """Flat tensors `image_proj.*` and `ip_adapter.<N>.to_{k,v}_ip.weight`, as stored; and what the file is.
+
+    `base` is the context width of the base. Raises WeightsError for another kind of file, RecipeError for another family.
+    """
+    source = source if isinstance(source, Source) else Source(str(source), Path(source), field="conditions.0.model")
+    found = source.identity
+    if found.kind != "ip_adapter" or (base is not None and found.context_width != base):
+        raise wrong_kind(source.field, found, "ip_adapter", name=source.name, base=base)
+    if source.is_folder:
+        raise WeightsError(source.field, f'"{source.name}" is a folder; name the adapter\'s file in it.')
+    wanted = [k for k in source.header if k.startswith((*TRAINING, "image_proj.", "ip_adapter."))]
+    tensors = read_tensors(source.path, wanted)
+    return {_released(k): t for k, t in tensors.items()}, found
+
+
+def _released(key: str) -> str:
+    for old, new in TRAINING.items():
+        if key.startswith(old):
+            return new + key[len(old) :]
+    return key

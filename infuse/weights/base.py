@@ -1,0 +1,150 @@
+"""From a source to a base model's parts: the same record from a diffusers folder and from one original checkpoint.
+
+This file reads folders, through each class's own `from_pretrained`; `checkpoint` reads the single files. Neither
+touches the network: what a source leaves out is an error, never a download.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.modeling_utils import ModelMixin
+
+from ..errors import WeightsError
+from . import ldm_configs
+from .checkpoint import from_checkpoint
+from .formats import read_header
+from .identify import identify
+from .parts import BaseParts, Loading, log, spec_of, vae_dtype
+from .source import Source, read_json, variant_of, weights_of
+from .tokenizer import END, clip_tokenizer
+
+UNETS = ("UNet2DConditionModel",)
+LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
+
+
+def load_base(
+    source: Source | str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
+    prediction: str | None = None,
+) -> BaseParts:
+    """Load a base model: a diffusers pipeline folder, or one original (LDM, SGM) checkpoint file.
+
+    `prediction` (epsilon, v_prediction) overrides what the model is taken to predict; SD 2.x files do not say.
+    Raises WeightsError for a file of another kind, a refiner, missing parts, missing or misshapen tensors.
+    """
+    source = source if isinstance(source, Source) else Source(str(source), Path(source))
+    identity = identify(source.header, prediction=prediction)
+    loading = Loading(source, dtype, device, list(identity.notes))
+    if source.is_folder and source.component("unet"):
+        parts = from_folder(loading, prediction)
+    else:
+        parts = from_checkpoint(loading, identity)
+    for note in parts.notes:
+        log.info("%s: %s", source.name, note)
+    return parts
+
+
+def from_folder(loading: Loading, prediction: str | None = None) -> BaseParts:
+    """A diffusers pipeline folder; components that it leaves out come from its fallback, if it names one.
+
+    Raises WeightsError when a component is missing, incomplete or of a class that infuse does not run.
+    """
+    source = loading.source
+    unet = _component(loading, "unet", "UNet2DConditionModel", known=UNETS)
+    vae = _component(loading, "vae", "AutoencoderKL")
+    encoders = [_component(loading, "text_encoder", "CLIPTextModel")]
+    tokenizers = [_tokenizer(loading, "tokenizer", END)]
+    if source.component("text_encoder_2"):
+        encoders.append(_component(loading, "text_encoder_2", "CLIPTextModelWithProjection"))
+        tokenizers.append(_tokenizer(loading, "tokenizer_2", "!"))
+    image = source.component("image_encoder")
+    schedule = source.component("scheduler")
+    kin = "sdxl" if len(encoders) > 1 else "sd2" if unet.config["use_linear_projection"] else "sd1"
+    config = read_json(schedule / "scheduler_config.json", source.field) if schedule else {}
+    config = config or ldm_configs.scheduler(kin, prediction or "epsilon")
+    if prediction:
+        config["prediction_type"] = prediction
+    return BaseParts(
+        source, unet, vae, encoders, tokenizers, spec_of(source, unet, vae, config.get("prediction_type", "epsilon")), config,
+        image_encoder=_component(loading, "image_encoder", "CLIPVisionModelWithProjection") if image else None,
+        feature_extractor=_processor(source.component("feature_extractor") or image),
+        force_zeros_for_empty_prompt=bool(source.index.get("force_zeros_for_empty_prompt", kin == "sdxl")),
+        notes=tuple(loading.notes),
+    )  # fmt: skip
+
+
+def _component(loading: Loading, part: str, usual: str, known: tuple[str, ...] = ()) -> Any:
+    source = loading.source
+    folder = source.component(part)
+    if folder is None:
+        raise loading.error(f'"{source.name}" has no {part}/ folder. Download the whole model again, or name another one.')
+    said = source.index.get(part) or [None, None]
+    name = str(said[-1] or usual)
+    library = LIBRARIES.get(str(said[0])) or (transformers if hasattr(transformers, usual) else diffusers)
+    cls = getattr(library, name, None)
+    if cls is None or (known and name not in known):
+        raise loading.error(f'the {part} of "{source.name}" is a {name}, which infuse does not run. Choose a model of SD 1.x, '
+                            "SD 2.x or SDXL.")  # fmt: skip
+    return load_module(cls, folder, loading.dtype, loading.device, f'the {part} of "{source.name}"', source.field)
+
+
+def load_module(
+    cls: type[Any], folder: Path, dtype: torch.dtype, device: torch.device | str, what: str, field: str
+) -> Any:
+    """One component folder through its class's `from_pretrained`, offline, in eval mode.
+
+    Raises WeightsError for broken files and for missing or misshapen tensors.
+    """
+    files = weights_of(folder, field)
+    for path in files:
+        read_header(path, field)
+    config = read_json(folder / "config.json", field)
+    if cls is AutoencoderKL:
+        dtype = vae_dtype(dtype, bool(config.get("force_upcast", True)) and config.get("scaling_factor") == 0.13025)
+    key = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"
+    load: Any = cls.from_pretrained
+    try:
+        module, report = load(
+            folder, variant=variant_of(files[0]), use_safetensors=files[0].suffix == ".safetensors", local_files_only=True,
+            output_loading_info=True, **{key: dtype},
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as e:
+        raise WeightsError(field, f"{what} ({folder}) cannot be loaded: {_first_line(e)}") from e
+    bad = [*report["missing_keys"], *(m[0] for m in report["mismatched_keys"])]
+    if bad:
+        raise WeightsError(field, f"{what} is incomplete: {len(bad)} tensors are missing or of another shape than its "
+                                  f"config.json says (first: {bad[0]}). Download {folder.name}/ again.")  # fmt: skip
+    extra = [k for k in report["unexpected_keys"] if not k.endswith("position_ids")]
+    if extra:
+        log.warning("%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0])
+    return module.to(device).eval()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]
+
+
+def _tokenizer(loading: Loading, part: str, pad: str) -> Any:
+    folder = loading.source.component(part)
+    if folder is None:
+        return clip_tokenizer(pad)
+    return transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _processor(folder: Path | None) -> Any | None:
+    if folder is None:
+        return None
+    if (folder / "preprocessor_config.json").is_file():
+        return transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+    return transformers.CLIPImageProcessor()  # CLIP's own numbers: 224 px, bicubic, center crop
+
+
+def load_vision(folder: Path, dtype: torch.dtype, device: torch.device | str) -> tuple[Any, Any]:
+    """(CLIPVisionModelWithProjection, its image processor) from a folder. Raises WeightsError if it holds none."""
+    what = f"the image encoder {folder.name!r}"
+    return load_module(transformers.CLIPVisionModelWithProjection, folder, dtype, device, what, "image_encoder"), _processor(folder)

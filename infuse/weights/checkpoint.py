@@ -1,0 +1,160 @@
+"""One original checkpoint (LDM for SD 1.x and 2.x, SGM for SDXL) becomes a base model's parts, without any config file.
+
+Configs are read off the tensors (`ldm_configs`), each component's keys by their own map (`ldm_keys`), the tokenizer is
+in the package. Tensors are memory-mapped and converted one by one, so a file needs little more memory than its network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
+
+from . import ldm_configs, ldm_keys
+from .build import assemble
+from .formats import Header, read_header, read_tensors
+from .identify import UNET, VAE, Identity, wrong_kind
+from .parts import BaseParts, Loading, log, spec_of, vae_dtype
+from .tokenizer import END, clip_tokenizer
+
+SKIPPED = (
+    "model_ema.", "model.model_ema.", "first_stage_model.model_ema.", "first_stage_model.loss.", "loss.",
+    "control_model.", "depth_model.", "embedder.", "noise_augmentor.", "low_scale_model.", "denoiser.", "edm_vpred.",
+    "cond_stage_model.logit_scale", "cond_stage_model.model.logit_scale", "cond_stage_model.model.text_projection",
+    "cond_stage_model.model.attn_mask", "conditioner.embedders.1.model.logit_scale", "conditioner.embedders.1.logit_scale",
+)  # fmt: skip
+"""Known passengers of checkpoints that no part of the network reads at this place."""
+SCHEDULES = ("betas", "alphas_", "sqrt_", "log_one_minus", "posterior_", "logvar", "scale_factor", "global_step",
+             "v_pred", "ztsnr", "edm_mean", "edm_std", "lvlb_weights")  # fmt: skip
+
+
+def must_be_base(loading: Loading, identity: Identity) -> None:
+    """Raises WeightsError, with the remedy, unless the file holds a base model that can start a picture."""
+    source = loading.source
+    if "unet" not in identity.parts or identity.layout != "ldm":
+        raise wrong_kind(source.field, identity, "base", name=source.name)
+    if identity.variant == "refiner":
+        raise loading.error(
+            f'"{source.name}" is the SDXL refiner, which continues another model\'s pictures and cannot start its own. '
+            "Choose an SDXL base model."
+        )
+    for part, remedy in (("vae", "Use the file with the VAE baked in, or save both together as a diffusers folder"),
+                         ("text_encoder", "Use the full checkpoint, or the model's diffusers folder")):  # fmt: skip
+        if part not in identity.parts:
+            what = "VAE" if part == "vae" else "text encoder"
+            raise loading.error(f'"{source.name}" has no {what} inside ({identity.described}). {remedy}.')
+
+
+def from_checkpoint(loading: Loading, identity: Identity) -> BaseParts:
+    """Read the UNet, VAE, text encoders and schedule of one file. Raises WeightsError for what `must_be_base` refuses."""
+    must_be_base(loading, identity)
+    source, header = loading.source, read_header(loading.source.path, loading.source.field)
+    used: set[str] = set()
+    encoders, tokenizers = _text_encoders(loading, header, used)
+    pooled = encoders[1].config.projection_dim if len(encoders) > 1 else None
+    unet = _unet(loading, header, identity, pooled, used)
+    kin = "sdxl" if len(encoders) > 1 else "sd2" if unet.config["use_linear_projection"] else "sd1"
+    vae = _vae(loading, header, "upscaler" if identity.variant == "upscaler" else kin, used)
+    _report_rest(loading, header, used)
+    return BaseParts(
+        source, unet, vae, encoders, tokenizers,
+        spec_of(source, unet, vae, identity.prediction),
+        ldm_configs.scheduler(kin, identity.prediction, zero_snr="ztsnr" in header),
+        force_zeros_for_empty_prompt=kin == "sdxl", notes=tuple(loading.notes),
+    )  # fmt: skip
+
+
+def take(header: Header, prefix: str, names: Mapping[str, str], used: set[str]) -> dict[str, Tensor]:
+    """Tensors under their diffusers names; the stored keys are added to `used`. A name with braces is one stored tensor that makes three."""
+    stored = read_tensors(header.path, [prefix + k for k in names])
+    used.update(stored)
+    found: dict[str, Tensor] = {}
+    for key, name in names.items():
+        tensor = stored[prefix + key]
+        if "{q,k,v}" in name:
+            found |= {name.replace("{q,k,v}", p): t for p, t in zip("qkv", tensor.chunk(3), strict=True)}
+        else:
+            found[name] = tensor.T.contiguous() if key == "text_projection" else tensor
+    return found
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {k: tuple(t.shape) for k, t in tensors.items()}
+
+
+def _unet(
+    loading: Loading, header: Header, identity: Identity, pooled: int | None, used: set[str]
+) -> UNet2DConditionModel:
+    prefix = UNET if any(k.startswith(UNET) for k in header) else identity.prefix
+    vector = "class_embedding" if identity.context_width == 1024 else "add_embedding"
+    names = ldm_keys.trunk((k.removeprefix(prefix) for k in header if k.startswith(prefix)), vector)
+    tensors = take(header, prefix, names, used)
+    size = 96 if identity.family == "sd2" and identity.prediction == "v_prediction" else None
+    config = ldm_configs.unet(shapes_of(tensors), pooled=pooled, sample_size=128 if identity.variant == "upscaler" else size)
+    what = f'the UNet of "{loading.source.name}"'
+    return assemble(lambda: UNet2DConditionModel(**config), tensors, loading.dtype, loading.device, what, loading.source.field)
+
+
+def _vae(loading: Loading, header: Header, family: str, used: set[str]) -> AutoencoderKL:
+    prefix = VAE if any(k.startswith(VAE) for k in header) else "vae."
+    names = ldm_keys.vae(k.removeprefix(prefix) for k in header if k.startswith(prefix))
+    tensors = take(header, prefix, names, used)
+    config = ldm_configs.vae(shapes_of(tensors), family=family)
+    if {"edm_mean", "edm_std"} <= header.keys():  # playground 2.5 normalises its latents
+        stats = read_tensors(header.path, ["edm_mean", "edm_std"])
+        config |= {"latents_mean": stats["edm_mean"].flatten().tolist(), "latents_std": stats["edm_std"].flatten().tolist(),
+                   "scaling_factor": 0.5}  # fmt: skip
+    dtype = vae_dtype(loading.dtype, config["force_upcast"])
+    what = f'the VAE of "{loading.source.name}"'
+    return assemble(lambda: AutoencoderKL(**config), tensors, dtype, loading.device, what, loading.source.field)
+
+
+def _text_encoders(loading: Loading, header: Header, used: set[str]) -> tuple[list[Any], list[Any]]:
+    """SD 1.x: ViT-L in transformers' names. SD 2.x: OpenCLIP ViT-H without its last layer. SDXL: ViT-L and bigG."""
+    encoders, tokenizers = [], []
+    for prefix in ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."):
+        keys = [k.removeprefix(prefix) for k in header if k.startswith(prefix)]
+        if keys:
+            tensors = take(header, prefix, ldm_keys.clip(keys), used)
+            encoders.append(_clip(loading, tensors, "quick_gelu", projected=False))
+            tokenizers.append(clip_tokenizer(END))
+    for prefix in ("cond_stage_model.model.", "conditioner.embedders.1.model."):
+        keys = [k.removeprefix(prefix) for k in header if k.startswith(prefix)]
+        if keys:
+            sdxl = prefix.startswith("conditioner")
+            layers = 1 + max((int(k.split(".")[2]) for k in keys if k.startswith("transformer.resblocks.")), default=-1)
+            keep = layers if sdxl or _already_cut(header, prefix, layers) else layers - 1
+            names = ldm_keys.open_clip(keys, keep)
+            if not sdxl:
+                names.pop("text_projection", None)
+            tensors = take(header, prefix, names, used)
+            used.update(k for k in header if k.startswith(f"{prefix}transformer.resblocks.{layers - 1}."))
+            encoders.append(_clip(loading, tensors, "gelu", projected=sdxl))
+            tokenizers.append(clip_tokenizer("!"))
+    return encoders, tokenizers
+
+
+def _already_cut(header: Header, prefix: str, layers: int) -> bool:
+    """ViT-H has 24 layers and SD 2.x reads the 23rd; files converted back from diffusers hold only those 23."""
+    return layers == 23 and header[f"{prefix}token_embedding.weight"].shape[1] == 1024
+
+
+def _clip(loading: Loading, tensors: dict[str, Tensor], act: str, *, projected: bool) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(**ldm_configs.text(shapes_of(tensors), act=act))
+    cls = CLIPTextModelWithProjection if projected else CLIPTextModel
+    what = f'a text encoder of "{loading.source.name}"'
+    return assemble(lambda: cls(config), tensors, loading.dtype, loading.device, what, loading.source.field, outer="text_model.")
+
+
+def _report_rest(loading: Loading, header: Header, used: set[str]) -> None:
+    known = ("position_ids", "attn_mask", "logit_scale")
+    rest = [k for k in header if k not in used and not k.startswith((*SKIPPED, *SCHEDULES)) and not k.endswith(known)]
+    if rest:
+        note = f"{len(rest)} tensors belong to no part that infuse knows and are left out (first: {rest[0]})"
+        loading.notes.append(note)
+        log.warning("%s: %s", loading.source.name, note)

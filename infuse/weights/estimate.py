@@ -1,0 +1,30 @@
+"""How much memory will these weights take? Counted from the header, before anything is read."""
+
+from __future__ import annotations
+
+from .formats import Header
+from .identify import Identity
+
+WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+PASSENGERS = ("model_ema.", "depth_model.", "embedder.", "control_model.")
+SDXL_VAE = 83_653_863
+"""Parameters of the VAE that stays in float32 when half precision is asked for."""
+
+
+def estimate(header: Header, dtype: str, identity: Identity | None = None) -> int:
+    """Bytes of the loaded weights in `dtype` ("float16", "torch.bfloat16"); activations come on top.
+
+    Training leftovers (EMA copies, a ControlNet's own base) are not counted. Raises ValueError for an unknown dtype.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in WIDTHS:
+        raise ValueError(f"dtype {dtype!r} is none of {', '.join(WIDTHS)}")
+    alone = identity is not None and identity.kind != "base" and bool(identity.prefix)
+    total = 0
+    for key, entry in header.items():
+        own = key.startswith(identity.prefix) if alone and identity else not key.startswith(PASSENGERS)
+        if own and entry.floating:
+            total += entry.numel * WIDTHS[name]
+    if name in ("float16", "F16") and identity is not None and identity.kind == "base" and identity.family == "sdxl":
+        total += SDXL_VAE * 2
+    return total

@@ -1,0 +1,114 @@
+"""The Hub, politely: the local cache first, the network only when allowed, and only the files that infuse reads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import WeightsError
+from .formats import PICKLES
+
+COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "image_encoder",
+              "feature_extractor")  # fmt: skip
+SMALL = (".json", ".txt", ".model")
+
+
+def is_offline(asked: bool | None = None) -> bool:
+    """What the caller said, else the environment's HF_HUB_OFFLINE, asked now and not at import."""
+    if asked is not None:
+        return asked
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def split_id(model: str) -> tuple[str, str]:
+    """`owner/name/sub/file.safetensors` -> (`owner/name`, `sub/file.safetensors`)."""
+    owner, name, *rest = model.strip("/").split("/")
+    return f"{owner}/{name}", "/".join(rest)
+
+
+def needed(files: list[str], sub: str = "") -> list[str]:
+    """Which of a repository's files to take: configs, tokenizers and one set of weights for each component.
+
+    `sub` is a folder or file inside; safetensors before pickles, full precision before variants, never both.
+    """
+    if sub in files:
+        beside = f"{sub.rpartition('/')[0]}/config.json".lstrip("/")
+        return [sub, *([beside] if beside in files else [])]
+    inside = [f for f in files if not sub or f.startswith(f"{sub}/")]
+    base = f"{sub}/" if sub else ""
+    pipeline = f"{base}model_index.json" in inside
+    folders = [f"{base}{c}/" for c in COMPONENTS] if pipeline else [base]
+    found = [f"{base}model_index.json"] if pipeline else []
+    for folder in folders:
+        here = [f for f in inside if f.startswith(folder) and "/" not in f[len(folder) :]]
+        found += [f for f in here if f.endswith(SMALL) and ".index." not in f]
+        found += _one_set([f for f in here if f not in found])
+    return found
+
+
+def _one_set(here: list[str]) -> list[str]:
+    for suffix in (".safetensors", *PICKLES):
+        stems = ("diffusion_pytorch_model", "model", "pytorch_model")
+        mine = [f for f in here if f.endswith(suffix) and f.rpartition("/")[2].startswith(stems)]
+        mine = mine or [f for f in here if f.endswith(suffix)]
+        plain = [f for f in mine if "." not in f.rpartition("/")[2].removesuffix(suffix)] or mine
+        shards = [f for f in plain if "-of-" in f]
+        if shards and len(shards) == len(plain):
+            return [*shards, *(f for f in here if ".index." in f and suffix in f)]
+        whole = [f for f in plain if "-of-" not in f]
+        if whole:
+            return [min(whole, key=lambda f: (len(f), f))]
+    return []
+
+
+def cached(repo: str, sub: str) -> Path | None:
+    """Path in the local Hub cache of a file, a folder or (empty `sub`) the whole snapshot, if it is there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        root = Path(snapshot_download(repo, local_files_only=True))
+    except (LocalEntryNotFoundError, FileNotFoundError, ValueError):
+        return None
+    path = root / sub if sub else root
+    if path.is_file() or (path.is_dir() and complete(path)):
+        return path
+    return None
+
+
+def complete(folder: Path) -> bool:
+    """Do the components that model_index.json names lie there? A download may have been interrupted."""
+    from .source import read_json, weights_of
+
+    try:
+        if not (folder / "model_index.json").is_file():
+            return bool(weights_of(folder))
+        parts = [k for k, v in read_json(folder / "model_index.json").items() if k in COMPONENTS and isinstance(v, list) and v[-1]]
+        weighty = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
+        return all((folder / p).is_dir() and (p not in weighty or weights_of(folder / p)) for p in parts)
+    except WeightsError:
+        return False
+
+
+def download(repo: str, sub: str, field: str) -> Path:
+    """Fetch what `needed` names into the Hub cache. Raises WeightsError with the Hub's answer in plain words."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        files = HfApi().list_repo_files(repo)
+        wanted = needed(files, sub)
+        if not any(not f.endswith(SMALL) for f in wanted):
+            offered = ", ".join(f for f in files if f.endswith((".safetensors", *PICKLES))) or "none"
+            raise WeightsError(field, f'"{repo}/{sub}" holds no weights there. Weights in this repository: {offered[:500]}.')
+        root = Path(snapshot_download(repo, allow_patterns=wanted))
+    except GatedRepoError as e:
+        raise WeightsError(field, f'"{repo}" asks for its licence to be accepted: open https://huggingface.co/{repo}, accept '
+                                  "it, then run `hf auth login` here.") from e  # fmt: skip
+    except RepositoryNotFoundError as e:
+        raise WeightsError(field, f'the Hub has no public model "{repo}". Check the spelling, or run `hf auth login` if it is '
+                                  "private.") from e  # fmt: skip
+    except (HfHubHTTPError, OSError) as e:
+        raise WeightsError(field, f'"{repo}" is not in the local cache and the Hub did not answer ({type(e).__name__}). Check the '
+                                  "connection, or give the path of a local copy.") from e  # fmt: skip
+    return root / sub if sub else root

@@ -1,0 +1,145 @@
+"""A name becomes a place: embedded models by their short names, then paths, then your folders, then the Hub.
+
+The order is the promise: `edges` always is the embedded ControlNet, `./edges` always the folder beside you. Nothing is
+loaded here; what is found is a `Source`, and what it holds is asked of its header.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+from ..errors import WeightsError
+from . import hub
+from .formats import SUFFIXES, Header
+from .identify import Identity
+from .source import Source, read_json
+
+ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "ip-adapter": "tabletop-ip", "judge": "tabletop-judge"}
+"""Embedded files and folders whose public name differs from their own; the others (`edges`, `depth`) keep theirs."""
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w.\- /]+)?")
+
+
+def embedded_root() -> Path:
+    """The folder of the weights that come with infuse."""
+    return Path(str(files("infuse"))) / "tabletop" / "weights"
+
+
+class Library:
+    """Where models are looked for. `roots` default to INFUSE_MODELS (folders, separated as in PATH).
+
+    `offline` None asks HF_HUB_OFFLINE. `paths=False` refuses paths outside of the roots: for a server whose recipes come
+    from strangers.
+    """
+
+    def __init__(self, roots: Iterable[str | Path] | None = None, *, offline: bool | None = None, paths: bool = True,
+                 embedded: Path | None = None) -> None:  # fmt: skip
+        given = os.environ.get("INFUSE_MODELS", "").split(os.pathsep) if roots is None else roots
+        self.roots = tuple(Path(r).expanduser() for r in given if str(r))
+        self.offline, self.paths, self._embedded = offline, paths, embedded
+
+    def find(self, model: str, field: str = "model") -> Source:
+        """The place of a model by name, path or Hub id (`owner/name`, `owner/name/sub/file.safetensors`).
+
+        May download, when the cache has no copy and the library is not offline. Raises WeightsError that lists the
+        places looked at, close matches and what to do.
+        """
+        name = str(model).strip()
+        if not name:
+            raise WeightsError(field, "no model is named. Give a name, a path or a Hub id; `tabletop` comes with infuse.")
+        if name in self.embedded:
+            return replace(self.embedded[name], field=field)
+        place = self._path(name) or self._in_roots(name)
+        if place is None and HUB_ID.fullmatch(name) and not name.startswith("."):
+            place = self._on_hub(name, field)
+        if place is None:
+            raise WeightsError(field, self._not_found(name))
+        return Source(name, place, fallback=self._fallback(place, field), field=field)
+
+    def header(self, model: str, field: str = "model") -> tuple[Header, Identity]:
+        """The table of tensors and what it tells, without reading a tensor."""
+        source = self.find(model, field)
+        return source.header, source.identity
+
+    def names(self) -> dict[str, str]:
+        """Every name that needs no path: embedded models and the entries of the roots, with a line on each."""
+        found = {name: _card(source.path) for name, source in self.embedded.items()}
+        for root in self.roots:
+            for entry in sorted(root.iterdir()) if root.is_dir() else []:
+                if entry.suffix in SUFFIXES or _is_model(entry):
+                    found.setdefault(entry.stem if entry.is_file() else entry.name, _card(entry) or f"in {root}")
+        return found
+
+    @cached_property
+    def embedded(self) -> Mapping[str, Source]:
+        """What comes with infuse, by public name."""
+        root = self._embedded or embedded_root()
+        entries = [e for e in sorted(root.iterdir()) if e.suffix in SUFFIXES or _is_model(e)] if root.is_dir() else []
+        found: dict[str, Source] = {}
+        for entry in sorted(entries, key=lambda e: e.stem != "base"):
+            own = entry.name if entry.is_dir() else entry.stem
+            under = found.get(str(read_json(entry / "model_index.json").get("infuse_base"))) if entry.is_dir() else None
+            name = ALIASES.get(own, own)
+            found[name] = Source(name, entry, embedded=True, fallback=under)
+        return found
+
+    def _fallback(self, place: Path, field: str) -> Source | None:
+        base = read_json(place / "model_index.json", field).get("infuse_base") if place.is_dir() else None
+        return self.find(str(base), field) if base else None
+
+    def _path(self, name: str) -> Path | None:
+        path = Path(name).expanduser()
+        if not path.exists() or not (path.is_file() or _is_model(path)):
+            return None
+        inside = any(path.resolve().is_relative_to(r.resolve()) for r in self.roots)
+        return path if self.paths or inside else None
+
+    def _in_roots(self, name: str) -> Path | None:
+        for root in self.roots:
+            for candidate in (root / name, *(root / f"{name}{s}" for s in SUFFIXES)):
+                inside = candidate.resolve().is_relative_to(root.resolve())
+                if inside and (candidate.is_file() or _is_model(candidate)):
+                    return candidate
+        return None
+
+    def _on_hub(self, name: str, field: str) -> Path | None:
+        repo, sub = hub.split_id(name)
+        found = hub.cached(repo, sub)
+        return found if found or hub.is_offline(self.offline) else hub.download(repo, sub, field)
+
+    def _not_found(self, name: str) -> str:
+        looked = ["the embedded models", *([] if not self.paths else ["the path itself"])]
+        looked += [str(r) for r in self.roots]
+        if HUB_ID.fullmatch(name):
+            looked.append("the local Hub cache")
+        near = get_close_matches(name, list(self.names()), n=3, cutoff=0.5)
+        lines = [f'"{name}" was not found. Looked at: {", ".join(looked)}.']
+        if near:
+            lines.append(f"Close names: {', '.join(near)}.")
+        path = Path(name).expanduser()
+        if self.paths and path.is_dir():
+            lines.append("There is such a folder, but neither model_index.json nor config.json is in it.")
+        if HUB_ID.fullmatch(name) and hub.is_offline(self.offline):
+            repo, _ = hub.split_id(name)
+            lines.append(f"infuse is offline (HF_HUB_OFFLINE): run `hf download {repo}` where there is a network, and copy the "
+                         "cache or give the path of the folder.")  # fmt: skip
+        elif not near:
+            lines.append("Give a path, a Hub id (owner/name), or put the file into a folder of INFUSE_MODELS.")
+        return " ".join(lines)
+
+
+def _is_model(path: Path) -> bool:
+    """A folder in diffusers layout: a pipeline, or one component."""
+    return path.is_dir() and any((path / n).is_file() for n in ("model_index.json", "config.json"))
+
+
+def _card(path: Path) -> str:
+    """One line about a model, from card.json in its folder or `<stem>.card.json` beside its file."""
+    card = path / "card.json" if path.is_dir() else path.with_name(f"{path.stem}.card.json")
+    return str(read_json(card).get("description", ""))

@@ -1,0 +1,67 @@
+"""What a loaded base model consists of, whatever it was loaded from."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+from ..errors import WeightsError
+from ..network.spec import NetworkSpec
+from .source import Source
+
+log = logging.getLogger("infuse.weights")
+
+
+@dataclass
+class BaseParts:
+    """A base model, ready to run. `spec` is what conditions check themselves against."""
+
+    source: Source
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: list[Any]
+    tokenizers: list[Any]
+    spec: NetworkSpec
+    scheduler_config: dict[str, Any]
+    image_encoder: Any | None = None
+    feature_extractor: Any | None = None
+    force_zeros_for_empty_prompt: bool = False
+    """SDXL: an empty negative prompt is a context of zeros, not the encoding of ""."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the weights' content; read on first use."""
+        return self.source.digest
+
+
+@dataclass
+class Loading:
+    """What every step of one load needs; its letters are about `source.field`."""
+
+    source: Source
+    dtype: torch.dtype
+    device: torch.device | str
+    notes: list[str] = field(default_factory=list)
+
+    def error(self, message: str) -> WeightsError:
+        return WeightsError(self.source.field, message)
+
+
+def vae_dtype(wanted: torch.dtype, force_upcast: bool) -> torch.dtype:
+    """SDXL's VAE overflows half precision (its config says `force_upcast`), so there it stays in float32."""
+    return torch.float32 if force_upcast and wanted == torch.float16 else wanted
+
+
+def spec_of(source: Source, unet: UNet2DConditionModel, vae: AutoencoderKL, prediction: str) -> NetworkSpec:
+    """The network in numbers; a folder may name its own family in model_index.json (`infuse_family`)."""
+    return NetworkSpec.from_unet_config(
+        source.name, dict(unet.config), vae_factor=2 ** (len(vae.config["block_out_channels"]) - 1), prediction=prediction,
+        family=source.index.get("infuse_family") if source.is_folder else None,
+        parameters=sum(p.numel() for p in unet.parameters()),
+    )  # fmt: skip

@@ -1,0 +1,163 @@
+"""A network written in the original layout and loaded back is the network it was: the same config, the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from infuse.errors import WeightsError
+from infuse.weights.base import load_base
+from infuse.weights.source import Source
+
+from . import ldm
+
+
+def checkpoint(kin: str, channels: int = 4, **extra: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict]:
+    unet, vae = ldm.tiny_unet(kin, channels), ldm.tiny_vae()
+    state = ldm.prefixed("model.diffusion_model.", ldm.ldm_unet(unet))
+    state |= ldm.prefixed("first_stage_model.", ldm.ldm_vae(vae))
+    if kin == "sd1":
+        texts = [ldm.tiny_text(48, "quick_gelu")]
+        state |= ldm.prefixed("cond_stage_model.transformer.", ldm.hf_text(texts[0]))
+        state["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    elif kin == "sd2":
+        texts = [ldm.tiny_text(64, "gelu")]
+        state |= ldm.prefixed("cond_stage_model.model.", ldm.open_clip_text(texts[0], spare_layer=True))
+    else:
+        texts = [ldm.tiny_text(48, "quick_gelu"), ldm.tiny_text(64, "gelu", projection=32)]
+        state |= ldm.prefixed("conditioner.embedders.0.transformer.", ldm.hf_text(texts[0]))
+        state |= ldm.prefixed("conditioner.embedders.1.model.", ldm.open_clip_text(texts[1], spare_layer=False))
+    return state | extra, {"unet": unet, "vae": vae, "texts": texts}
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> None:
+    left, right = a.state_dict(), b.state_dict()
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[k], right[k]) for k in left)
+
+
+@pytest.mark.parametrize("kin", ["sd1", "sd2", "sdxl"])
+def test_round_trip(kin: str, tmp_path: Path) -> None:
+    state, made = checkpoint(kin, betas=torch.zeros(10))
+    parts = load_base(ldm.save(tmp_path / "model.safetensors", state))
+    same(parts.unet, made["unet"])
+    same(parts.vae, made["vae"])
+    for got, want in zip(parts.text_encoders, made["texts"], strict=True):
+        same(got, want)
+    assert not parts.notes
+    x, t, context = torch.randn(1, 4, 16, 16), torch.tensor([3]), torch.randn(1, 5, made["unet"].config.cross_attention_dim)
+    added = {"text_embeds": torch.randn(1, 32), "time_ids": torch.ones(1, 6)} if kin == "sdxl" else None
+    with torch.no_grad():
+        answers = [u(x, t, context, added_cond_kwargs=added).sample for u in (parts.unet, made["unet"])]
+        images = [v.decode(x).sample for v in (parts.vae, made["vae"])]
+        ids = parts.tokenizers[-1]("a photo of a cat", padding="max_length", return_tensors="pt").input_ids
+        words = [m(ids).last_hidden_state for m in (parts.text_encoders[-1], made["texts"][-1])]
+    for left, right in (answers, images, words):
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)  # mapped memory is aligned differently
+    assert parts.force_zeros_for_empty_prompt == (kin == "sdxl")
+    assert parts.spec.embedding_slots == ({"text_embeds": 32, "time_ids": 6} if kin == "sdxl" else {})
+    assert len(parts.digest) == 64
+
+
+@pytest.mark.parametrize("kin", ["sd1", "sd2", "sdxl"])
+def test_our_key_map_agrees_with_diffusers_own(kin: str) -> None:
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+
+    state, made = checkpoint(kin)
+    unet = convert_ldm_unet_checkpoint(dict(state), dict(made["unet"].config))
+    assert unet.keys() == made["unet"].state_dict().keys()
+    assert all(torch.equal(unet[k], v) for k, v in made["unet"].state_dict().items())
+    vae = convert_ldm_vae_checkpoint(dict(state), dict(made["vae"].config))
+    assert all(torch.equal(vae[k], v) for k, v in made["vae"].state_dict().items())
+
+
+@pytest.mark.parametrize(("channels", "slots"), [(5, ["depth"]), (8, ["image"]), (9, ["mask", "masked_image"])])
+def test_extra_input_channels_become_slots(channels: int, slots: list[str], tmp_path: Path) -> None:
+    state, _ = checkpoint("sd1", channels)
+    parts = load_base(ldm.save(tmp_path / "model.safetensors", state))
+    assert [s.name for s in parts.spec.channel_slots] == slots
+
+
+def test_half_precision_files_load_in_the_dtype_asked_for(tmp_path: Path) -> None:
+    state, made = checkpoint("sd1")
+    path = ldm.save(tmp_path / "model.safetensors", {k: v.half() if v.is_floating_point() else v for k, v in state.items()})
+    wide, narrow = load_base(path), load_base(path, dtype=torch.bfloat16)
+    assert {p.dtype for p in wide.unet.parameters()} == {torch.float32}
+    assert {p.dtype for p in narrow.text_encoders[0].parameters()} == {torch.bfloat16}
+    assert torch.allclose(wide.unet.conv_in.weight, made["unet"].conv_in.weight, atol=1e-4)
+
+
+def test_sdxl_vae_stays_in_float32_where_half_would_overflow(tmp_path: Path) -> None:
+    parts = load_base(ldm.save(tmp_path / "model.safetensors", checkpoint("sdxl")[0]), dtype=torch.float16)
+    assert parts.unet.dtype == torch.float16 and parts.vae.dtype == torch.float32
+    assert parts.vae.config["scaling_factor"] == 0.13025
+
+
+def test_a_pickle_of_the_same_tensors_is_the_same_model(tmp_path: Path) -> None:
+    state, made = checkpoint("sd1")
+    torch.save({"global_step": 7, "state_dict": state}, tmp_path / "model.ckpt")
+    same(load_base(tmp_path / "model.ckpt").unet, made["unet"])
+
+
+def test_missing_tensors_and_foreign_ones_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state, _ = checkpoint("sd1", **{"somebody.elses": torch.zeros(2)})
+    assert "somebody.elses" in load_base(ldm.save(tmp_path / "a.safetensors", state)).notes[0]
+    del state["model.diffusion_model.middle_block.1.norm.weight"]
+    with pytest.raises(WeightsError, match=r"incomplete: 1 of .*mid_block.attentions.0.norm.weight"):
+        load_base(ldm.save(tmp_path / "b.safetensors", state))
+
+
+@pytest.mark.parametrize(("start", "says"), [("first_stage_model.", "no VAE inside"), ("cond_stage_model.", "no text encoder")])
+def test_a_checkpoint_without_a_part_says_which_and_what_to_do(start: str, says: str, tmp_path: Path) -> None:
+    state, _ = checkpoint("sd1")
+    path = ldm.save(tmp_path / "a.safetensors", {k: v for k, v in state.items() if not k.startswith(start)})
+    with pytest.raises(WeightsError, match=says):
+        load_base(path)
+
+
+def test_prediction_can_be_overridden_and_markers_are_heard(tmp_path: Path) -> None:
+    state, _ = checkpoint("sdxl")
+    path = ldm.save(tmp_path / "a.safetensors", state)
+    assert load_base(path).scheduler_config["prediction_type"] == "epsilon"
+    assert load_base(path, prediction="v_prediction").spec.prediction == "v_prediction"
+    marked = ldm.save(tmp_path / "b.safetensors", state | {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)})
+    config = load_base(marked).scheduler_config
+    assert config["prediction_type"] == "v_prediction" and config["rescale_betas_zero_snr"]
+
+
+def folder(root: Path, made: dict) -> Path:
+    made["unet"].save_pretrained(root / "unet")
+    made["vae"].save_pretrained(root / "vae")
+    made["texts"][0].save_pretrained(root / "text_encoder")
+    (root / "scheduler").mkdir()
+    (root / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "v_prediction"}')
+    (root / "model_index.json").write_text('{"infuse_family": "tabletop", "unet": ["diffusers", "UNet2DConditionModel"]}')
+    return root
+
+
+def test_a_diffusers_folder_gives_the_same_record(tmp_path: Path) -> None:
+    _, made = checkpoint("sd1")
+    parts = load_base(folder(tmp_path / "m", made))
+    same(parts.unet, made["unet"])
+    same(parts.text_encoders[0], made["texts"][0])
+    assert parts.spec.prediction == "v_prediction" and parts.spec.family == "tabletop"
+    assert parts.tokenizers[0].pad_token_id == 49407
+
+
+def test_a_folder_may_leave_components_to_another(tmp_path: Path) -> None:
+    _, made = checkpoint("sd1")
+    whole = Source("base", folder(tmp_path / "base", made))
+    ldm.tiny_unet("sd1", 9).save_pretrained(tmp_path / "inpaint" / "unet")
+    parts = load_base(Source("inpaint", tmp_path / "inpaint", fallback=whole))
+    assert parts.spec.in_channels == 9 and parts.spec.prediction == "v_prediction"
+    same(parts.vae, made["vae"])
+
+
+def test_a_folder_with_a_cut_file_is_refused(tmp_path: Path) -> None:
+    _, made = checkpoint("sd1")
+    root = folder(tmp_path / "m", made)
+    weights = root / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="cut short"):
+        load_base(root)
