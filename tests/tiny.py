@@ -30,6 +30,11 @@ SCHEDULE = {
 CONTEXT = {"sd1": 32, "sd2": 32, "sdxl": 64}
 
 
+def cast(module: nn.Module, dtype: torch.dtype) -> Any:
+    """diffusers' own `to` warns of layers to keep in float32 even where there are none."""
+    return nn.Module.to(module, dtype)
+
+
 def randomized(module: nn.Module, seed: int) -> nn.Module:
     """No weight at zero: zero-initialised layers must carry signal, too."""
     g = torch.Generator().manual_seed(seed)
@@ -115,7 +120,7 @@ class Tiny:
 
 def base(family: str, in_channels: int = 4, dtype: torch.dtype = torch.float32, schedule: dict[str, Any] | None = None) -> Tiny:
     schedule = SCHEDULE | ({"prediction_type": "v_prediction"} if family == "sd2" else {}) | (schedule or {})
-    pristine, encoder = unet(family, in_channels).to(dtype), vae().to(dtype)
+    pristine, encoder = cast(unet(family, in_channels), dtype), cast(vae(), dtype)
     texts: Sequence[Any] = [text_encoder(32, False, 3)] if family != "sdxl" else [text_encoder(32, False, 3), text_encoder(32, True, 4)]
     texts = [t.to(dtype) for t in texts]
     eye, prepare = vision()
@@ -132,5 +137,5 @@ def engine(tiny: Tiny, modules: dict[str, nn.Module] | None = None, **options: A
     shelf = Shelf(dtype=tiny.base.network.dtype, device="cpu")
     shelf.add("tiny", tiny.base)
     for name, module in (modules or {}).items():
-        shelf.add(name, copy.deepcopy(module).to(tiny.base.network.dtype))
+        shelf.add(name, cast(copy.deepcopy(module), tiny.base.network.dtype))
     return Engine("tiny", shelf=shelf, **options)

@@ -107,7 +107,7 @@ class Shelf:
     def module(self, model: str, build: Callable[[Mapping[str, Tensor]], nn.Module], dtype: torch.dtype, device: torch.device) -> nn.Module:
         """The module that a weights file holds, as `build` makes it from the tensors."""
         if model in self._own:
-            return self._own[model].to(device, dtype)
+            return self._moved(model, dtype, device)
         return self._once(model, build, lambda: build(self._tensors(model)).eval().requires_grad_(False).to(device, dtype), device, dtype)
 
     def _tensors(self, model: str) -> dict[str, Tensor]:
@@ -118,7 +118,7 @@ class Shelf:
     def controlnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
         """A ControlNet in any layout, ready to hear ports."""
         if model in self._own:
-            return self._own[model].to(device, dtype)
+            return self._moved(model, dtype, device)
 
         def load() -> nn.Module:
             from infuse.weights.controlnet import load_controlnet
@@ -128,6 +128,10 @@ class Shelf:
             return net
 
         return self._once(model, "controlnet", load, device, dtype)
+
+    def _moved(self, model: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        """A module of the user's own, on the base's device and in its dtype."""
+        return nn.Module.to(self._own[model], device=device, dtype=dtype)
 
     def vision_model(self, folder: str) -> tuple[Any, Any]:
         """(CLIP vision model, its image processor) from a folder."""

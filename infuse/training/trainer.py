@@ -23,6 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from infuse.training.muon import Muon
+
+OPTIMIZERS: dict[str, Any] = {"adamw": torch.optim.AdamW, "muon": Muon}
 log = logging.getLogger("infuse.training")
 
 
@@ -54,6 +57,7 @@ class TrainConfig:
     lr: float = 1e-3
     warmup: int = 100
     schedule: str = "cosine"
+    optimizer: str = "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     ema: float = 0.0
@@ -91,7 +95,9 @@ class Trainer:
         }
         if not self.named:
             raise ValueError("objective.modules(): no parameter has requires_grad on. There is nothing to train.")
-        self.optimizer = torch.optim.AdamW(
+        if config.optimizer not in OPTIMIZERS:
+            raise ValueError(f'optimizer: "{config.optimizer}" is not known. Choose one of {", ".join(OPTIMIZERS)}.')
+        self.optimizer = OPTIMIZERS[config.optimizer](
             self.named.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
         self.ema = {k: p.detach().clone() for k, p in self.named.items()} if config.ema else {}

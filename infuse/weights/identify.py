@@ -229,7 +229,7 @@ def _ip_adapter(header: Header) -> Identity | None:
 def _t2i(header: Header) -> Identity | None:
     if "style_embedding" in header:
         return Identity("t2i_style", "original", tokens=_dim(header, "style_embedding", 1), context_width=_dim(header, "proj", 1))
-    prefix = _prefix(header, "body.0.block1.weight", "body.0.resnets.0.block1.weight", "body.0.in_conv.weight")
+    prefix = _prefix(header, "body.0.in_conv.weight", "body.0.block1.weight", "body.0.resnets.0.block1.weight")
     if prefix is None:
         return None
     diffusers = any(".resnets." in k for k in header)

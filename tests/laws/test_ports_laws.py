@@ -1,0 +1,90 @@
+"""Ports are a monoid, encoding is pure, recipes survive every round trip."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import mix
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infuse import Recipe
+from infuse.curves import Step, value_at
+from infuse.encoders.kit import Kit
+from infuse.ports import Channel, Decoupled, Latent, Ports, Posterior, Residual, Tokens, Vector, Voice
+
+ENTRIES = {
+    "latent": Latent(), "channels": Channel("mask", torch.ones(1, 2, 2)), "context": Tokens(torch.ones(3, 4)),
+    "decoupled": Decoupled(torch.nn.Identity(), torch.ones(2, 4)), "residuals": Residual(torch.nn.Identity(), torch.ones(3, 8, 8)),
+    "embedding": Vector("time_ids", torch.ones(6)),
+}
+some = st.dictionaries(st.sampled_from(sorted(ENTRIES)), st.integers(0, 3)).map(
+    lambda d: Ports(**{k: (ENTRIES[k],) * n for k, n in d.items()}))  # type: ignore[arg-type]
+
+
+def same(a: Ports, b: Ports) -> bool:
+    return all([id(x) for x in getattr(a, f.name)] == [id(x) for x in getattr(b, f.name)] for f in fields(Ports))
+
+
+def test_the_ports_are_the_documented_six() -> None:
+    assert [f.name for f in fields(Ports)] == list(ENTRIES)
+
+
+@given(some, some, some)
+@settings(max_examples=50, deadline=None)
+def test_monoid(a: Ports, b: Ports, c: Ports) -> None:
+    assert same(a + Ports(), a) and same(Ports() + a, a)
+    assert same((a + b) + c, a + (b + c))
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(-2, 2), st.integers(1, 50))
+@settings(max_examples=100, deadline=None)
+def test_a_voice_speaks_inside_its_window_only(start: float, end: float, weight: float, n: int) -> None:
+    ports = Ports(context=(Tokens(torch.ones(1, 1)),)).spoken(Voice(weight, start, end))
+    for i in range(n):
+        step = Step(i, n)
+        heard = ports.at(step).context
+        assert bool(heard) == (start <= step.begin and step.end <= end and weight != 0)
+        assert all(e.voice.weight == weight for e in heard)
+
+
+def test_curves_are_linear_between_points_and_flat_beyond() -> None:
+    curve = {0.2: 1.0, 0.6: 0.0}
+    assert [value_at(curve, p) for p in (0, 0.2, 0.4, 0.6, 1)] == pytest.approx([1, 1, 0.5, 0, 0])
+
+
+def test_encode_twice_equals_encode_once() -> None:
+    engine = mix.engine()
+    for recipe in mix.recipes():
+        kit = Kit(engine.shelf.base("tiny"), engine.check(recipe).size, engine.shelf)
+        for c in recipe.conditions:
+            once, twice = c.sides(kit), c.sides(Kit(kit.base, kit.size, kit.shelf))
+            for a, b in ((once.on, twice.on), (once.off, twice.off)):
+                assert all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
+
+
+def tensors(ports: Ports) -> list[torch.Tensor]:
+    entries = [e for f in fields(Ports) for e in getattr(ports, f.name)]
+    found = [v for e in entries for v in (vars(e) | vars(e.voice)).values()]
+    return [t for v in found for t in (vars(v).values() if isinstance(v, Posterior) else [v]) if isinstance(t, torch.Tensor)]
+
+
+@pytest.mark.parametrize("i", range(6))
+def test_a_recipe_survives_yaml_json_and_png(i: int, tmp_path: Path) -> None:
+    recipe = mix.recipes()[i]
+    for name in ("r.yaml", "r.json"):
+        recipe.dump(tmp_path / name)
+        assert Recipe.load(tmp_path / name) == recipe
+    assert Recipe.load(json.loads(json.dumps(recipe.dump()))).digest == recipe.digest
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_picture_runs_again_to_the_same_bytes(tmp_path: Path) -> None:
+    engine = mix.engine()
+    first = engine.run(mix.recipes()[3]).save(tmp_path / "a.png")[0]
+    again = engine.run(Recipe.load(first)).save(tmp_path / "b.png")[0]
+    assert first.read_bytes() == again.read_bytes()
