@@ -81,8 +81,8 @@ def parse(name: str | None, default: str) -> Choice:
     Raises RecipeError for an unknown name or a missing optional package.
     """
     text = name or default
-    plain = {_key(n): v for n, v in NAMES.items()}
-    plain |= {_key(cls): (cls, {}) for cls, _ in NAMES.values()}
+    plain = {_key(cls): (cls, {}) for cls, _ in NAMES.values()}
+    plain |= {_key(n): v for n, v in NAMES.items()}  # after the classes: "PNDM" is a name with arguments, too
     extra: dict[str, Any] = {}
     key = _key(text)
     for schedule, arguments in SCHEDULES.items():

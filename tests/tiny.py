@@ -104,7 +104,7 @@ def controlnet(family: str, seed: int) -> ControlNetModel:
 def adapter(family: str, kind: str, seed: int) -> Adapter:
     torch.manual_seed(seed)
     spec = NetworkSpec.from_unet_config("tiny", unet(family).config)
-    project = Plain(24, 4, spec.context_width) if kind == "plain" else Resampler(48, 64, 6, 2, spec.context_width)
+    project = Plain(24, 4, spec.context_width) if kind == "plain" else Resampler(48, 64, 6, 4, spec.context_width)  # 4: all that diffusers loads
     widths = [w for _, w in spec.cross_layers]
     return randomized(Adapter(kind, project, len(widths), widths, spec.context_width), seed)  # type: ignore[return-value]
 

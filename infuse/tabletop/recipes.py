@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infuse.conditions.ip_adapter import Adapter, Resampler
 from infuse.encoders.kit import Base
 from infuse.encoders.text import TextEncoders
+from infuse.network.attention import install
 from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
 from infuse.tabletop.captions import describe
-from infuse.tabletop.dataset import TRAIN
+from infuse.tabletop.dataset import TRAIN, Dataset
+from infuse.tabletop.tellers import Edges, Holes, Looks, states_of
 from infuse.tabletop.world import scene_at
 from infuse.training.objectives_diffusion import Captions, Denoise, Drop
 
@@ -33,6 +37,8 @@ TEXT: dict[str, Any] = {
     "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4, "projection_dim": 128,
     "max_position_embeddings": 77, "hidden_act": "quick_gelu",
 }
+HINT = (16, 32, 48, 64)
+"""Widths of the ControlNet's hint encoder; three halvings take 128 px to the latent's 16."""
 
 
 def caption(index: int, rng: np.random.Generator) -> str:
@@ -67,3 +73,60 @@ def base_objective(base: Base, latents: Path, batch_size: int = 32) -> Denoise:
     picked, count = latents_of(latents, base.vae.config.scaling_factor)
     learn = {"unet": base.network.unet, "text_encoder": base.texts.models[0]}
     return Denoise(base, picked, count, [Drop(Captions(base, caption, learn=True), 0.1)], learn, batch_size=batch_size)
+
+
+def inpaint_base(base: Base) -> Base:
+    """The same model with nine input channels; the new ones start at zero (Rombach et al. 2022, inpainting)."""
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel(**UNET | {"in_channels": 9})
+    state = base.network.unet.state_dict()
+    wide = torch.zeros_like(unet.conv_in.weight)
+    wide[:, :4] = state["conv_in.weight"]
+    unet.load_state_dict(state | {"conv_in.weight": wide})
+    spec = NetworkSpec.from_unet_config("tabletop-inpaint", unet.config, prediction="v_prediction", family="tabletop")
+    return replace(base, name="tabletop-inpaint", network=Network(unet, spec))
+
+
+def inpaint_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 32) -> Denoise:
+    """The nine-channel UNet, on holes around solids, free rectangles and everything."""
+    picked, count = latents_of(latents, base.vae.config.scaling_factor)
+    freeze(base)
+    learn = {"unet": base.network.unet.requires_grad_(True)}
+    return Denoise(base, picked, min(count, len(data)), [Drop(Holes(base, data), 0.1)], learn, batch_size=batch_size)
+
+
+def edges_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 32) -> Denoise:
+    """A ControlNet for edge maps beside the frozen base."""
+    from diffusers import ControlNetModel
+
+    picked, count = latents_of(latents, base.vae.config.scaling_factor)
+    freeze(base)
+    branch = ControlNetModel.from_unet(base.network.unet, conditioning_embedding_out_channels=HINT)  # type: ignore[arg-type]
+    install(branch)
+    conditions = [Drop(Captions(base, caption), 0.3), Drop(Edges(data, branch), 0.0)]
+    return Denoise(base, picked, min(count, len(data)), conditions, {"controlnet": branch}, batch_size=batch_size, early=1.5)
+
+
+def looks_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 32) -> Denoise:
+    """An IP-Adapter (plus) beside the frozen base. Captions fall silent half of the time, so that the picture must speak."""
+    picked, count = latents_of(latents, base.vae.config.scaling_factor)
+    freeze(base)
+    spec, width = base.spec, base.image_encoder.config.hidden_size
+    widths = [w for _, w in spec.cross_layers]
+    adapter = Adapter("plus", Resampler(width, spec.context_width, 16, 2, spec.context_width), len(widths), widths, spec.context_width)
+    modules = dict(base.network.unet.named_modules())
+    with torch.no_grad():  # K and V start as the text's own (IP-Adapter's training code)
+        for (path, _), pair in zip(spec.cross_layers, adapter.kv, strict=True):
+            for mine, name in zip(pair, ("to_k", "to_v"), strict=True):  # type: ignore[arg-type]
+                mine.weight.copy_(getattr(modules[path], name).weight)
+    told = Looks(adapter, *states_of(base, data))
+    conditions = [Drop(Captions(base, caption), 0.5), Drop(told, 0.1)]
+    return Denoise(base, picked, min(count, len(data)), conditions, {"ip_adapter": adapter}, batch_size=batch_size, early=1.5)
+
+
+def freeze(base: Base) -> None:
+    """Nothing of the base learns unless it is asked for again."""
+    for module in (base.network.unet, base.vae, *base.texts.models, base.image_encoder):
+        if module is not None:
+            module.requires_grad_(False).eval()

@@ -2,7 +2,7 @@
 
 The momentum of each matrix is replaced by the nearest orthogonal one (Keller Jordan et al. 2024, "Muon"). What a network
 would learn late, because its signal is faint (colour next to brightness, say), is then learned early. Biases and norms,
-which are no matrices, are left to AdamW's rule.
+which are no matrices, and tables of embeddings, whose rows are looked up one by one, are left to AdamW's rule.
 """
 
 from collections.abc import Iterable
@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                rule = self._matrix if parameter.ndim >= 2 else self._vector
+                rule = self._matrix if parameter.ndim >= 2 and not getattr(parameter, "is_table", False) else self._vector
                 parameter.add_(rule(parameter, self.state[parameter], group), alpha=-group["lr"])
 
     @staticmethod

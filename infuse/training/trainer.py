@@ -97,6 +97,9 @@ class Trainer:
             raise ValueError("objective.modules(): no parameter has requires_grad on. There is nothing to train.")
         if config.optimizer not in OPTIMIZERS:
             raise ValueError(f'optimizer: "{config.optimizer}" is not known. Choose one of {", ".join(OPTIMIZERS)}.')
+        for module in (m for named in objective.modules().values() for m in named.modules()):
+            if isinstance(module, nn.Embedding):
+                module.weight.is_table = True  # type: ignore[attr-defined]
         self.optimizer = OPTIMIZERS[config.optimizer](
             self.named.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
@@ -151,6 +154,10 @@ class Trainer:
             yield
         finally:
             _copy_into(self.named, kept)
+
+    def use_average(self) -> None:
+        """Leave the moving average in the modules: what is saved for use."""
+        _copy_into(self.named, self.ema)
 
     def save(self) -> Path:
         """Write `checkpoint-<step>` and drop the older ones."""

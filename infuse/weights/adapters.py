@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import WeightsError
-from .formats import read_tensors
-from .identify import Identity, wrong_kind
-from .source import Source
+from infuse.errors import WeightsError
+from infuse.weights.formats import read_tensors
+from infuse.weights.identify import Identity, wrong_kind
+from infuse.weights.source import Source
 
 TRAINING = {"image_proj_model.": "image_proj.", "adapter_modules.": "ip_adapter."}
 """Prefixes in the original trainer's checkpoints -> those of released files."""

@@ -15,14 +15,14 @@ import transformers
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.modeling_utils import ModelMixin
 
-from ..errors import WeightsError
-from . import ldm_configs
-from .checkpoint import from_checkpoint
-from .formats import read_header
-from .identify import identify
-from .parts import BaseParts, Loading, log, spec_of, vae_dtype
-from .source import Source, read_json, variant_of, weights_of
-from .tokenizer import END, clip_tokenizer
+from infuse.errors import WeightsError
+from infuse.weights.checkpoint import from_checkpoint
+from infuse.weights.formats import read_header
+from infuse.weights.identify import identify
+from infuse.weights.outline import schedule, spec_of
+from infuse.weights.parts import BaseParts, Loading, log, vae_dtype
+from infuse.weights.source import Source, read_json, variant_of, weights_of
+from infuse.weights.tokenizer import END, clip_tokenizer
 
 UNETS = ("UNet2DConditionModel",)
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
@@ -63,19 +63,26 @@ def from_folder(loading: Loading, prediction: str | None = None) -> BaseParts:
         encoders.append(_component(loading, "text_encoder_2", "CLIPTextModelWithProjection"))
         tokenizers.append(_tokenizer(loading, "tokenizer_2", "!"))
     image = source.component("image_encoder")
-    schedule = source.component("scheduler")
-    kin = "sdxl" if len(encoders) > 1 else "sd2" if unet.config["use_linear_projection"] else "sd1"
-    config = read_json(schedule / "scheduler_config.json", source.field) if schedule else {}
-    config = config or ldm_configs.scheduler(kin, prediction or "epsilon")
-    if prediction:
-        config["prediction_type"] = prediction
-    return BaseParts(
-        source, unet, vae, encoders, tokenizers, spec_of(source, unet, vae, config.get("prediction_type", "epsilon")), config,
-        image_encoder=_component(loading, "image_encoder", "CLIPVisionModelWithProjection") if image else None,
-        feature_extractor=_processor(source.component("feature_extractor") or image),
-        force_zeros_for_empty_prompt=bool(source.index.get("force_zeros_for_empty_prompt", kin == "sdxl")),
-        notes=tuple(loading.notes),
-    )  # fmt: skip
+    config = schedule(source, unet.config, prediction)
+    factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    spec = spec_of(source, dict(unet.config), factor, config.get("prediction_type", "epsilon"), sum(p.numel() for p in unet.parameters()))
+    eye, processor = load_vision(source, loading.dtype, loading.device) if image else (None, None)
+    zeros = source.index.get("force_zeros_for_empty_prompt", len(encoders) > 1)
+    return BaseParts(source, unet, vae, encoders, tokenizers, spec, config, eye, processor, bool(zeros), tuple(loading.notes))
+
+
+def load_vision(source: Source | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> tuple[Any, Any]:
+    """(CLIP vision model with projection, its image processor): of a pipeline, or of an encoder's own folder.
+
+    Raises WeightsError when there is none or it is broken.
+    """
+    source = source if isinstance(source, Source) else Source(source.name, source, field="image_encoder")
+    folder = source.component("image_encoder") or source.path
+    if "projection_dim" not in read_json(folder / "config.json", source.field):
+        raise WeightsError(source.field, f'"{source.name}" is no CLIP vision model: no config.json with a projection_dim is there.')
+    what = f'the image encoder of "{source.name}"'
+    model = load_module(transformers.CLIPVisionModelWithProjection, folder, dtype, device, what, source.field)
+    return model, _processor(source.component("feature_extractor") or folder, model.config.image_size)
 
 
 def _component(loading: Loading, part: str, usual: str, known: tuple[str, ...] = ()) -> Any:
@@ -136,15 +143,7 @@ def _tokenizer(loading: Loading, part: str, pad: str) -> Any:
     return transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def _processor(folder: Path | None) -> Any | None:
-    if folder is None:
-        return None
+def _processor(folder: Path, size: int) -> Any:
     if (folder / "preprocessor_config.json").is_file():
         return transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-    return transformers.CLIPImageProcessor()  # CLIP's own numbers: 224 px, bicubic, center crop
-
-
-def load_vision(folder: Path, dtype: torch.dtype, device: torch.device | str) -> tuple[Any, Any]:
-    """(CLIPVisionModelWithProjection, its image processor) from a folder. Raises WeightsError if it holds none."""
-    what = f"the image encoder {folder.name!r}"
-    return load_module(transformers.CLIPVisionModelWithProjection, folder, dtype, device, what, "image_encoder"), _processor(folder)
+    return transformers.CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from infuse.errors import WeightsError
 
 log = logging.getLogger("infuse.weights")
 M = TypeVar("M", bound=nn.Module)

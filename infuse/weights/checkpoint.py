@@ -13,12 +13,13 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
-from . import ldm_configs, ldm_keys
-from .build import assemble
-from .formats import Header, read_header, read_tensors
-from .identify import UNET, VAE, Identity, wrong_kind
-from .parts import BaseParts, Loading, log, spec_of, vae_dtype
-from .tokenizer import END, clip_tokenizer
+from infuse.weights import ldm_configs, ldm_keys
+from infuse.weights.build import assemble
+from infuse.weights.formats import Header, read_tensors
+from infuse.weights.identify import VAE, Identity
+from infuse.weights.outline import Plan, must_be_base, plan_unet, scheduler_of, spec_of
+from infuse.weights.parts import BaseParts, Loading, log, vae_dtype
+from infuse.weights.tokenizer import END, clip_tokenizer
 
 SKIPPED = (
     "model_ema.", "model.model_ema.", "first_stage_model.model_ema.", "first_stage_model.loss.", "loss.",
@@ -31,40 +32,20 @@ SCHEDULES = ("betas", "alphas_", "sqrt_", "log_one_minus", "posterior_", "logvar
              "v_pred", "ztsnr", "edm_mean", "edm_std", "lvlb_weights")  # fmt: skip
 
 
-def must_be_base(loading: Loading, identity: Identity) -> None:
-    """Raises WeightsError, with the remedy, unless the file holds a base model that can start a picture."""
-    source = loading.source
-    if "unet" not in identity.parts or identity.layout != "ldm":
-        raise wrong_kind(source.field, identity, "base", name=source.name)
-    if identity.variant == "refiner":
-        raise loading.error(
-            f'"{source.name}" is the SDXL refiner, which continues another model\'s pictures and cannot start its own. '
-            "Choose an SDXL base model."
-        )
-    for part, remedy in (("vae", "Use the file with the VAE baked in, or save both together as a diffusers folder"),
-                         ("text_encoder", "Use the full checkpoint, or the model's diffusers folder")):  # fmt: skip
-        if part not in identity.parts:
-            what = "VAE" if part == "vae" else "text encoder"
-            raise loading.error(f'"{source.name}" has no {what} inside ({identity.described}). {remedy}.')
-
-
 def from_checkpoint(loading: Loading, identity: Identity) -> BaseParts:
     """Read the UNet, VAE, text encoders and schedule of one file. Raises WeightsError for what `must_be_base` refuses."""
-    must_be_base(loading, identity)
-    source, header = loading.source, read_header(loading.source.path, loading.source.field)
+    source = loading.source
+    must_be_base(source, identity)
+    header, plan = source.header, plan_unet(source.header, identity, source.field)
     used: set[str] = set()
     encoders, tokenizers = _text_encoders(loading, header, used)
-    pooled = encoders[1].config.projection_dim if len(encoders) > 1 else None
-    unet = _unet(loading, header, identity, pooled, used)
-    kin = "sdxl" if len(encoders) > 1 else "sd2" if unet.config["use_linear_projection"] else "sd1"
-    vae = _vae(loading, header, "upscaler" if identity.variant == "upscaler" else kin, used)
+    unet = _unet(loading, header, plan, used)
+    vae = _vae(loading, header, "upscaler" if identity.variant == "upscaler" else plan.kin, used)
     _report_rest(loading, header, used)
-    return BaseParts(
-        source, unet, vae, encoders, tokenizers,
-        spec_of(source, unet, vae, identity.prediction),
-        ldm_configs.scheduler(kin, identity.prediction, zero_snr="ztsnr" in header),
-        force_zeros_for_empty_prompt=kin == "sdxl", notes=tuple(loading.notes),
-    )  # fmt: skip
+    factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    spec = spec_of(source, dict(unet.config), factor, identity.prediction, sum(p.numel() for p in unet.parameters()))
+    return BaseParts(source, unet, vae, encoders, tokenizers, spec, scheduler_of(plan.kin, identity, header),
+                     force_zeros_for_empty_prompt=plan.kin == "sdxl", notes=tuple(loading.notes))  # fmt: skip
 
 
 def take(header: Header, prefix: str, names: Mapping[str, str], used: set[str]) -> dict[str, Tensor]:
@@ -85,17 +66,10 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {k: tuple(t.shape) for k, t in tensors.items()}
 
 
-def _unet(
-    loading: Loading, header: Header, identity: Identity, pooled: int | None, used: set[str]
-) -> UNet2DConditionModel:
-    prefix = UNET if any(k.startswith(UNET) for k in header) else identity.prefix
-    vector = "class_embedding" if identity.context_width == 1024 else "add_embedding"
-    names = ldm_keys.trunk((k.removeprefix(prefix) for k in header if k.startswith(prefix)), vector)
-    tensors = take(header, prefix, names, used)
-    size = 96 if identity.family == "sd2" and identity.prediction == "v_prediction" else None
-    config = ldm_configs.unet(shapes_of(tensors), pooled=pooled, sample_size=128 if identity.variant == "upscaler" else size)
+def _unet(loading: Loading, header: Header, plan: Plan, used: set[str]) -> UNet2DConditionModel:
+    tensors = take(header, plan.prefix, plan.names, used)
     what = f'the UNet of "{loading.source.name}"'
-    return assemble(lambda: UNet2DConditionModel(**config), tensors, loading.dtype, loading.device, what, loading.source.field)
+    return assemble(lambda: UNet2DConditionModel(**plan.config), tensors, loading.dtype, loading.device, what, loading.source.field)
 
 
 def _vae(loading: Loading, header: Header, family: str, used: set[str]) -> AutoencoderKL:

@@ -14,15 +14,15 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
-from ..errors import WeightsError
-from . import ldm_configs, ldm_keys
-from .base import load_module
-from .build import assemble
-from .checkpoint import shapes_of, take
-from .formats import Header
-from .identify import Identity, wrong_kind
-from .parts import log
-from .source import Source, read_json
+from infuse.errors import WeightsError
+from infuse.weights import ldm_configs, ldm_keys
+from infuse.weights.base import load_module
+from infuse.weights.build import assemble
+from infuse.weights.checkpoint import shapes_of, take
+from infuse.weights.formats import Header
+from infuse.weights.identify import Identity, wrong_kind
+from infuse.weights.parts import log
+from infuse.weights.source import Source, read_json
 
 FROM_BASE = ("attention_head_dim", "num_attention_heads", "norm_num_groups", "addition_time_embed_dim")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from ..errors import WeightsError
+from infuse.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor

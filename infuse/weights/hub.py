@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import WeightsError
-from .formats import PICKLES
+from infuse.errors import WeightsError
+from infuse.weights.formats import PICKLES
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "image_encoder",
               "feature_extractor")  # fmt: skip
@@ -78,7 +78,7 @@ def cached(repo: str, sub: str) -> Path | None:
 
 def complete(folder: Path) -> bool:
     """Do the components that model_index.json names lie there? A download may have been interrupted."""
-    from .source import read_json, weights_of
+    from infuse.weights.source import read_json, weights_of
 
     try:
         if not (folder / "model_index.json").is_file():

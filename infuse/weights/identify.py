@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..errors import InfuseError, RecipeError, WeightsError
-from ..network.spec import described, family_of
-from .formats import Header
+from infuse.errors import InfuseError, RecipeError, WeightsError
+from infuse.network.spec import described, family_of
+from infuse.weights.formats import Header
 
 KINDS = {
     "base": "a base model", "unet": "a UNet alone", "vae": "a VAE", "text_encoder": "a text encoder",

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import WeightsError
+from infuse.errors import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
 SCALING = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025, "upscaler": 0.08333}

@@ -15,11 +15,11 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from ..errors import WeightsError
-from . import hub
-from .formats import SUFFIXES, Header
-from .identify import Identity
-from .source import Source, read_json
+from infuse.errors import WeightsError
+from infuse.weights import hub
+from infuse.weights.formats import SUFFIXES, Header
+from infuse.weights.identify import Identity
+from infuse.weights.source import Source, read_json
 
 ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "ip-adapter": "tabletop-ip", "judge": "tabletop-judge"}
 """Embedded files and folders whose public name differs from their own; the others (`edges`, `depth`) keep theirs."""
@@ -69,11 +69,11 @@ class Library:
 
     def names(self) -> dict[str, str]:
         """Every name that needs no path: embedded models and the entries of the roots, with a line on each."""
-        found = {name: _card(source.path) for name, source in self.embedded.items()}
+        found = {name: str(source.card.get("description", "")) for name, source in self.embedded.items()}
         for root in self.roots:
             for entry in sorted(root.iterdir()) if root.is_dir() else []:
                 if entry.suffix in SUFFIXES or _is_model(entry):
-                    found.setdefault(entry.stem if entry.is_file() else entry.name, _card(entry) or f"in {root}")
+                    found.setdefault(entry.stem if entry.is_file() else entry.name, str(Source(entry.name, entry).card.get("description", f"in {root}")))
         return found
 
     @cached_property
@@ -137,9 +137,3 @@ class Library:
 def _is_model(path: Path) -> bool:
     """A folder in diffusers layout: a pipeline, or one component."""
     return path.is_dir() and any((path / n).is_file() for n in ("model_index.json", "config.json"))
-
-
-def _card(path: Path) -> str:
-    """One line about a model, from card.json in its folder or `<stem>.card.json` beside its file."""
-    card = path / "card.json" if path.is_dir() else path.with_name(f"{path.stem}.card.json")
-    return str(read_json(card).get("description", ""))

@@ -1,70 +1,129 @@
-"""A base model in numbers, from headers and config files alone: what a check needs before anything is loaded."""
+"""A base model in numbers before a tensor is read: its spec, schedule and image encoder, from headers and configs alone.
+
+This is what a recipe is checked against, and the plan by which `checkpoint` then builds. Imports no torch.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
-import torch
-
-from ..errors import WeightsError
-from ..network.spec import NetworkSpec
-from . import ldm_configs, ldm_keys
-from .checkpoint import must_be_base
-from .identify import UNET, Identity, wrong_kind
-from .parts import Loading
-from .source import Source, read_json
+from infuse.errors import WeightsError
+from infuse.network.spec import NetworkSpec
+from infuse.weights import ldm_configs, ldm_keys
+from infuse.weights.formats import Header
+from infuse.weights.identify import UNET, Identity, identify, wrong_kind
+from infuse.weights.source import Source, read_json
 
 
 @dataclass(frozen=True)
 class Outline:
-    """Spec, schedule and image encoder of a base model that is not loaded."""
+    """What can be known of a base without loading it."""
 
     spec: NetworkSpec
     scheduler_config: Mapping[str, Any]
     vision_config: Mapping[str, Any] | None
-    """config.json of the image encoder that comes with the model, if any."""
+    """config.json of its image encoder, if it has one."""
+    identity: Identity
 
 
-def outline(source: Source) -> Outline:
-    """Read what a base model will be. Raises WeightsError if it is no base model, or a part of it is missing."""
-    identity = source.identity
-    if identity.kind != "base" or identity.variant == "refiner":
-        raise wrong_kind(source.field, identity, "base", name=source.name)
-    if source.is_folder:
-        return _folder(source)
-    must_be_base(Loading(source, torch.float32, "cpu"), identity)
-    return _checkpoint(source, identity)
+@dataclass(frozen=True)
+class Plan:
+    """How a checkpoint's UNet is built: its stored keys under diffusers names, and the config that fits them."""
+
+    prefix: str
+    names: Mapping[str, str]
+    config: Mapping[str, Any]
+    kin: str
+    """sd1, sd2 or sdxl by construction, also for networks of unusual width."""
 
 
-def _folder(source: Source) -> Outline:
-    unet, vae, schedule = (source.component(p) for p in ("unet", "vae", "scheduler"))
-    if unet is None or vae is None:
-        raise WeightsError(source.field, f'"{source.name}" has no {"unet" if unet is None else "vae"}/ folder. Download the whole model again.')
-    config = read_json(unet / "config.json", source.field)
-    said = read_json(schedule / "scheduler_config.json", source.field) if schedule else {}
-    said = said or ldm_configs.scheduler("sd2" if config.get("use_linear_projection") else "sd1", "epsilon")
-    levels = len(read_json(vae / "config.json", source.field).get("block_out_channels", (0,) * 4))
-    image = source.component("image_encoder")
+def outline(source: Source, *, prediction: str | None = None) -> Outline:
+    """Read headers and configs of a base. Raises WeightsError if it is none, or lacks a part."""
+    identity = identify(source.header, prediction=prediction)
+    if not (source.is_folder and source.component("unet")):
+        must_be_base(source, identity)
+        plan = plan_unet(source.header, identity, source.field)
+        shapes = source.header.shapes()
+        parameters = sum(prod(shapes[plan.prefix + k]) for k in plan.names)
+        factor = _vae_factor({k.removeprefix("first_stage_model.").removeprefix("vae.") for k in shapes})
+        spec = spec_of(source, plan.config, factor, identity.prediction, parameters)
+        return Outline(spec, scheduler_of(plan.kin, identity, source.header), None, identity)
+    folders = {p: source.component(p) for p in ("unet", "vae", "scheduler", "image_encoder")}
+    configs = {p: read_json(f / "config.json", source.field) if f else {} for p, f in folders.items()}
+    if not configs["unet"]:
+        raise WeightsError(source.field, f'"{source.name}" has no unet/config.json. Download the whole folder again.')
+    unet = {**UNET_DEFAULTS, **configs["unet"]}
+    scheduler = schedule(source, unet, prediction)
+    factor = 2 ** (len(configs["vae"].get("block_out_channels", (0,) * 4)) - 1)
     parameters = sum(e.numel for k, e in source.header.items() if k.startswith("unet/"))
-    spec = NetworkSpec.from_unet_config(
-        source.name, config, vae_factor=2 ** (levels - 1), prediction=said.get("prediction_type", "epsilon"),
-        family=source.index.get("infuse_family"), parameters=parameters,
-    )  # fmt: skip
-    return Outline(spec, said, read_json(image / "config.json", source.field) if image else None)
+    spec = spec_of(source, unet, factor, scheduler.get("prediction_type", "epsilon"), parameters)
+    return Outline(spec, scheduler, configs["image_encoder"] or None, identity)
 
 
-def _checkpoint(source: Source, identity: Identity) -> Outline:
-    prefix = UNET if any(k.startswith(UNET) for k in source.header) else identity.prefix
-    stored = source.header.shapes(prefix)
-    names = ldm_keys.trunk(stored, "class_embedding" if identity.context_width == 1024 else "add_embedding")
-    shapes = {names[k]: s for k, s in stored.items() if k in names}
+UNET_DEFAULTS: Mapping[str, Any] = {
+    "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 1280, "attention_head_dim": 8, "sample_size": 64,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}  # fmt: skip
+"""What diffusers' UNet2DConditionModel takes for fields that an old config.json leaves out."""
+
+
+def schedule(source: Source, unet: Mapping[str, Any], prediction: str | None = None) -> dict[str, Any]:
+    """A folder's scheduler config, or its family's when it has none; `prediction` overrides what it says."""
+    folder = source.component("scheduler")
+    config = read_json(folder / "scheduler_config.json", source.field) if folder else {}
+    kin = "sdxl" if unet.get("addition_embed_type") else "sd2" if unet.get("use_linear_projection") else "sd1"
+    config = config or ldm_configs.scheduler(kin, prediction or "epsilon")
+    return config | ({"prediction_type": prediction} if prediction else {})
+
+
+def scheduler_of(kin: str, identity: Identity, header: Header) -> dict[str, Any]:
+    """A checkpoint's schedule: its family's, with what marker keys say."""
+    return ldm_configs.scheduler(kin, identity.prediction, zero_snr="ztsnr" in header)
+
+
+def spec_of(source: Source, config: Mapping[str, Any], factor: int, prediction: str, parameters: int) -> NetworkSpec:
+    """The network in numbers; a folder may name its own family in model_index.json (`infuse_family`)."""
+    family = source.index.get("infuse_family") if source.is_folder else None
+    return NetworkSpec.from_unet_config(source.name, config, vae_factor=factor, prediction=prediction, family=family,
+                                        parameters=parameters)  # fmt: skip
+
+
+def must_be_base(source: Source, identity: Identity) -> None:
+    """Raises WeightsError, with the remedy, unless the file holds a base model that can start a picture."""
+    if "unet" not in identity.parts or identity.layout != "ldm":
+        raise wrong_kind(source.field, identity, "base", name=source.name)
+    if identity.variant == "refiner":
+        raise WeightsError(source.field, f'"{source.name}" is the SDXL refiner, which continues another model\'s pictures and '
+                                         "cannot start its own. Choose an SDXL base model.")  # fmt: skip
+    for part, remedy in (("vae", "Use the file with the VAE baked in, or save both together as a diffusers folder"),
+                         ("text_encoder", "Use the full checkpoint, or the model's diffusers folder")):  # fmt: skip
+        if part not in identity.parts:
+            what = "VAE" if part == "vae" else "text encoder"
+            raise WeightsError(source.field, f'"{source.name}" has no {what} inside ({identity.described}). {remedy}.')
+
+
+def plan_unet(header: Header, identity: Identity, field: str) -> Plan:
+    """Names and config of a checkpoint's UNet. Raises WeightsError for forms that infuse has no network for."""
+    prefix = UNET if any(k.startswith(UNET) for k in header) else identity.prefix
+    vector = "class_embedding" if identity.context_width == 1024 else "add_embedding"
+    stored = header.shapes(prefix)
+    names = ldm_keys.trunk(stored, vector)
+    pooled = next((e.shape[-1] for k, e in header.items() if k.startswith("conditioner.") and k.endswith(".text_projection")), None)
     size = 96 if identity.family == "sd2" and identity.prediction == "v_prediction" else None
-    pooled = next((s[1] for k, s in source.header.shapes().items() if k.endswith("embedders.1.model.text_projection")), None)
-    config = ldm_configs.unet(shapes, pooled=pooled, sample_size=size)
-    spec = NetworkSpec.from_unet_config(
-        source.name, config, prediction=identity.prediction or "epsilon", parameters=sum(math.prod(s) for s in shapes.values())
-    )
-    return Outline(spec, ldm_configs.scheduler(identity.family, identity.prediction or "epsilon"), None)
+    size = 128 if identity.variant == "upscaler" else size
+    try:
+        config = ldm_configs.unet({new: stored[old] for old, new in names.items()}, pooled=pooled, sample_size=size)
+    except WeightsError as e:
+        raise e.under(field) from e
+    except (KeyError, ValueError) as e:
+        raise WeightsError(field, f"{header.path.name} is incomplete: its UNet lacks {e}. Download it again.") from e
+    kin = "sdxl" if "text_encoder_2" in identity.parts else "sd2" if config["use_linear_projection"] else "sd1"
+    return Plan(prefix, names, config, kin)
+
+
+def _vae_factor(keys: set[str]) -> int:
+    return 2 ** (len({k.split(".")[2] for k in keys if k.startswith("encoder.down.")}) - 1)

@@ -10,9 +10,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from ..errors import WeightsError
-from ..network.spec import NetworkSpec
-from .source import Source
+from infuse.errors import WeightsError
+from infuse.network.spec import NetworkSpec
+from infuse.weights.source import Source
 
 log = logging.getLogger("infuse.weights")
 
@@ -56,12 +56,3 @@ class Loading:
 def vae_dtype(wanted: torch.dtype, force_upcast: bool) -> torch.dtype:
     """SDXL's VAE overflows half precision (its config says `force_upcast`), so there it stays in float32."""
     return torch.float32 if force_upcast and wanted == torch.float16 else wanted
-
-
-def spec_of(source: Source, unet: UNet2DConditionModel, vae: AutoencoderKL, prediction: str) -> NetworkSpec:
-    """The network in numbers; a folder may name its own family in model_index.json (`infuse_family`)."""
-    return NetworkSpec.from_unet_config(
-        source.name, dict(unet.config), vae_factor=2 ** (len(vae.config["block_out_channels"]) - 1), prediction=prediction,
-        family=source.index.get("infuse_family") if source.is_folder else None,
-        parameters=sum(p.numel() for p in unet.parameters()),
-    )  # fmt: skip

@@ -14,9 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..errors import WeightsError
-from .formats import PICKLES, SUFFIXES, Entry, Header, digest, read_header
-from .identify import Identity, identify
+from infuse.errors import WeightsError
+from infuse.weights.formats import PICKLES, SUFFIXES, Entry, Header, digest, read_header
+from infuse.weights.identify import Identity, identify
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
 """Components with weights that infuse loads; safety checkers and the like are left on the disk."""
@@ -49,6 +49,11 @@ class Source:
         """model_index.json, over the fallback's."""
         under = self.fallback.index if self.fallback else {}
         return {**under, **read_json(self.path / "model_index.json", self.field)}
+
+    @cached_property
+    def card(self) -> Mapping[str, Any]:
+        """What is said about the model: card.json in its folder, or `<stem>.card.json` beside its file."""
+        return read_json(self.path / "card.json" if self.is_folder else self.path.with_name(f"{self.path.stem}.card.json"), self.field)
 
     @cached_property
     def weights(self) -> Mapping[str, list[Path]]:
@@ -132,7 +137,7 @@ def read_json(path: Path, field: str = "model") -> dict[str, Any]:
     """A JSON object from a file, {} when the file is not there. Raises WeightsError for broken JSON."""
     try:
         found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as e:
         raise WeightsError(field, f"{path} is not readable JSON ({e}). Download it again.") from e

@@ -10,8 +10,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from infuse.weights.formats import Entry, Header
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from infuse.weights.formats import Entry, Header
 
 from . import ldm
 

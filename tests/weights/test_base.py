@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
 from infuse.errors import WeightsError
-from infuse.weights.base import load_base
+from infuse.weights.base import BaseParts, load_base
+from infuse.weights.outline import outline
 from infuse.weights.source import Source
 
 from . import ldm
@@ -37,6 +41,14 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> None:
     assert all(torch.equal(left[k], right[k]) for k in left)
 
 
+def outlined(parts: BaseParts) -> None:
+    """What headers tell is what loading finds."""
+    told = outline(parts.source)
+    assert replace(told.spec, config={}) == replace(parts.spec, config={})
+    assert told.scheduler_config == parts.scheduler_config
+    assert (told.vision_config is None) == (parts.image_encoder is None)
+
+
 @pytest.mark.parametrize("kin", ["sd1", "sd2", "sdxl"])
 def test_round_trip(kin: str, tmp_path: Path) -> None:
     state, made = checkpoint(kin, betas=torch.zeros(10))
@@ -58,6 +70,7 @@ def test_round_trip(kin: str, tmp_path: Path) -> None:
     assert parts.force_zeros_for_empty_prompt == (kin == "sdxl")
     assert parts.spec.embedding_slots == ({"text_embeds": 32, "time_ids": 6} if kin == "sdxl" else {})
     assert len(parts.digest) == 64
+    outlined(parts)
 
 
 @pytest.mark.parametrize("kin", ["sd1", "sd2", "sdxl"])
@@ -130,6 +143,8 @@ def folder(root: Path, made: dict) -> Path:
     made["unet"].save_pretrained(root / "unet")
     made["vae"].save_pretrained(root / "vae")
     made["texts"][0].save_pretrained(root / "text_encoder")
+    if "eye" in made:
+        made["eye"].save_pretrained(root / "image_encoder")
     (root / "scheduler").mkdir()
     (root / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "v_prediction"}')
     (root / "model_index.json").write_text('{"infuse_family": "tabletop", "unet": ["diffusers", "UNet2DConditionModel"]}')
@@ -138,7 +153,12 @@ def folder(root: Path, made: dict) -> Path:
 
 def test_a_diffusers_folder_gives_the_same_record(tmp_path: Path) -> None:
     _, made = checkpoint("sd1")
+    made["eye"] = ldm.random(CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_size=32, intermediate_size=64, image_size=28,
+                             num_hidden_layers=2, num_attention_heads=2, patch_size=14, projection_dim=16)))  # fmt: skip
     parts = load_base(folder(tmp_path / "m", made))
+    outlined(parts)
+    same(parts.image_encoder, made["eye"])
+    assert parts.feature_extractor.crop_size["height"] == 28
     same(parts.unet, made["unet"])
     same(parts.text_encoders[0], made["texts"][0])
     assert parts.spec.prediction == "v_prediction" and parts.spec.family == "tabletop"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from infuse.errors import RecipeError, WeightsError
 from infuse.weights.adapters import read_ip_adapter
 from infuse.weights.controlnet import load_controlnet

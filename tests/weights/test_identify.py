@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+
 from infuse.errors import RecipeError, WeightsError
 from infuse.weights import ldm_configs, ldm_keys
 from infuse.weights.estimate import estimate

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from infuse.errors import WeightsError
 from infuse.weights import hub
 from infuse.weights.library import Library
 from infuse.weights.source import Source, variant_of, weights_of
-from safetensors.torch import save_file
 
 
 def weights(path: Path, key: str = "a") -> Path:

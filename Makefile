@@ -1,0 +1,31 @@
+# make demo | test | check | tabletop. The first of them makes .venv; nothing outside of this folder is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test check tabletop format
+.DEFAULT_GOAL := demo
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## the embedded models at work: demo/contact_sheet.png
+	$(BIN)/infuse demo --out demo
+
+test: $(STAMP)  ## every test, the slow ones too
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## before every commit, two minutes: format, lint, types, house rules, fast tests
+	$(BIN)/ruff format --check infuse tests
+	$(BIN)/ruff check infuse tests
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -m "not slow"
+
+tabletop: $(STAMP)  ## train the embedded models from nothing
+	$(BIN)/infuse train tabletop
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix infuse tests
+	$(BIN)/ruff format infuse tests

@@ -1,0 +1,81 @@
+"""What the command line shows: a check's report as a table, the models, a moving bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from infuse.engine.check import Report
+from infuse.errors import InfuseError
+from infuse.recipe import Recipe
+
+
+def bytes_of(n: int) -> str:
+    """12_345_678 as "11.8 MiB"."""
+    size = float(n)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def report(console: Console, recipe: Recipe, found: Report) -> None:
+    """Routes, base, size, calls, memory and warnings of a recipe that has not been run."""
+    table = Table("field", "kind", "port", "shape", "memory", "note", box=None, padding=(0, 2, 0, 0))
+    for field, kind, route in found.routes:
+        table.add_row(field, kind, route.port, route.shape, bytes_of(route.memory) if route.memory else "", route.note)
+    console.print(table)
+    spec, (width, height) = found.spec, found.size
+    facts = {
+        "base": f"{spec.described}, {spec.parameters / 1e6:.1f} M parameters" if spec.parameters else spec.described,
+        "size": f"{width} x {height} px, {recipe.count} picture{'s' if recipe.count > 1 else ''}",
+        "scheduler": found.choice.cls,
+        "steps": f"{recipe.steps}" + (f", the last {found.strength:g} of them" if found.strength is not None else ""),
+        "work": f"{found.calls} network calls, {found.rows} rows"
+        + (f", {found.branch_rows} rows of branch networks" if found.branch_rows else ""),
+        "memory": f"{bytes_of(found.memory)} of weights",
+        "recipe": recipe.digest,
+    }
+    for name, text in facts.items():
+        console.print(Text.assemble((f"{name:<11}", "bold"), text))
+    for warning in found.warnings:
+        console.print(Text.assemble(("warning: ", "yellow"), warning))
+
+
+def models(console: Console, library: Any) -> None:
+    """Every name that needs no path, and what it is by its tensors."""
+    table = Table("name", "what it is", "description", box=None, padding=(0, 2, 0, 0))
+    names = library.names()
+    for name, description in names.items():
+        try:
+            what = library.find(name).identity.described
+        except InfuseError as error:
+            what = f"cannot be used: {error.message}"
+        table.add_row(name, what, description)
+    if names:
+        console.print(table)
+    else:
+        console.print("No models. Put files or folders into a folder that INFUSE_MODELS names, or use paths and Hub ids.")
+
+
+class Rate(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} steps/s" if task.speed else "")
+
+
+@contextmanager
+def progress(console: Console, text: str) -> Iterator[Callable[[Any], None]]:
+    """A bar over a ticket's solver steps: yields what the engine calls after each of them."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda ticket: bar.update(task, completed=ticket.done, total=ticket.total)

@@ -1,0 +1,186 @@
+"""The tabletop from nothing, stage by stage: each resumes where it was cut off, and leaves what the next one needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from infuse.encoders.kit import Base
+from infuse.tabletop import recipes
+from infuse.tabletop.dataset import HELD_OUT, TRAIN, Dataset, load
+from infuse.training.trainer import TrainConfig, Trainer
+
+log = logging.getLogger("infuse.training")
+
+SCENES, PICTURES = 60_000, 12_000
+"""Scenes whose latents the UNet learns from, and those whose pixels are kept for everything that needs pixels."""
+
+PLANS: dict[str, TrainConfig] = {
+    "vae": TrainConfig(2000, lr=2e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
+    "decoder": TrainConfig(1500, lr=1e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
+    "unet": TrainConfig(6000, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.998, bf16=True),
+    "judge": TrainConfig(4000, lr=2e-3, optimizer="muon", warmup=50, bf16=True),
+    "clip": TrainConfig(2000, lr=1e-3, optimizer="muon", warmup=50, bf16=True),
+    "inpaint": TrainConfig(1200, lr=7e-4, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "edges": TrainConfig(1200, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "ip-adapter": TrainConfig(1200, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+}
+"""What each stage was given. Steps of 32 pictures, of 12 crops for the autoencoder."""
+
+
+@dataclass
+class Workshop:
+    """A folder in which the tabletop is made: `runs/<stage>` while training, `models/` when done."""
+
+    root: Path
+    minutes: float = float("inf")
+    """Longest time for one stage; it stops with its checkpoint and goes on in the next run."""
+    plans: dict[str, TrainConfig] = field(default_factory=lambda: dict(PLANS))
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @cached_property
+    def pictures(self) -> Dataset:
+        return load(PICTURES, TRAIN, root=self.root / "cache")
+
+    @cached_property
+    def held_out(self) -> Dataset:
+        return load(2000, HELD_OUT, root=self.root / "cache")
+
+    def train(self, stage: str, objective: Any) -> bool:
+        """Train on; True if the stage's last step is reached. The modules then hold their moving average."""
+        plan = replace(self.plans[stage], max_minutes=self.minutes)
+        trainer = Trainer(objective, plan, self.root / "runs" / stage)
+        done = trainer.run() >= plan.steps
+        if trainer.ema:
+            trainer.use_average()
+        return done
+
+    def base(self, name: str = "base") -> Base:
+        """A model made by an earlier stage."""
+        from infuse.engine.shelf import Shelf
+        from infuse.weights.library import Library
+
+        shelf = Shelf(dtype=torch.float32, device="cpu")
+        shelf.library = Library([], embedded=self.models)
+        return shelf.base(name)
+
+
+def vae(shop: Workshop) -> bool:
+    """The autoencoder on crops; then its decoder alone, on latents with a little noise."""
+    from infuse.training.objectives_vae import VaeObjective, latent_means, tabletop_vae
+
+    torch.manual_seed(0)
+    net = tabletop_vae()
+    start = Trainer(VaeObjective(net, shop.pictures, batch_size=12, anchor=1.0),
+                    TrainConfig(300, lr=2e-3, warmup=30, schedule="constant", bf16=True), shop.root / "runs" / "vae-anchored")
+    start.run()
+    done = shop.train("vae", VaeObjective(net, shop.pictures, batch_size=12))
+    net.eval()
+    means = latent_means(net, shop.held_out)
+    net.register_to_config(scaling_factor=float(1 / means.astype(np.float32).std()))
+    done = done and shop.train("decoder", VaeObjective(net, shop.pictures, batch_size=12, decoder_only=True, noise=0.05))
+    net.save_pretrained(shop.models / "base" / "vae")
+    return done
+
+
+def latents(shop: Workshop) -> bool:
+    """Every training scene through the encoder, once."""
+    from diffusers import AutoencoderKL
+
+    from infuse.training.objectives_vae import latent_means
+
+    net = AutoencoderKL.from_pretrained(shop.models / "base" / "vae").eval()
+    np.save(shop.root / "latents.npy", latent_means(net, load(SCENES, TRAIN, root=shop.root / "cache")))
+    return True
+
+
+def unet(shop: Workshop) -> bool:
+    """UNet and text encoder together."""
+    from diffusers import AutoencoderKL
+
+    from infuse.tabletop.tokenizer import build_tokenizer
+
+    torch.manual_seed(0)
+    folder = shop.models / "base"
+    tokenizer = build_tokenizer(folder / "tokenizer")
+    base = recipes.new_base(AutoencoderKL.from_pretrained(folder / "vae").eval(), tokenizer)
+    recipes.freeze(base)
+    for module in (base.network.unet, base.texts.models[0]):
+        module.requires_grad_(True)
+    done = shop.train("unet", recipes.base_objective(base, shop.root / "latents.npy"))
+    save_base(base, folder)
+    return done
+
+
+def inpaint(shop: Workshop) -> bool:
+    """Nine channels, from the base's weights."""
+    base = recipes.inpaint_base(shop.base())
+    done = shop.train("inpaint", recipes.inpaint_objective(base, shop.pictures, shop.root / "latents.npy"))
+    save_base(base, shop.models / "inpaint", under="tabletop")
+    return done
+
+
+def edges(shop: Workshop) -> bool:
+    """A ControlNet for edges."""
+    objective = recipes.edges_objective(shop.base(), shop.pictures, shop.root / "latents.npy")
+    done = shop.train("edges", objective)
+    net: Any = objective.learn["controlnet"]
+    net.half().save_pretrained(shop.models / "edges")
+    card = {"description": "ControlNet for edge maps of the tabletop", "annotator": "canny"}
+    (shop.models / "edges" / "card.json").write_text(json.dumps(card, indent=1))
+    return done
+
+
+def ip_adapter(shop: Workshop) -> bool:
+    """An IP-Adapter plus on the tabletop's image encoder."""
+    from safetensors.torch import save_file
+
+    objective = recipes.looks_objective(shop.base(), shop.pictures, shop.root / "latents.npy")
+    done = shop.train("ip-adapter", objective)
+    adapter: Any = objective.learn["ip_adapter"]
+    save_file({k: t.half().contiguous() for k, t in adapter.save().items()}, shop.models / "ip-adapter.safetensors")
+    return done
+
+
+def save_base(base: Base, folder: Path, under: str | None = None) -> None:
+    """In Hub layout, fp16; `under` names the model that lends everything but the UNet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    halved(base.network.unet, folder / "unet")
+    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "infuse_family": "tabletop", "unet": ["diffusers", "UNet2DConditionModel"]}
+    if under is not None:
+        index |= {"_class_name": "StableDiffusionInpaintPipeline", "infuse_base": under}
+    else:
+        halved(base.texts.models[0], folder / "text_encoder")
+        (folder / "scheduler").mkdir(exist_ok=True)
+        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(base.scheduler, indent=1))
+        index |= {"vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"],
+                  "tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", base.scheduler["_class_name"]],
+                  "image_encoder": ["transformers", "CLIPVisionModelWithProjection"], "feature_extractor": ["transformers", "CLIPImageProcessor"],
+                  "safety_checker": [None, None]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=1))
+
+
+def halved(module: Any, folder: Path) -> None:
+    """Save a copy in half precision; the module itself stays as it is."""
+    from copy import deepcopy
+
+    copy = deepcopy(module)
+    torch.nn.Module.half(copy)
+    copy.save_pretrained(folder)
+
+
+STAGES: dict[str, Callable[[Workshop], bool]] = {
+    "vae": vae, "latents": latents, "unet": unet, "inpaint": inpaint, "edges": edges, "ip-adapter": ip_adapter,
+}
+"""In the order in which each needs those before it."""
