@@ -121,7 +121,7 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the p
     quiet()
     from infuse.tabletop.demo import demo
 
-    typer.echo(demo(out))
+    typer.echo(demo(out, say=lambda path: typer.echo(f"made {path}", err=True)))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

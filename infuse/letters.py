@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infuse.errors import RecipeError
+from infuse.errors import InfuseError, RecipeError
 
 
 class Strict(BaseModel):
@@ -27,11 +27,16 @@ class Strict(BaseModel):
 
 def letter(model: type[BaseModel], error: ValidationError) -> RecipeError:
     """The first complaint as a letter; how many more there are is said at its end."""
-    first = error.errors(include_url=False)[0]
-    inside = {loc for e in error.errors(include_url=False) for loc in [_path(model, e["loc"])]}
-    field, owner = _path(model, first["loc"])
-    text = _text(first, owner)
-    more = len({path for path, _ in inside}) - 1
+    errors = [(*_path(model, e["loc"]), e) for e in error.errors(include_url=False)]
+    field = errors[0][0]
+    # Of a union's members, the one that got furthest into the value is the one that was meant.
+    _, owner, first = max((e for e in errors if e[0] == field), key=lambda e: len(e[2]["loc"]))
+    more = len({path for path, _, _ in errors}) - 1
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, InfuseError):  # a condition inside of a recipe has already written its letter
+        field, text = inner.under(field).field, inner.message
+    else:
+        text = _text(first, owner)
     return RecipeError(field, text + (f" ({more} more field{'s' if more > 1 else ''} to mend after this one.)" if more else ""))
 
 
@@ -45,12 +50,16 @@ def _text(error: Any, owner: type[BaseModel] | None) -> str:
         tags = error["ctx"].get("expected_tags", "")
         said = f"no condition is called {error['ctx']['tag']!r}" if kind == "union_tag_invalid" else "a condition needs a kind"
         return f"{said}. Kinds: {tags or 'see infuse schema'}."
+    if kind == "model_attributes_type":
+        return f"{given!r} is no condition; write its kind and fields, as in {{kind: text, prompt: a red cube}}."
     if kind == "missing":
         return "this field is required; give it a value."
     if kind == "value_error":
         return str(error["ctx"]["error"])
-    shown = repr(given)
-    return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {shown if len(shown) < 60 else shown[:57] + '...'}."
+    shown, said = repr(given), error["msg"][0].lower() + error["msg"][1:]
+    if error["loc"][-1] == "[key]":
+        said = said.replace("input", "the progress of a curve's point")
+    return f"{said}." if ", not " in said else f"{said}, not {shown if len(shown) < 60 else shown[:57] + '...'}."
 
 
 def _path(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[str, type[BaseModel] | None]:
@@ -64,9 +73,16 @@ def _path(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[str, type[B
         elif owner is not None and step in owner.model_fields:
             parts.append(step)
             owner = owner if i + 1 == len(steps) else _member(owner.model_fields[step].annotation, steps[i + 1:]) or owner
-        elif i + 1 == len(steps) and not _is_type_name(step):
+        elif step.startswith("dict["):
+            break  # what follows are points of a curve, not fields
+        elif i + 1 == len(steps) and not _is_type_name(step) and not _is_kind(step, owner):
             parts.append(step)
     return ".".join(parts), owner
+
+
+def _is_kind(step: str, owner: type[BaseModel] | None) -> bool:
+    kind = owner.model_fields.get("kind") if owner else None
+    return kind is not None and kind.default == step
 
 
 def _is_type_name(step: str) -> bool:

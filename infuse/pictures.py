@@ -78,7 +78,7 @@ class Picture:
     @cached_property
     def image(self) -> Any:
         """The decoded PIL image, upright. Raises RecipeError (not a picture) or CapacityError (too large)."""
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
 
         try:
             image = Image.open(io.BytesIO(self.content))
@@ -95,7 +95,8 @@ class Picture:
         except Image.DecompressionBombError as error:
             raise CapacityError("", f"{self} is too large to open ({error}). Scale it down first.") from None
         except Exception as error:
-            raise RecipeError("", f"{self} is not a picture that can be read ({error}). "
+            why = "of no known format" if isinstance(error, UnidentifiedImageError) else error
+            raise RecipeError("", f"{self} is not a picture that can be read ({why}). "
                               "Give a PNG, JPEG or WebP file that opens in a viewer.") from None
         return ImageOps.exif_transpose(image)
 
@@ -137,7 +138,7 @@ def _encoded(value: Any) -> bytes:
             value = value.detach().float().cpu().numpy()
             value = np.moveaxis(value, 0, -1) if value.ndim == 3 and value.shape[0] in (1, 3, 4) else value
         if not isinstance(value, np.ndarray) or value.ndim not in (2, 3):
-            raise ValueError(f"a {type(value).__name__} is not a picture; give a path, a data URI, a PIL image or an array (h, w, 3)")
+            raise ValueError(f"{repr(value)[:40]} is not a picture; give a path, a data URI, a PIL image or an array (h, w, 3)")
         if value.dtype != np.uint8:
             if not np.isfinite(value).all() or value.min() < 0 or value.max() > 1:
                 raise ValueError("a float array must hold finite values from 0 to 1")

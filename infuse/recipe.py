@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,9 @@ class Recipe(Strict):
     steps: int = Field(30, ge=1, le=1000)
     scheduler: str | None = None
     """Any name of a diffusers scheduler ("DPM++ 2M Karras", "Euler a", ...); the model's own if left out."""
-    guidance: Curve = 7.5
-    """Guidance scale of the prompt, or a curve of it; 1 and below mean none, and half of the work."""
+    guidance: Curve | None = None
+    """Guidance scale of the prompt, or a curve of it; 1 and below mean none, and half of the work. The model's own
+    (7.5 for SD 1/2, 5 for SDXL, as in diffusers) if left out."""
     guidance_rescale: float = Field(0.0, ge=0, le=1)
     seed: int = Field(0, ge=0, lt=2**63)
     count: int = Field(1, ge=1, le=1024)
@@ -86,21 +87,40 @@ class Recipe(Strict):
 
 def read(path: Path) -> dict[str, Any]:
     """A recipe file's data. Raises RecipeError if it cannot be read or is not a mapping."""
-    import yaml
-
     from infuse.records import read_record
 
     if not path.is_file():
         raise RecipeError("", f"there is no recipe file {path}. Check the path.")
     if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
         return read_record(path)["recipe"]
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError("", f"{path} is not YAML or JSON: {' '.join(str(error).split())}") from None
+    data = parsed(path)
     if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
         raise RecipeError("", f"{path} does not hold fields and values. A recipe looks like this:\nprompt: a red cube\nsteps: 20")
     return data
+
+
+def parsed(path: Path) -> Any:
+    """A YAML or JSON file's data. Raises RecipeError if it is neither, or says a field twice."""
+    import yaml
+
+    class Once(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            once((key.value, None) for key, _ in node.value)
+            return super().construct_mapping(node, deep)
+
+    def once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
+        for key, value in pairs:
+            if isinstance(key, str) and key in found:
+                raise RecipeError("", f"{path} says {key!r} twice. Keep one of them.")
+            found[str(key)] = value
+        return found
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=once) if path.suffix.lower() == ".json" else yaml.load(text, Once)
+    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError("", f"{path} is not YAML or JSON: {' '.join(str(error).split())}") from None
 
 
 def pictures(condition: Condition) -> Iterator[tuple[str, Picture]]:

@@ -116,9 +116,9 @@ class Condition(Strict, ABC):
                  "applies_to": self.applies_to != "both"}
         for name, is_asked in asked.items():
             if is_asked and name not in allowed:
-                raise RecipeError(name, f"a {self.kind} condition has no {name}; it would change nothing. Remove it.")
+                raise RecipeError(name, f"{self.kind} has no {name}; it would change nothing. Remove it.")
 
     def positive(self) -> None:
         """For mechanisms in which a negative weight has no meaning."""
         if span(self.weight)[0] < 0:
-            raise RecipeError("weight", f"a {self.kind} condition cannot be heard less than not at all. Use 0 or more.")
+            raise RecipeError("weight", f"{self.kind} cannot be heard less than not at all. Use 0 or more.")

@@ -66,7 +66,7 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
         steps = len(plan(choice, view.scheduler, recipe.steps, starts[0][1] if starts else None).timesteps)
     except RecipeError as error:
         raise error.under(f"conditions.{starts[0][0]}" if starts else "") from None
-    per_step = [rows(recipe, Step(i, steps)) for i in range(steps)]
+    per_step = [rows(recipe, spec, Step(i, steps)) for i in range(steps)]
     branch = sum(r for i, r in enumerate(per_step) for c in recipe.conditions if c.kind == "controlnet" and heard(c, Step(i, steps)))
     width = min(recipe.count, 64 // max(per_step))
     return Report(
@@ -118,9 +118,10 @@ def heard(condition: Condition, step: Step) -> bool:
     return condition.start <= step.begin and step.end <= condition.end and value_at(condition.weight, step.begin) != 0
 
 
-def rows(recipe: Recipe, step: Step) -> int:
+def rows(recipe: Recipe, spec: NetworkSpec, step: Step) -> int:
     """Rows of one picture in one step: two under guidance, one more for every condition with a scale of its own."""
-    return 1 + (value_at(recipe.guidance, step.begin) > 1) + sum(c.guided is not None for c in recipe.conditions)
+    scale = spec.guidance if recipe.guidance is None else recipe.guidance
+    return 1 + (value_at(scale, step.begin) > 1) + sum(c.guided is not None for c in recipe.conditions)
 
 
 def warnings(recipe: Recipe, size: tuple[int, int], steps: int) -> list[str]:

@@ -116,7 +116,8 @@ class Engine:
         f = spec.vae_factor
         own = {f"conditions.{i}": c.guided for i, c in enumerate(recipe.conditions) if c.guided is not None}
         return Job(
-            plan(report.choice, kit.base.scheduler, recipe.steps, report.strength), sides, recipe.guidance, own,
+            plan(report.choice, kit.base.scheduler, recipe.steps, report.strength), sides,
+            spec.guidance if recipe.guidance is None else recipe.guidance, own,
             recipe.guidance_rescale, torch.Generator("cpu").manual_seed(seed), ground(kit, [s.on for s in sides.values()]),
             (spec.latent_channels, height // f, width // f), net.dtype, net.device,
         )

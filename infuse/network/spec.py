@@ -66,6 +66,8 @@ class NetworkSpec:
     channel_slots: tuple[Slot, ...] = ()
     embedding_slots: Mapping[str, int] = field(default_factory=dict)
     """Slot name -> width; SDXL has text_embeds (1280) and time_ids (6)."""
+    guidance: float = 7.5
+    """The guidance scale of a recipe that names none."""
     parameters: int = 0
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -76,7 +78,7 @@ class NetworkSpec:
     @classmethod
     def from_unet_config(
         cls, name: str, config: Mapping[str, Any], *, vae_factor: int = 8, prediction: str = "epsilon",
-        family: str | None = None, parameters: int = 0,
+        family: str | None = None, parameters: int = 0, guidance: float | None = None,
     ) -> NetworkSpec:
         """Read a diffusers UNet2DConditionModel config (Hub layout's unet/config.json)."""
         widths = tuple(config["block_out_channels"])
@@ -93,9 +95,9 @@ class NetworkSpec:
         return cls(
             name=name, family=family or family_of(context), context_width=context, in_channels=channels,
             widths=widths, sites=1 + sum(n + 1 for n in per), cross_layers=_cross_layers(config, widths, per),
-            native_size=config.get("sample_size", 64) * vae_factor, vae_factor=vae_factor, latent_channels=latent,
+            native_size=(config.get("sample_size") or 64) * vae_factor, vae_factor=vae_factor, latent_channels=latent,
             prediction=prediction, channel_slots=SLOTS.get(channels, ()), embedding_slots=embedding,
-            parameters=parameters, config=dict(config),
+            parameters=parameters, config=dict(config), guidance=guidance or (5.0 if "time_ids" in embedding else 7.5),
         )
 
 

@@ -5,7 +5,7 @@ Every picture is one call of one engine; the sheet's last row is all conditions 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,11 +55,14 @@ LOOK = Scene(
 """The picture that is shown to the IP-Adapter."""
 
 
-def demo(out: Path, engine: Engine | None = None, cast: Cast = Cast()) -> Path:  # noqa: B008  frozen
-    """Make every picture and the sheet in `out`; returns the sheet's path."""
+def demo(
+    out: Path, engine: Engine | None = None, cast: Cast | None = None, say: Callable[[Path], None] = lambda path: None
+) -> Path:
+    """Make every picture and the sheet in `out`; returns the sheet's path. `say` is told of each picture."""
     from infuse.engine.engine import Engine
 
-    stage = Stage(engine or Engine(cast.base, max_rows=1), cast, out)
+    cast = cast or Cast()
+    stage = Stage(engine or Engine(cast.base, max_rows=1), cast, out, say)
     rows = [stage.text(), stage.img2img(), stage.inpaint(), stage.controlnet(), stage.ip_adapter(), stage.combination()]
     path = out / SHEET
     sheet("infuse: any combination of conditions, in one call", rows).save(path)
@@ -73,6 +76,7 @@ class Stage:
     engine: Engine
     cast: Cast
     out: Path
+    say: Callable[[Path], None]
 
     def text(self) -> Row:
         prompts = ("a large red cube and a small blue sphere", "two cones on a brown floor", "a purple cylinder, lit from the right",
@@ -103,7 +107,7 @@ class Stage:
 
     def controlnet(self) -> Row:
         hint = self.edges(LAYOUT, "controlnet-hint")
-        prompts = ("a large yellow cylinder and a small purple cube", "a large white cylinder and a small red cube, blue light")
+        prompts = ("a large yellow cylinder and a small purple cube", "a large white cylinder and a small red cube, slate wall")
         net = ControlNet(model=self.cast.edges, image=hint)
         made = [Panel(self.run(f"controlnet-{i}", p, net, seed=7), f'"{p}"') for i, p in enumerate(prompts)]
         without = self.run("controlnet-without", prompts[0], seed=7)
@@ -145,7 +149,7 @@ class Stage:
         recipe = Recipe(model=model or self.cast.base, prompt=prompt, conditions=conditions, seed=seed, steps=self.cast.steps,
                         guidance=self.cast.guidance, width=self.cast.side, height=self.cast.side)  # fmt: skip
         result = self.engine.run(recipe)
-        result.save(self.out / f"{name}.png")
+        self.say(result.save(self.out / f"{name}.png")[0])
         return result.image
 
     def seen(self, scene: Scene, name: str) -> Image.Image:

@@ -12,7 +12,8 @@ import numpy as np
 
 from infuse.tabletop.captions import Asked, Prompt
 from infuse.tabletop.judge import Seen, SeenThing
-from infuse.tabletop.render import contours
+from infuse.tabletop.render import FIRST_THING, Render, contours
+from infuse.tabletop.world import SHAPES, Scene
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,16 @@ def fulfilled(asked: Sequence[Asked], things: Sequence[SeenThing]) -> bool:
         all(a.shape == t.shape and a.colour == t.colour and a.size in (None, t.size) for a, t in zip(asked, order, strict=True))
         for order in permutations(things, len(asked))
     )
+
+
+def truth(scene: Scene, picture: Render) -> Seen:
+    """What a perfect judge would say of a render."""
+    things = tuple(
+        SeenThing(t.shape, t.colour, t.size, p.centre, p.box, 1.0)
+        for t, p in zip(scene.things, picture.positions, strict=True)
+    )
+    classes = np.array([0, 1, *(FIRST_THING + SHAPES.index(t.shape) for t in scene.things)], np.uint8)
+    return Seen(things, scene.room.floor, scene.room.wall, classes[picture.segments], picture.inverse_depth)
 
 
 def _common(first: Iterable[object], second: Iterable[object]) -> int:

@@ -119,7 +119,7 @@ class Scene:
 
 
 def box(thing: Thing, camera: Camera) -> Box:
-    """Where a solid appears, as (left, top, right, bottom) in 0..1 of a square picture: an estimate good to 2 %."""
+    """Where a solid appears, as (left, top, right, bottom) in 0..1 of a square picture: a little generous for cubes."""
     half, height = thing.extent
     u, v, depth = camera.project((thing.x, thing.y, thing.lift + height / 2))
     wide = camera.focal * half / depth

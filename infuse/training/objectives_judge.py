@@ -132,11 +132,11 @@ def _cells(segments: np.ndarray, things: np.ndarray) -> tuple[Tensor, Tensor, Te
             spread = np.exp(-((np.arange(GRID) - row)[:, None] ** 2 + (np.arange(GRID) - column) ** 2) / 2.0)
             heat[n] = np.maximum(heat[n], np.where(spread > 0.05, spread, 0))
             here = np.s_[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-            attributes[n][:, *here] = things[n, i][:, None, None]
+            attributes[n][(slice(None), *here)] = things[n, i][:, None, None]
             sides = np.broadcast_arrays(
                 middle[None] - left, middle[:, None] - top, right - middle[None], bottom - middle[:, None]
             )
-            boxes[n][:, *here] = np.stack(sides)[:, *here]
+            boxes[n][(slice(None), *here)] = np.stack(sides)[(slice(None), *here)]
     return torch.from_numpy(heat), torch.from_numpy(attributes), torch.from_numpy(boxes)
 
 
@@ -147,3 +147,36 @@ def _focal(logits: Tensor, heat: Tensor) -> Tensor:
     hit = -((1 - p) ** 2) * p.log() * centre
     miss = -((1 - heat) ** 4) * p**2 * (1 - p).log() * ~centre
     return (hit + miss).sum() / centre.sum().clamp(min=1)
+
+
+def accuracy(judge: Judge, data: Dataset, pictures: np.ndarray) -> dict[str, float]:
+    """Score the judge on `pictures` (n, 128, 128, 3) uint8, versions of the data's first n; every number is in 0..1.
+
+    A seen solid answers the true one whose box holds its centre. Attributes are counted over true solids (an unseen
+    one is wrong); `picture` is the fraction of pictures with every solid, its three attributes and the count right.
+    """
+    names = ("found", "colour", "shape", "size", "solid")
+    right, total = dict.fromkeys((*names, "picture", "floor", "wall", "pixels"), 0.0), 0
+    for start in range(0, len(pictures), 64):
+        part = torch.from_numpy(pictures[start : start + 64]).permute(0, 3, 1, 2).float().div(255)
+        for i, seen in enumerate(judge.look(part), start):
+            scene, segments = data.scene(i), np.array(data.segments[i])
+            whole = len(seen.things) == len(scene.things)
+            for k, thing in enumerate(scene.things):
+                rows, columns = np.nonzero(segments == FIRST_THING + k)
+                centre = np.array([(columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2])
+                near = min(seen.things, key=lambda t, c=centre: float(np.abs(c - t.centre).max()), default=None)
+                if near is None or np.abs(centre - near.centre).max() > 2 * CELL:
+                    whole = False
+                    continue
+                marks = (near.colour == thing.colour, near.shape == thing.shape, near.size == thing.size)
+                for name, mark in zip(names, (True, *marks, all(marks)), strict=True):
+                    right[name] += mark
+                whole &= all(marks)
+            total += len(scene.things)
+            right["picture"] += whole
+            right["floor"] += seen.floor == scene.room.floor
+            right["wall"] += seen.wall == scene.room.wall
+            classes = _classes(segments[None], labels_of([scene]).things)[0]
+            right["pixels"] += float((classes == seen.segments).mean())
+    return {name: value / (total if name in names else len(pictures)) for name, value in right.items()}

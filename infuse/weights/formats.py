@@ -15,7 +15,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infuse.errors import WeightsError
 
@@ -175,7 +175,7 @@ def _pickle_header(path: Path, size: int) -> Header:
 class _Placeholder:
     """Stands where a training framework pickled an object of its own. Keeps nothing, does nothing."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Self:
+    def __new__(cls, *_: Any, **__: Any) -> Any:
         return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None: ...

@@ -50,7 +50,8 @@ def _one_set(here: list[str]) -> list[str]:
     for suffix in (".safetensors", *PICKLES):
         stems = ("diffusion_pytorch_model", "model", "pytorch_model")
         mine = [f for f in here if f.endswith(suffix) and f.rpartition("/")[2].startswith(stems)]
-        mine = mine or [f for f in here if f.endswith(suffix)]
+        only = [f for f in here if f.endswith(suffix)]
+        mine = mine or (only if len(only) == 1 else [])  # a shelf of models: the user has to choose
         plain = [f for f in mine if "." not in f.rpartition("/")[2].removesuffix(suffix)] or mine
         shards = [f for f in plain if "-of-" in f]
         if shards and len(shards) == len(plain):
@@ -92,10 +93,12 @@ def complete(folder: Path) -> bool:
 
 def download(repo: str, sub: str, field: str) -> Path:
     """Fetch what `needed` names into the Hub cache. Raises WeightsError with the Hub's answer in plain words."""
-    from huggingface_hub import HfApi, snapshot_download
+    import httpx
+    from huggingface_hub import HfApi, constants, get_session, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     try:
+        get_session().head(constants.ENDPOINT, timeout=10)  # one knock: the Hub's own client would retry for half a minute
         files = HfApi().list_repo_files(repo)
         wanted = needed(files, sub)
         if not any(not f.endswith(SMALL) for f in wanted):
@@ -108,7 +111,7 @@ def download(repo: str, sub: str, field: str) -> Path:
     except RepositoryNotFoundError as e:
         raise WeightsError(field, f'the Hub has no public model "{repo}". Check the spelling, or run `hf auth login` if it is '
                                   "private.") from e  # fmt: skip
-    except (HfHubHTTPError, OSError) as e:
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as e:
         raise WeightsError(field, f'"{repo}" is not in the local cache and the Hub did not answer ({type(e).__name__}). Check the '
                                   "connection, or give the path of a local copy.") from e  # fmt: skip
     return root / sub if sub else root

@@ -51,6 +51,8 @@ class Identity:
     rank: int | None = None
     prediction: str = ""
     """epsilon, v_prediction or edm; "" for what is no base model."""
+    evidence: str = ""
+    """Where `prediction` is from: override, marker, metadata, family, or assumed (loading then measures it)."""
     parts: tuple[str, ...] = ()
     """Components inside: unet, vae, text_encoder, text_encoder_2, image_encoder."""
     notes: tuple[str, ...] = ()
@@ -118,10 +120,14 @@ def _base(header: Header) -> Identity | None:
         variant = "refiner"
     elif context == 1024 and unclip:
         variant = "unclip"
-    whole = len(parts) > 1 or header.path.is_dir()
-    notes = [f"EMA copies are there too ({n:,} tensors); the plain weights are used"
-             for n in [sum(k.startswith("model_ema.") for k in header)] if n > 1]  # fmt: skip
-    return Identity("base" if whole else "unet", layout, variant, prefix, context, channels, parts=parts, notes=tuple(notes))
+    notes: list[str] = []
+    ema = sum(k.startswith("model_ema.") for k in header)
+    if ema > 2:  # two are counters that stay behind when the copies are pruned
+        notes.append(f"EMA copies are there too ({ema:,} tensors); the plain weights are used")
+    if variant == "unclip" and layout == "ldm":
+        notes.append("its image encoder is read from the model's diffusers folder only")
+    kind = "base" if len(parts) > 1 else "unet"
+    return Identity(kind, layout, variant, prefix, context, channels, parts=parts, notes=tuple(notes))
 
 
 PARTS = {
@@ -142,31 +148,34 @@ USUAL = {"unclip": "v_prediction", "upscaler": "v_prediction"}  # their only rel
 
 
 def _predicts(found: Identity, header: Header, override: str | None) -> Identity:
-    """What a base predicts: the caller's word, marker keys, metadata, or the family's usual answer with a note."""
-    said = " ".join(header.metadata.get(k, "") for k in ("modelspec.prediction_type", "modelspec.architecture",
-                                                         "prediction_type", "ss_v_parameterization")).lower()  # fmt: skip
-    note = ""
-    if override:
-        answer = override
-    elif "v_pred" in header:
-        answer = "v_prediction"
-    elif any(k.startswith("edm_vpred.") for k in header) or {"edm_mean", "edm_std"} <= header.keys():
-        answer, note = "edm", "trained with EDM preconditioning, which infuse's schedulers do not offer yet"
-    elif header.metadata.get("modelspec.predict_key") == "v" or re.search(r"\bv(_prediction|-prediction|_pred)?\b|768-v|true", said):
-        answer = "v_prediction"
-    elif header.metadata.get("modelspec.predict_key") == "epsilon" or re.search(r"eps|512|false", said):
-        answer = "epsilon"
-    elif found.family == "sd2":
-        answer = USUAL.get(found.variant, "epsilon" if found.variant else "v_prediction")
-        note = (
-            f"no tensor tells what an SD 2.x model predicts; {answer} is assumed, as the usual release of this form does "
-            "(512-base models predict epsilon). Pictures of flat noise or burnt colours mean: give prediction= the other."
-        )
-    else:
-        answer = "epsilon"
+    """What a base predicts: the caller's word, marker keys, metadata, or the family's usual answer."""
     if "ztsnr" in header:
         found = replace(found, notes=(*found.notes, "trained with zero terminal SNR (marker ztsnr)"))
-    return replace(found, prediction=answer, notes=(*found.notes, note) if note else found.notes)
+    if override:
+        return replace(found, prediction=override, evidence="override")
+    if any(k.startswith("edm_vpred.") for k in header) or {"edm_mean", "edm_std"} <= header.keys():
+        note = "trained with EDM preconditioning, which infuse's schedulers do not offer yet"
+        return replace(found, prediction="edm", evidence="marker", notes=(*found.notes, note))
+    if "v_pred" in header:
+        return replace(found, prediction="v_prediction", evidence="marker")
+    if said := _said(header):
+        return replace(found, prediction=said, evidence="metadata")
+    if found.family != "sd2":
+        return replace(found, prediction="epsilon", evidence="family")
+    if found.variant:
+        return replace(found, prediction=USUAL.get(found.variant, "epsilon"), evidence="family")
+    note = "no tensor tells what an SD 2.x model predicts; v_prediction is assumed, and measured when it is loaded"
+    return replace(found, prediction="v_prediction", evidence="assumed", notes=(*found.notes, note))
+
+
+def _said(header: Header) -> str:
+    """epsilon or v_prediction, if the metadata says (modelspec.org, kohya's trainer, a folder's scheduler config)."""
+    keys = ("modelspec.prediction_type", "modelspec.predict_key", "modelspec.architecture", "prediction_type")
+    said = " ".join(header.metadata.get(k, "") for k in keys).lower()
+    trained = header.metadata.get("ss_v_parameterization", "").lower()
+    if trained == "true" or re.search(r"(^|[\s-])v($|\s|_pred|-pred)|768-v", said):
+        return "v_prediction"
+    return "epsilon" if trained == "false" or re.search(r"eps|v2-512", said) else ""
 
 
 def _controlnet(header: Header) -> Identity | None:
@@ -329,10 +338,10 @@ def wrong_kind(field: str, found: Identity, wanted: str, *, name: str = "", base
 
 
 ADVICE = {
-    "lora": "Put it into the recipe's `loras`",
-    "textual_inversion": "Put it beside the prompt, as an embedding",
+    "lora": "This version of infuse applies no LoRAs; merge it into a base model first",
+    "textual_inversion": "This version of infuse reads no textual inversions",
     "controlnet": "Use it in a condition of kind controlnet",
-    "t2i_adapter": "Use it in a condition of kind t2i_adapter",
+    "t2i_adapter": "This version of infuse runs no T2I-Adapters; a ControlNet for the same map does its work",
     "ip_adapter": "Use it in a condition of kind ip_adapter",
     "base": "Use it as the recipe's `model`",
     "foreign": "infuse runs SD 1.x, SD 2.x and SDXL; choose a model of these",

@@ -111,7 +111,9 @@ def vae(keys: Iterable[str]) -> dict[str, str]:
     return found
 
 
-VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0",
+                 "to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out.0"}  # fmt: skip
+"""The second row is a slip of early converters back from diffusers, kept alive by merges."""
 
 
 def _vae_inner(rest: str, ups: int) -> str:
@@ -121,7 +123,7 @@ def _vae_inner(rest: str, ups: int) -> str:
         return f"conv_norm_out.{m[1]}"
     if m := re.fullmatch(r"mid\.block_([12])\.(\w+)\.(\w+)", rest):
         return f"mid_block.resnets.{int(m[1]) - 1}.{_shortcut(m[2])}.{m[3]}"
-    if (m := re.fullmatch(r"mid\.attn_1\.(\w+)\.(\w+)", rest)) and m[1] in VAE_ATTENTION:
+    if (m := re.fullmatch(r"mid\.attn_1\.(.+)\.(\w+)", rest)) and m[1] in VAE_ATTENTION:
         return f"mid_block.attentions.0.{VAE_ATTENTION[m[1]]}.{m[2]}"
     m = re.fullmatch(r"(down|up)\.(\d+)\.(?:block\.(\d+)\.(\w+)|(downsample|upsample)\.conv)\.(\w+)", rest)
     if not m:

@@ -21,7 +21,7 @@ from infuse.weights.formats import SUFFIXES, Header
 from infuse.weights.identify import Identity
 from infuse.weights.source import Source, read_json
 
-ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "ip-adapter": "tabletop-ip", "judge": "tabletop-judge"}
+ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "judge": "tabletop-judge"}
 """Embedded files and folders whose public name differs from their own; the others (`edges`, `depth`) keep theirs."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w.\- /]+)?")
 
@@ -56,10 +56,11 @@ class Library:
         if name in self.embedded:
             return replace(self.embedded[name], field=field)
         place = self._path(name) or self._in_roots(name)
-        if place is None and HUB_ID.fullmatch(name) and not name.startswith("."):
+        if place is None and _is_hub_id(name):
             place = self._on_hub(name, field)
         if place is None:
             raise WeightsError(field, self._not_found(name))
+        place = _only_file(place) or place
         return Source(name, place, fallback=self._fallback(place, field), field=field)
 
     def header(self, model: str, field: str = "model") -> tuple[Header, Identity]:
@@ -95,7 +96,7 @@ class Library:
 
     def _path(self, name: str) -> Path | None:
         path = Path(name).expanduser()
-        if not path.exists() or not (path.is_file() or _is_model(path)):
+        if not _is_there(path):
             return None
         inside = any(path.resolve().is_relative_to(r.resolve()) for r in self.roots)
         return path if self.paths or inside else None
@@ -104,7 +105,7 @@ class Library:
         for root in self.roots:
             for candidate in (root / name, *(root / f"{name}{s}" for s in SUFFIXES)):
                 inside = candidate.resolve().is_relative_to(root.resolve())
-                if inside and (candidate.is_file() or _is_model(candidate)):
+                if inside and _is_there(candidate):
                     return candidate
         return None
 
@@ -116,7 +117,8 @@ class Library:
     def _not_found(self, name: str) -> str:
         looked = ["the embedded models", *([] if not self.paths else ["the path itself"])]
         looked += [str(r) for r in self.roots]
-        if HUB_ID.fullmatch(name):
+        on_hub = _is_hub_id(name)
+        if on_hub:
             looked.append("the local Hub cache")
         near = get_close_matches(name, list(self.names()), n=3, cutoff=0.5)
         lines = [f'"{name}" was not found. Looked at: {", ".join(looked)}.']
@@ -125,7 +127,7 @@ class Library:
         path = Path(name).expanduser()
         if self.paths and path.is_dir():
             lines.append("There is such a folder, but neither model_index.json nor config.json is in it.")
-        if HUB_ID.fullmatch(name) and hub.is_offline(self.offline):
+        if on_hub and hub.is_offline(self.offline):
             repo, _ = hub.split_id(name)
             lines.append(f"infuse is offline (HF_HUB_OFFLINE): run `hf download {repo}` where there is a network, and copy the "
                          "cache or give the path of the folder.")  # fmt: skip
@@ -134,6 +136,23 @@ class Library:
         return " ".join(lines)
 
 
+def _is_hub_id(name: str) -> bool:
+    """`owner/name...`; but `folder/model.safetensors` is a path, also when nothing is there."""
+    return bool(HUB_ID.fullmatch(name)) and not name.startswith(".") and not hub.split_id(name)[0].endswith(SUFFIXES)
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() or _is_model(path) or _only_file(path) is not None
+
+
+def _only_file(folder: Path) -> Path | None:
+    """The one weights file of a folder that has no config: a Hub repository made for one checkpoint."""
+    if not folder.is_dir() or _is_model(folder):
+        return None
+    found = [p for p in folder.iterdir() if p.suffix in SUFFIXES]
+    return found[0] if len(found) == 1 else None
+
+
 def _is_model(path: Path) -> bool:
     """A folder in diffusers layout: a pipeline, or one component."""
-    return path.is_dir() and any((path / n).is_file() for n in ("model_index.json", "config.json"))
+    return path.is_dir() and any((path / n).is_file() for n in ("model_index.json", "config.json", "unet/config.json"))

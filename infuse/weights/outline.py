@@ -86,23 +86,32 @@ def scheduler_of(kin: str, identity: Identity, header: Header) -> dict[str, Any]
 
 
 def spec_of(source: Source, config: Mapping[str, Any], factor: int, prediction: str, parameters: int) -> NetworkSpec:
-    """The network in numbers; a folder may name its own family in model_index.json (`infuse_family`)."""
-    family = source.index.get("infuse_family") if source.is_folder else None
-    return NetworkSpec.from_unet_config(source.name, config, vae_factor=factor, prediction=prediction, family=family,
-                                        parameters=parameters)  # fmt: skip
+    """The network in numbers; a folder may name its own family in model_index.json (`infuse_family`) and guidance."""
+    index = source.index if source.is_folder else {}
+    return NetworkSpec.from_unet_config(
+        source.name, config, vae_factor=factor, prediction=prediction, family=index.get("infuse_family"),
+        guidance=index.get("infuse_guidance"), parameters=parameters,
+    )  # fmt: skip
 
 
 def must_be_base(source: Source, identity: Identity) -> None:
     """Raises WeightsError, with the remedy, unless the file holds a base model that can start a picture."""
+    pipeline = source.index.get("_class_name") if source.is_folder else None
+    if pipeline:
+        raise WeightsError(source.field, f'"{source.name}" is a {pipeline} without a unet/ folder; infuse runs SD 1.x, SD 2.x and '
+                                         "SDXL. Choose a model of these, or download the folder again.")  # fmt: skip
     if "unet" not in identity.parts or identity.layout != "ldm":
         raise wrong_kind(source.field, identity, "base", name=source.name)
     if identity.variant == "refiner":
         raise WeightsError(source.field, f'"{source.name}" is the SDXL refiner, which continues another model\'s pictures and '
                                          "cannot start its own. Choose an SDXL base model.")  # fmt: skip
-    for part, remedy in (("vae", "Use the file with the VAE baked in, or save both together as a diffusers folder"),
-                         ("text_encoder", "Use the full checkpoint, or the model's diffusers folder")):  # fmt: skip
+    both = "text_encoder_2" if identity.family == "sdxl" else "text_encoder"
+    full = "Use the full checkpoint, or the model's diffusers folder"
+    for part, what, remedy in (
+        ("vae", "VAE", "Use the file with the VAE baked in, or save both together as a diffusers folder"),
+        ("text_encoder", "text encoder", full), (both, "second text encoder", full),
+    ):  # fmt: skip
         if part not in identity.parts:
-            what = "VAE" if part == "vae" else "text encoder"
             raise WeightsError(source.field, f'"{source.name}" has no {what} inside ({identity.described}). {remedy}.')
 
 

@@ -60,7 +60,7 @@ class Source:
         """Component -> its weights files ("" for a single file or a component folder)."""
         if not self.is_folder:
             return {"": [self.path]}
-        if (self.path / "config.json").is_file() and not (self.path / "model_index.json").is_file():
+        if not (self.path / "model_index.json").is_file() and not self.component("unet"):
             return {"": weights_of(self.path, self.field)}
         parts = ((p, self.component(p)) for p in COMPONENTS)
         return {p: weights_of(folder, self.field) for p, folder in parts if folder}

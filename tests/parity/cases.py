@@ -16,7 +16,8 @@ from infuse.pictures import Picture
 Conditions = tuple[AnyCondition, ...]
 EVERY, OLD, XL = ("sd1", "sd2", "sdxl"), ("sd1", "sd2"), ("sdxl",)
 THREE = ("DDIM", "Euler a", "DPM++ 2M Karras")
-OTHERS = ("PNDM", "UniPC", "Heun", "LCM", "DDPM", "LMS", "Euler", "DPM2", "DPM2 a", "DPM++ 2M SDE Karras", "DPM++ 2S", "DEIS", "Euler trailing")
+OTHERS = ("PNDM", "UniPC", "Heun", "LCM", "DDPM", "LMS", "Euler", "DPM2", "DPM2 a", "DPM++ 2M SDE Karras", "DPM++ 2S", "DEIS", "Euler trailing",
+          "TCD", "IPNDM", "SA-Solver")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ CASES = [
     Case("text, no guidance", fields=OFF),
     Case("text, other schedulers", fields=LOUD, families=("sd1",), schedulers=OTHERS),
     Case("text, wide", fields={"width": 48, "height": 24}),
+    Case("text, two pictures", fields={**LOUD, "count": 2}),
     Case("text, rescaled guidance", fields={**LOUD, "guidance_rescale": 0.7}),
     Case("size", lambda: (Size(original=(40, 24), crop=(4, 2)),), families=XL),
 
@@ -85,6 +87,7 @@ CASES = [
     Case("inpaint 4, no guidance", lambda: (hole(0.6),), OFF),
     Case("inpaint 4, other schedulers", lambda: (hole(0.7),), families=("sd1",), schedulers=OTHERS),
     Case("inpaint 4, strength 1, other schedulers", lambda: (hole(),), families=("sd1",), schedulers=OTHERS),
+    Case("inpaint 4, resized", lambda: (Inpaint(image=photo(2, 48, 40), mask=mask(9, 7, 31, 29, 48, 40), strength=0.8, paste=False),)),
     Case("inpaint 9, strength 1", lambda: (hole(),), LOUD, channels=9),
     Case("inpaint 9, strength 0.6", lambda: (hole(0.6),), OFF, channels=9),
     Case("inpaint 9, other schedulers", lambda: (hole(0.7),), families=("sd1",), schedulers=OTHERS, channels=9),
@@ -92,6 +95,7 @@ CASES = [
     Case("controlnet", lambda: (control(),), LOUD),
     Case("controlnet, no guidance", lambda: (control(weight=0.6),), OFF),
     Case("controlnet, window", lambda: (control(weight=0.8, start=0.2, end=0.7),)),
+    Case("controlnet, resized", lambda: (control(image=photo(10, 40, 48)),)),
     Case("two controlnets", lambda: (control(0, weight=0.9, end=0.5), control(1, weight=0.4, start=0.3)), LOUD),
     Case("one controlnet twice", lambda: (control(0, weight=0.9), control(0, image=photo(12), weight=0.4)), LOUD),
     Case("controlnet, guess", lambda: (control(mode="guess", weight=0.8),), LOUD),
@@ -134,6 +138,7 @@ CASES = [
     Case("ip-adapter + controlnet + img2img", lambda: (look(), control(weight=0.8, end=0.7), start()), LOUD),
     Case("ip-adapter + controlnet + inpaint 4", lambda: (look("plus"), control(weight=0.8), hole(0.8)), LOUD),
     Case("ip-adapter + controlnet + inpaint 9", lambda: (look(), control(weight=0.8, start=0.2), hole()), LOUD, channels=9),
+    Case("ip-adapter + controlnet, two pictures", lambda: (look(), control(end=0.7)), {"count": 2}),
     Case("two ip-adapters + two controlnets + inpaint 4",
          lambda: (look(mask=LEFT), look("plus", photo(21), mask=RIGHT), control(0, weight=0.8), control(1, weight=0.3, end=0.5), hole())),
     Case("rescaled guidance + img2img", lambda: (start(),), {**LOUD, "guidance_rescale": 0.7}, XL),

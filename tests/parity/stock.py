@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from infuse.conditions import Condition
 from infuse.recipe import Recipe
-from tests.tiny import Tiny
+from tiny import Tiny
 
 PIPELINES = {  # (SDXL, ControlNet, how it starts)
     (False, False, "text"): "StableDiffusionPipeline",
@@ -49,12 +49,15 @@ SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "DEIS": ("DEISMultistepScheduler", {}),
     "UniPC": ("UniPCMultistepScheduler", {}),
     "LCM": ("LCMScheduler", {}),
+    "TCD": ("TCDScheduler", {}),
+    "IPNDM": ("IPNDMScheduler", {}),
+    "SA-Solver": ("SASolverScheduler", {}),
     "Euler trailing": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
 }
 
 
 def latents(tiny: Tiny, recipe: Recipe, modules: Mapping[str, nn.Module]) -> Tensor:
-    """(1 c h w): what the stock pipeline makes of the recipe."""
+    """(count c h w): what the stock pipeline makes of the recipe."""
     start = next((c for c in recipe.conditions if c.kind in ("img2img", "inpaint")), None)
     controls = [c for c in recipe.conditions if c.kind == "controlnet"]
     adapters = [c for c in recipe.conditions if c.kind == "ip_adapter"]
@@ -62,17 +65,20 @@ def latents(tiny: Tiny, recipe: Recipe, modules: Mapping[str, nn.Module]) -> Ten
     assert len(controls) + len(adapters) + len(sizes) + (start is not None) == len(recipe.conditions), "no stock pipeline can do that"
     sdxl = tiny.family == "sdxl"
 
-    parts = {**tiny.parts, "unet": copy.deepcopy(tiny.parts["unet"]), "scheduler": scheduler(tiny, recipe)}
+    parts = {**tiny.parts, "scheduler": scheduler(tiny, recipe)}
+    if adapters:  # diffusers writes them into the network
+        parts["unet"] = copy.deepcopy(parts["unet"])
     parts |= {"add_watermarker": False} if sdxl else {"safety_checker": None, "requires_safety_checker": False}
     if controls:
-        parts["controlnet"] = one_or_list([copy.deepcopy(modules[c.model]) for c in controls])
+        parts["controlnet"] = one_or_list([modules[c.model] for c in controls])
     pipe = getattr(diffusers, PIPELINES[sdxl, bool(controls), start.kind if start else "text"])(**parts)
     pipe.set_progress_bar_config(disable=True)
 
     width, height = recipe.width or start.image.size[0], recipe.height or start.image.size[1]
     asked: dict[str, Any] = {
         "prompt": recipe.prompt, "negative_prompt": recipe.negative_prompt or None, "guidance_scale": recipe.guidance,
-        "num_inference_steps": recipe.steps, "generator": torch.Generator("cpu").manual_seed(recipe.seed), "output_type": "latent",
+        "num_inference_steps": recipe.steps, "output_type": "latent", "num_images_per_prompt": recipe.count,
+        "generator": one_or_list([torch.Generator("cpu").manual_seed(recipe.seed + i) for i in range(recipe.count)]),
     }
     if recipe.guidance_rescale:
         asked["guidance_rescale"] = recipe.guidance_rescale
@@ -143,10 +149,10 @@ def speak(pipe: Any, by_model: Mapping[str, Sequence[Condition]], i: int, n: int
     pipe.set_ip_adapter_scale([[now(c) for c in cs] if len(cs) > 1 else now(cs[0]) for cs in by_model.values()])
     layers = [[c.layers for c in cs] for cs in by_model.values()]
     heard = [p for p in pipe.unet.attn_processors.values() if hasattr(p, "to_k_ip")]
-    for l, processor in enumerate(heard):
+    for i, processor in enumerate(heard):
         for a, per in enumerate(layers):
             if per[0] is not None:
-                processor.scale[a] = processor.scale[a] * per[0][l]
+                processor.scale[a] = processor.scale[a] * per[0][i]
 
 
 def file(adapter: nn.Module) -> dict[str, dict[str, Tensor]]:

@@ -57,6 +57,7 @@ def write(name: str, path: Path, seed: int = 0) -> None:
 def load(path: Path, dtype: str) -> None:
     """Load it, run one tiny step, and say what that took."""
     import torch
+
     from infuse.weights.base import load_base
 
     start = time.perf_counter()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +15,14 @@ from infuse.errors import WeightsError
 from infuse.weights.base import BaseParts, load_base
 from infuse.weights.outline import outline
 from infuse.weights.source import Source
+from infuse.weights.tokenizer import clip_tokenizer, vocabulary
 
 from . import ldm
 
 
-def checkpoint(kin: str, channels: int = 4, **extra: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict]:
-    unet, vae = ldm.tiny_unet(kin, channels), ldm.tiny_vae()
+def checkpoint(kin: str, channels: int = 4, *, extra: ldm.State | None = None, **config: Any) -> tuple[ldm.State, dict[str, Any]]:
+    """A whole original checkpoint, and the modules it was written from."""
+    unet, vae = ldm.tiny_unet(kin, channels, **config), ldm.tiny_vae()
     state = ldm.prefixed("model.diffusion_model.", ldm.ldm_unet(unet))
     state |= ldm.prefixed("first_stage_model.", ldm.ldm_vae(vae))
     if kin == "sd1":
@@ -32,7 +36,7 @@ def checkpoint(kin: str, channels: int = 4, **extra: torch.Tensor) -> tuple[dict
         texts = [ldm.tiny_text(48, "quick_gelu"), ldm.tiny_text(64, "gelu", projection=32)]
         state |= ldm.prefixed("conditioner.embedders.0.transformer.", ldm.hf_text(texts[0]))
         state |= ldm.prefixed("conditioner.embedders.1.model.", ldm.open_clip_text(texts[1], spare_layer=False))
-    return state | extra, {"unet": unet, "vae": vae, "texts": texts}
+    return state | (extra or {}), {"unet": unet, "vae": vae, "texts": texts}
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> None:
@@ -51,7 +55,7 @@ def outlined(parts: BaseParts) -> None:
 
 @pytest.mark.parametrize("kin", ["sd1", "sd2", "sdxl"])
 def test_round_trip(kin: str, tmp_path: Path) -> None:
-    state, made = checkpoint(kin, betas=torch.zeros(10))
+    state, made = checkpoint(kin, extra={"betas": torch.zeros(10)})
     parts = load_base(ldm.save(tmp_path / "model.safetensors", state))
     same(parts.unet, made["unet"])
     same(parts.vae, made["vae"])
@@ -114,7 +118,7 @@ def test_a_pickle_of_the_same_tensors_is_the_same_model(tmp_path: Path) -> None:
 
 
 def test_missing_tensors_and_foreign_ones_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    state, _ = checkpoint("sd1", **{"somebody.elses": torch.zeros(2)})
+    state, _ = checkpoint("sd1", extra={"somebody.elses": torch.zeros(2)})
     assert "somebody.elses" in load_base(ldm.save(tmp_path / "a.safetensors", state)).notes[0]
     del state["model.diffusion_model.middle_block.1.norm.weight"]
     with pytest.raises(WeightsError, match=r"incomplete: 1 of .*mid_block.attentions.0.norm.weight"):
@@ -137,6 +141,23 @@ def test_prediction_can_be_overridden_and_markers_are_heard(tmp_path: Path) -> N
     marked = ldm.save(tmp_path / "b.safetensors", state | {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)})
     config = load_base(marked).scheduler_config
     assert config["prediction_type"] == "v_prediction" and config["rescale_betas_zero_snr"]
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
+def test_what_sd2_predicts_is_measured_when_nothing_says(predicts: str, tmp_path: Path) -> None:
+    state, _ = checkpoint("sd2", cross_attention_dim=1024)
+    if predicts == "epsilon":  # a network that hands its input on: the first convolution copies, the residuals are silent
+        state = {k: v * 0 if ".out_layers.3." in k or ".proj_out." in k else v for k, v in state.items()}
+        for conv in ("input_blocks.0.0", "out.2", "input_blocks.3.0.op"):
+            weight = torch.zeros_like(state[f"model.diffusion_model.{conv}.weight"])
+            for i in range(min(weight.shape[:2])):
+                weight[i, i, 1, 1] = 1
+            state[f"model.diffusion_model.{conv}.weight"] = weight
+        state["model.diffusion_model.out.0.weight"] = torch.ones(64)
+        state["model.diffusion_model.output_blocks.5.0.skip_connection.weight"] = torch.eye(64, 128).roll(64, 1)[:, :, None, None]
+    parts = load_base(ldm.save(tmp_path / "m.safetensors", state))
+    assert parts.spec.prediction == parts.scheduler_config["prediction_type"] == predicts
+    assert "measured" in parts.notes[-1] and "assumed" not in str(parts.notes)
 
 
 def folder(root: Path, made: dict) -> Path:
@@ -163,6 +184,37 @@ def test_a_diffusers_folder_gives_the_same_record(tmp_path: Path) -> None:
     same(parts.text_encoders[0], made["texts"][0])
     assert parts.spec.prediction == "v_prediction" and parts.spec.family == "tabletop"
     assert parts.tokenizers[0].pad_token_id == 49407
+
+
+def test_a_folder_as_the_hub_has_had_it_since_2022(tmp_path: Path) -> None:
+    """Old attention names in the VAE, `text_model.` and position ids in the text encoder, vocab.json and merges.txt."""
+    _, made = checkpoint("sd1")
+    root = folder(tmp_path / "m", made)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    vae = made["vae"].state_dict()
+    for new, name in old.items():
+        vae = {k.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): v for k, v in vae.items()}
+    ldm.save(root / "vae" / "diffusion_pytorch_model.safetensors", vae)
+    text = ldm.hf_text(made["texts"][0]) | {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    ldm.save(root / "text_encoder" / "model.safetensors", text)
+    vocab, merges = vocabulary()
+    (root / "tokenizer").mkdir()
+    (root / "tokenizer" / "vocab.json").write_text(json.dumps(vocab))
+    (root / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    said = {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "pad_token": "<|endoftext|>", "do_lower_case": True}
+    (root / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(said))
+    parts = load_base(root)
+    same(parts.vae, made["vae"])
+    same(parts.text_encoders[0], made["texts"][0])
+    got = parts.tokenizers[0]("a photo of a cat", padding="max_length").input_ids
+    assert got == clip_tokenizer()("a photo of a cat", padding="max_length").input_ids
+
+
+def test_a_pipeline_of_another_family_is_named(tmp_path: Path) -> None:
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(WeightsError, match="is a FluxPipeline"):
+        load_base(tmp_path)
 
 
 def test_a_folder_may_leave_components_to_another(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def test_bases(name: str) -> None:
     found = identify(full.header(full.checkpoint(name)))
     assert (found.kind, found.layout) == ("base", "ldm")
     assert (found.family, found.variant, found.in_channels, found.prediction) == BASES[name]
-    assert bool(found.notes) == (found.family == "sd2")
+    assert found.evidence == ("assumed" if name == "sd21" else "family")
+    assert bool(found.notes) == (name in ("sd21", "unclip"))
     bare = identify(full.header(full.unet(name).state_dict()))
     assert (bare.kind, bare.layout, bare.family, bare.variant if name != "refiner" else "refiner") == (
         "unet", "diffusers", found.family, found.variant)  # fmt: skip

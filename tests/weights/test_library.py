@@ -63,6 +63,24 @@ def test_paths_and_roots(library: Library, tmp_path: Path) -> None:
     assert set(header) == {"a"} and identity.kind == "unknown"
 
 
+def test_a_folder_made_for_one_checkpoint_is_that_checkpoint(library: Library, tmp_path: Path) -> None:
+    only = weights(tmp_path / "release" / "dream_v8.safetensors")
+    assert library.find(str(tmp_path / "release")).path == only
+    weights(tmp_path / "release" / "dream_v9.safetensors")
+    with pytest.raises(WeightsError, match="neither model_index.json nor config.json"):
+        library.find(str(tmp_path / "release"))
+    with pytest.raises(WeightsError) as letter:
+        library.find("models/none.safetensors")
+    assert "Hub cache" not in letter.value.message
+
+
+def test_no_network_is_a_letter_not_a_traceback(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    online = Library(library.roots, offline=False)
+    with pytest.raises(WeightsError, match="not in the local cache and the Hub did not answer"):
+        online.find("owner/thing")
+
+
 def test_roots_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights(tmp_path / "mine" / "x.safetensors")
     monkeypatch.setenv("INFUSE_MODELS", f"{tmp_path / 'nowhere'}:{tmp_path / 'mine'}")

@@ -18,7 +18,7 @@ from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
 from infuse.tabletop.captions import describe
 from infuse.tabletop.dataset import TRAIN, Dataset
-from infuse.tabletop.tellers import Edges, Holes, Looks, states_of
+from infuse.training.tellers import Edges, Holes, Looks, states_of
 from infuse.tabletop.world import scene_at
 from infuse.training.objectives_diffusion import Captions, Denoise, Drop
 

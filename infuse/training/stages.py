@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from infuse.encoders.kit import Base
-from infuse.tabletop import recipes
+from infuse.training import models as recipes
 from infuse.tabletop.dataset import HELD_OUT, TRAIN, Dataset, load
 from infuse.training.trainer import TrainConfig, Trainer
 

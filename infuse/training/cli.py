@@ -1,0 +1,68 @@
+"""`infuse train`: one trainer for everything that learns. Every run resumes where it was cut off."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from infuse.errors import RecipeError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
+
+
+@app.callback()
+def main() -> None:
+    """Train conditions, or the embedded models from nothing."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+@app.command()
+def tabletop(
+    out: Annotated[Path, typer.Option(help="Folder for renders, checkpoints and models.")] = Path("runs/tabletop"),
+    stage: Annotated[Optional[list[str]], typer.Option(help="Only this stage; repeatable. All, in order, if left out.")] = None,  # noqa: UP045
+    minutes: Annotated[float, typer.Option(help="Longest time for a stage; it goes on in the next run.")] = float("inf"),
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
+) -> None:
+    """Make the embedded models from nothing: autoencoder, UNet and text encoder, judge, adapters."""
+    import torch
+
+    from infuse.training.stages import STAGES, Workshop
+
+    unknown = [s for s in stage or () if s not in STAGES]
+    if unknown:
+        raise RecipeError("--stage", f"there is no stage {unknown[0]!r}. Stages: {', '.join(STAGES)}.")
+    if minutes <= 0 or threads < 0:
+        raise RecipeError("--minutes" if minutes <= 0 else "--threads", "it must be positive.")
+    if threads:
+        torch.set_num_threads(threads)
+    shop = Workshop(out, minutes)
+    for name in stage or STAGES:
+        logging.info("stage %s", name)
+        if not STAGES[name](shop):
+            logging.info("stage %s has steps left: run the same command again to go on", name)
+            break
+
+
+@app.command()
+def score(
+    out: Annotated[Path, typer.Option(help="JSON file for the figures; experiments already in it are kept.")] = Path("runs/scores.json"),
+    count: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = 512,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each picture.")] = 25,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
+) -> None:
+    """Measure the embedded models with the judge: text, edges, image prompts, inpainting."""
+    import torch
+
+    from infuse.engine.engine import Engine
+    from infuse.tabletop.judge import Judge
+    from infuse.training import score as scoring
+    from infuse.weights.library import embedded_root
+
+    if threads:
+        torch.set_num_threads(threads)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scorer = scoring.Scorer(Engine("tabletop"), Judge.load(embedded_root() / "judge.safetensors"), count, steps, tell=logging.info)
+    scoring.score(scorer, out)

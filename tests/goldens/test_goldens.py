@@ -1,0 +1,35 @@
+"""infuse equals the public implementations on stored numbers: every output of every golden, at its own tolerance."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from .golden import HERE, Golden
+from .through import WAYS
+from .weights import make
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_every_output(name: str) -> None:
+    golden = Golden(name)
+    with torch.no_grad():
+        found = golden.differences(WAYS[name](golden))
+    print(f"{max(found.values()):.1e}")  # pytest -rP shows it
+    tolerance = golden.record["tolerance"]
+    assert {k: d for k, d in found.items() if d > tolerance} == {}
+
+
+def test_every_golden_here_has_its_way() -> None:
+    assert {p.stem for p in HERE.glob("*.safetensors")} == set(WAYS)
+
+
+def test_the_rule_for_weights() -> None:
+    row = make({"a.weight": (2, 3)}, "golden/example", 1.5)["a.weight"][0]
+    torch.testing.assert_close(row, torch.tensor([-1.1666, -0.6040, -0.9090]), atol=1e-4, rtol=0)
+
+
+def test_a_wrong_network_is_noticed() -> None:
+    golden = Golden("latent_img2img")
+    wrong = {k: b + 1e-4 * b.std() if b.is_floating_point() else b + 1 for k, b in golden.outputs.items()}
+    assert all(d > golden.record["tolerance"] for d in golden.differences(wrong).values())

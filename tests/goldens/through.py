@@ -1,0 +1,329 @@
+"""The way of each golden through infuse: weights through its loaders, inputs through its conditions and ports.
+
+Every function takes a golden and answers all of its outputs by name.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from infuse.batch import Row, collate, on_grid
+from infuse.conditions.controlnet import mode_sites
+from infuse.conditions.img2img import Img2Img
+from infuse.conditions.inpaint import Inpaint
+from infuse.conditions.ip_adapter import Adapter, IPAdapter
+from infuse.curves import Step
+from infuse.encoders.kit import Base, Kit
+from infuse.encoders.text import TextEncoders
+from infuse.engine.job import PROMPT, Job, ground
+from infuse.guidance import chain
+from infuse.network.attention import install
+from infuse.network.spec import NetworkSpec
+from infuse.network.unet import Network, branch_answer
+from infuse.pictures import Picture
+from infuse.ports import Ports, Residual, Sides, Tokens, Vector, Voice
+from infuse.solvers import parse, plan
+from infuse.weights import ldm_keys
+from infuse.weights.build import assemble
+from infuse.weights.controlnet import load_controlnet
+
+from .golden import Golden
+
+Outputs = dict[str, Tensor]
+ONLY = Step(0, 1)
+
+
+def network(weights: Mapping[str, Tensor], config: Mapping[str, Any], factor: int = 8) -> Network:
+    """The UNet that these tensors (in diffusers' names) make."""
+    unet = assemble(lambda: UNet2DConditionModel(**config), weights, torch.float32, "cpu", "the golden's UNet", "model")
+    return Network(unet, NetworkSpec.from_unet_config("golden", unet.config, vae_factor=factor))
+
+
+def predicted(net: Network, golden: Golden, ports: Sequence[Ports]) -> Tensor:
+    """One network call: a row for each sample of the golden."""
+    rows = [Row(x, t, p.at(ONLY)) for x, t, p in zip(golden["x"], golden["timesteps"], ports, strict=True)]
+    return net.predict(collate(rows, net.spec))
+
+
+def said(context: Tensor) -> list[Ports]:
+    """Text states (b n d) as one row's ports each."""
+    return [Ports(context=(Tokens(c),)) for c in context]
+
+
+@contextmanager
+def heard(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """(input, output) of a module at each of its calls."""
+    calls: list[tuple[Tensor, Tensor]] = []
+    handle = module.register_forward_hook(lambda _, args, out: calls.append((args[0], out)))
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+# ── sampling ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Given(Kit):
+    """A kit that is given pixels, not files: a picture's name is the golden's input."""
+
+    golden: Golden
+
+    def pixels(self, picture: Picture, channels: int = 3) -> Tensor:
+        return self.golden[picture.source][0]
+
+
+@contextmanager
+def drawn(noises: Sequence[Tensor]) -> Iterator[None]:
+    """Replay the golden's noise in its order of drawing; all of it must be asked for."""
+    left = list(noises)
+
+    def draw(shape: Sequence[int], **_: Any) -> Tensor:
+        assert tuple(shape) == left[0].shape
+        return left.pop(0)
+
+    with patch.object(torch, "randn", draw):
+        yield
+    assert not left, f"{len(left)} noises were not drawn"
+
+
+def sampling(golden: Golden) -> Outputs:
+    """img2img and inpainting: condition, job, solver, decoder."""
+    config = golden.config
+    vae = assemble(lambda: AutoencoderKL(**config["vae"]), golden.weights("vae."), torch.float32, "cpu", "the golden's VAE", "model")
+    net = network(golden.weights("unet."), config["unet"], 2 ** (len(config["vae"]["block_out_channels"]) - 1))
+    schedule = {k: v for k, v in config["scheduler"].items() if k != "class"}
+    base = Base("golden", net, vae, TextEncoders((), ()), schedule)
+    found: Outputs = {}
+    for name, call in config["calls"].items():
+        at = "" if name == "call" else f"{name}."
+        found |= {at + k: t for k, t in sampled(golden, base, call, at).items()}
+    return found
+
+
+def sampled(golden: Golden, base: Base, call: Mapping[str, Any], at: str) -> Outputs:
+    height, width = golden["image"].shape[-2:]
+    kit = Given(base, (width, height), None)
+    kit.golden = golden
+    picture = Picture(call["image"])
+    condition = Inpaint(image=picture, mask=Picture(call["mask_image"]), strength=call["strength"]) if "mask_image" in call \
+        else Img2Img(image=picture, strength=call["strength"])
+    sides = {
+        PROMPT: Sides(said(golden["prompt_embeds"])[0], said(golden["negative_prompt_embeds"])[0]),
+        "conditions.0": condition.sides(kit),
+    }
+    run = plan(parse("DDIM", ""), base.scheduler, call["num_inference_steps"], condition.strength_of_start())
+    factor, spec = base.spec.vae_factor, base.spec
+    job = Job(run, sides, call["guidance_scale"], {}, 0.0, torch.Generator(), ground(kit, [s.on for s in sides.values()]),
+              (spec.latent_channels, height // factor, width // factor), torch.float32, torch.device("cpu"))
+    noises = [golden[f"{at}noise{i}"] for i in range(9) if f"in.{at}noise{i}" in golden.tensors]
+    with torch.no_grad(), drawn(noises), heard(base.network.unet) as calls:
+        job.start()
+        xs = []
+        while job.latent is None:
+            rows = job.rows()
+            xs.append(rows[0].x)  # DDIM shows the network the latent as it is
+            job.answer(base.network.predict(collate(rows, spec)))
+    latents = [*xs[1:], job.latent]
+    return {
+        "image": base.decode(job.latent[None]), "timesteps": run.timesteps, "unet_in": calls[0][0],
+        **{f"latents.{i}": x[None] for i, x in enumerate(latents)},
+    }
+
+
+# ── ControlNet ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def branch(golden: Golden, weights: Mapping[str, Tensor], base: Network) -> nn.Module:
+    """The ControlNet in a file of the original layout."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_file(dict(weights), path := Path(folder) / "control.safetensors")
+        net = load_controlnet(path, base=base.unet)
+    install(net)
+    return net
+
+
+def pooled(net: nn.Module) -> nn.Module:
+    """The same branch as a shuffle model: each residual its own mean."""
+    net = copy.deepcopy(net)
+    net.register_to_config(global_pool_conditions=True)  # type: ignore[operator]
+    return net
+
+
+def residuals(net: Network, golden: Golden, ports: Sequence[Ports]) -> list[Tensor]:
+    """What the only branch answers for all samples."""
+    batch = collate([Row(x, t, p) for x, t, p in zip(golden["x"], golden["timesteps"], ports, strict=True)], net.spec)
+    return branch_answer(batch.residuals[0], batch)
+
+
+def controlnet_ldm(golden: Golden) -> Outputs:
+    """SD 1 and 2: every weighting, and guidance with control on both sides or on one."""
+    weights = golden.weights("model.diffusion_model.")
+    names = ldm_keys.trunk(weights)
+    net = network({names[k]: t for k, t in weights.items()}, golden.config["diffusers"])
+    control = branch(golden, golden.weights(but="model."), net)
+    n, scale = net.spec.sites, golden.config["guidance"]
+    yes, no = said(golden["context"]), said(golden["uncond_context"])
+
+    def hints(sites: tuple[float, ...] | None = None, weight: float = 1.0, by: nn.Module = control) -> list[Ports]:
+        return [Ports(residuals=(Residual(by, h, sites, Voice(weight)),)) for h in golden["hint"]]
+
+    def eps(texts: list[Ports], controls: list[Ports]) -> Tensor:
+        return predicted(net, golden, [a + b for a, b in zip(texts, controls, strict=True)])
+
+    def guided(controls: list[Sides]) -> Tensor:
+        guidance = chain(("prompt", "control"), {"prompt": scale})
+        answers = []
+        for term in guidance.terms:
+            speaks = "prompt" in term.speaks
+            answers.append(eps(yes if speaks else no, [s.on if speaks else s.off for s in controls]))
+        return torch.stack([guidance.combine(of_one) for of_one in torch.stack(answers, dim=1)])
+
+    soft, silent = tuple(0.825 ** (n - 1 - i) for i in range(n)), [Ports()] * len(yes)
+    answer = residuals(net, golden, [a + b for a, b in zip(yes, hints(), strict=True)])
+    return {
+        "hint_embedding": control.controlnet_cond_embedding(golden["hint"]),
+        **{f"residual.{i:02d}": r for i, r in enumerate(answer)},
+        "eps_no_control": eps(yes, silent),
+        "eps_scale1": eps(yes, hints()),
+        "eps_scale0.6": eps(yes, hints(weight=0.6)),
+        "eps_only_mid": eps(yes, hints((*[0.0] * (n - 1), 1.0))),
+        "eps_soft": eps(yes, hints(soft)),
+        "eps_logspace": eps(yes, hints(mode_sites("guess", n))),
+        "eps_uncond_scale1": eps(no, hints()),
+        "eps_uncond_no_control": eps(no, silent),
+        "cfg_balanced": guided([Sides.both(p) for p in hints()]),
+        "cfg_guess": guided([Sides(p) for p in hints(soft)]),
+        "eps_global_average_pooling": eps(yes, hints(by=pooled(control))),
+    }
+
+
+def controlnet_sdxl(golden: Golden) -> Outputs:
+    """The bare file layout, and SDXL's vector."""
+    net = network(golden.weights("unet."), golden.config["diffusers_unet"])
+    control = branch(golden, golden.weights(but="unet."), net)
+    texts = [
+        p + Ports(embedding=(Vector("text_embeds", e), Vector("time_ids", i)))
+        for p, e, i in zip(said(golden["context"]), golden["text_embeds"], golden["time_ids"], strict=True)
+    ]
+
+    def hinted(sites: tuple[float, ...] | None = None) -> list[Ports]:
+        return [p + Ports(residuals=(Residual(control, golden["hint"][0], sites),)) for p in texts]
+
+    with heard(control.add_embedding) as calls:
+        answer = residuals(net, golden, hinted())
+    return {
+        "y": calls[0][0][:, : golden.outputs["y"].shape[1]],
+        **{f"residual.{i:02d}": r for i, r in enumerate(answer)},
+        "eps_no_control": predicted(net, golden, texts),
+        "eps_scale1": predicted(net, golden, hinted()),
+        "eps_logspace": predicted(net, golden, hinted(mode_sites("guess", net.spec.sites))),
+    }
+
+
+# ── IP-Adapter ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Seen:
+    """A kit for image prompts alone: pictures are called by their place in the golden's features."""
+
+    def __init__(self, adapter: Adapter, states: Tensor, silence: Tensor | None) -> None:
+        self.adapter, self.states, self.silence = adapter, states, silence
+
+    def look(self, picture: Picture | None, folder: str | None, hidden: bool) -> Tensor:
+        if picture is None:
+            assert self.silence is not None
+            return self.silence
+        return self.states[tuple(int(i) for i in picture.source.split("."))]
+
+    def module(self, model: str, build: Any) -> nn.Module:
+        return self.adapter
+
+
+def looked(adapter: Adapter, states: Tensor, names: Sequence[str], silence: Tensor | None = None, layers: tuple[float, ...] | None = None) -> Sides:
+    """What the IP-Adapter condition says of these pictures."""
+    silence = torch.zeros_like(states[0, 0]) if silence is None else silence
+    return IPAdapter(image=tuple(Picture(n) for n in names), layers=layers).encode(Seen(adapter, states, silence))  # type: ignore[arg-type]
+
+
+def ip_adapter(golden: Golden) -> Outputs:
+    """One adapter at every scale, on both sides."""
+    net = network(golden.weights("unet."), golden.config["unet"])
+    adapter = Adapter.load(golden.weights(but="unet."))
+    silence = golden["uncond_image_features"][0] if "in.uncond_image_features" in golden.tensors else None
+    states = golden["image_features"][:, None]
+    if silence is None:
+        silence = torch.zeros_like(states[0, 0])
+    sides = [looked(adapter, states, [f"{i}.0"], silence) for i in range(len(states))]
+    tokens = [[d.tokens for d in p.decoupled] for p in (*(s.on for s in sides), sides[0].off)]
+    found = {"image_tokens": torch.cat([torch.stack(t) for t in tokens[:-1]]), "uncond_image_tokens": torch.stack(tokens[-1])}
+    modules = [k.removeprefix("attn2.") for k in golden.outputs if k.startswith("attn2.")]
+    for key in golden.outputs:
+        if m := re.fullmatch(r"eps_(uncond_)?scale([\d.]+)", key):
+            texts = said(golden["uncond_context" if m[1] else "context"])
+            ports = [t + (s.off if m[1] else s.on).spoken(Voice(float(m[2]))) for t, s in zip(texts, sides, strict=True)]
+            found[key] = predicted(net, golden, ports)
+    for path in modules:
+        with heard(net.unet.get_submodule(path)) as calls:
+            predicted(net, golden, [t + s.on for t, s in zip(said(golden["context"]), sides, strict=True)])
+        found[f"attn2.{path}"] = calls[0][1]
+    return found
+
+
+def ip_adapter_multi(golden: Golden) -> Outputs:
+    """Two adapters, two pictures, masks, a scale for each picture, one block alone."""
+    config = golden.config
+    net = network(golden.weights("unet."), config["unet"])
+    adapters = [Adapter.load(golden.weights(f"adapter{i}.")) for i in range(2)]
+    states = [golden["features0"], golden["features1"]]
+    masks = [[m.repeat_interleave(8, 0).repeat_interleave(8, 1) for m in golden[f"masks{i}_latent"][0]] for i in range(2)]
+    texts = said(golden["context"])
+
+    def says(a: int, sample: int, pictures: Sequence[int], weight: float, mask: Tensor | None = None, layers: tuple[float, ...] | None = None) -> Ports:
+        silence = torch.zeros_like(states[a][0, 0])
+        on = looked(adapters[a], states[a], [f"{sample}.{p}" for p in pictures], silence, layers).on
+        return on.spoken(Voice(weight, mask=mask))
+
+    def eps(speakers: Any) -> Tensor:
+        return predicted(net, golden, [reduce(add, speakers(i), text) for i, text in enumerate(texts)])
+
+    def masked(scales: Sequence[float], second: float, second_mask: Tensor) -> Tensor:
+        return eps(lambda i: [*(says(0, i, [p], s, masks[0][p]) for p, s in enumerate(scales)), says(1, i, [0], second, second_mask)])
+
+    first, second = config["scales"]
+    both = range(states[0].shape[1])
+    block = tuple(float(path.startswith(config["single_block"])) for path, _ in net.spec.cross_layers)
+    grid = tuple(golden["x"].shape[-2:])
+    tokens = torch.stack([torch.stack([says(0, i, [p], 1.0).decoupled[0].tokens for p in both]) for i in range(len(texts))])
+    return {
+        "eps_off": eps(lambda i: [says(0, i, both, 0.0), says(1, i, [0], 0.0)]),
+        "eps_two": eps(lambda i: [says(0, i, both, first), says(1, i, [0], second)]),
+        "eps_two_masked": masked([first] * len(both), second, masks[1][0]),
+        "eps_two_masked_image_scales": masked(config["image_scales"], second, masks[1][0]),
+        "eps_two_masked_second_unmasked": masked(config["image_scales"], second, torch.ones_like(masks[1][0])),
+        "eps_single_block": eps(lambda i: [says(0, i, both, 1.0, layers=block)]),
+        **{k: on_grid(masks[0][0], grid, int(m[1])) for k in golden.outputs if (m := re.fullmatch(r"mask0_queries(\d+)", k))},  # type: ignore[arg-type]
+        "tokens0": tokens, "tokens0_average": tokens.mean(1),
+        "tokens1": torch.stack([says(1, i, [0], 1.0).decoupled[0].tokens for i in range(len(texts))]),
+    }
+
+
+WAYS = {
+    "latent_img2img": sampling, "latent_inpaint_4ch": sampling, "inpaint_9ch": sampling,
+    "controlnet_sd15": controlnet_ldm, "controlnet_sd21": controlnet_ldm, "controlnet_sdxl": controlnet_sdxl,
+    "ip_adapter_plain": ip_adapter, "ip_adapter_plus": ip_adapter, "ip_adapter_multi": ip_adapter_multi,
+}

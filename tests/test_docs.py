@@ -1,0 +1,101 @@
+"""What the documents say is run: every block of Python, YAML and shell, on tiny models under the embedded ones' names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import disk
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from infuse import Recipe, cli
+from infuse.engine.check import check
+from infuse.engine.shelf import Shelf
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/recipes.md")
+
+
+def blocks(page: str) -> Iterator[tuple[str, str]]:
+    """(what the fence says, its content)."""
+    return iter(re.findall(r"^```(.*)\n([\s\S]*?)^```$", (ROOT / page).read_text("utf-8"), re.M))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pictures that the documents speak of, and tiny models as if they came with infuse."""
+    weights = tmp_path / "weights"
+    disk.base(weights / "base")
+    disk.base(weights / "sdxl", "sdxl")
+    disk.controlnet(weights / "edges")
+    (weights / "edges" / "card.json").write_text('{"description": "edges", "annotator": "canny"}')
+    disk.adapter(weights / "ip-adapter.safetensors")
+    monkeypatch.setattr("infuse.weights.library.embedded_root", lambda: weights)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    home = tmp_path / "home"
+    home.mkdir()
+    for i, name in enumerate(("room", "look")):
+        disk.picture(home / f"{name}.png", seed=i)
+    disk.mask(home / "mask.png")
+    Image.new("RGB", (32, 32)).save(home / "edges.png")
+    monkeypatch.chdir(home)
+    return home
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs(page: str, home: Path) -> None:
+    names: dict[str, Any] = {}
+    for fence, text in blocks(page):
+        match fence.split():
+            case ["python", "run"]:
+                exec(compile(text, page, "exec"), names)
+            case ["yaml", "recipe", *model]:
+                (home / "recipe.yaml").write_text(text)
+                recipe = Recipe.load("recipe.yaml").model_copy(update={"model": model[0]} if model else {})
+                assert not check(recipe, Shelf(device="cpu")).warnings
+            case ["sh", "run"]:
+                for line in text.strip().splitlines():
+                    done = CliRunner().invoke(cli.app, shlex.split(line)[1:])
+                    assert done.exit_code == 0, f"{line}\n{done.output}"
+            case []:
+                pass  # output, or a drawing
+            case other:
+                raise AssertionError(f"{page}: a block is marked {other}; mark it `python run`, `yaml recipe` or `sh run`")
+    made = {p.name for p in home.glob("*.png")}
+    assert {n for n in re.findall(r'(?:-o |save\(f?")(\w+\.png)', (ROOT / page).read_text("utf-8"))} <= made
+
+
+def test_a_picture_of_a_count_runs_alone_to_the_same_bytes(home: Path) -> None:
+    for line in ("run 'a blue sphere' --steps 5 --seed 11 --count 2 -o pair.png", "run pair-1.png -o alone.png"):
+        assert CliRunner().invoke(cli.app, shlex.split(line)).exit_code == 0
+    assert Path("pair-1.png").read_bytes() == Path("alone.png").read_bytes()
+
+
+def test_the_walk_through_a_condition_quotes_it() -> None:
+    source = (ROOT / "infuse" / "conditions" / "size.py").read_text("utf-8")
+    flat = " ".join(source.split())
+    quoted = [line.split("  #")[0].strip() for fence, text in blocks("CONTRIBUTING.md") for line in text.splitlines()]
+    quoted += [" ".join(re.sub(r"^> ?", "", q, flags=re.M).split()) for q in re.findall(r"(?:^> .*\n)+", (ROOT / "CONTRIBUTING.md").read_text(), re.M)]
+    assert len(quoted) >= 5
+    for line in quoted:
+        assert line in flat, line
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/architecture.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("http") or (ROOT / page).parent.joinpath(link).exists(), link
+    for name in re.findall(r"`((?:infuse|tests|docs)/[\w/]+(?:\.\w+)?)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_fields_are_all_documented() -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    missing = [f for f in Recipe.model_fields if f"`{f}`" not in text and f != "frames"]
+    assert not missing

@@ -1,0 +1,140 @@
+"""The house keeps its shape: imports point down, files stay small, importing does nothing, the papers agree."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import infuse
+from infuse.ports import Ports
+
+ROOT = Path(__file__).parent.parent
+SOURCES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in sorted((ROOT / "infuse").rglob("*.py"))}
+BUDGET = 350
+
+LAYERS: list[tuple[str, ...]] = [
+    ("errors",),
+    ("curves", "letters", "guidance", "network.spec"),
+    ("pictures", "records", "solvers"),
+    ("ports",),
+    ("conditions.base",),  # a mechanism knows ports and specs; networks and encoders lie above it, out of its reach
+    ("conditions.*",),
+    ("conditions",),
+    ("recipe",),
+    ("batch",),
+    ("network",),
+    ("encoders",),
+    ("weights",),
+    ("engine",),
+    ("tabletop",),
+    ("training",),
+    ("tabletop.demo", "tabletop.sheet"),
+    ("",),  # infuse/__init__.py
+    ("cli_recipe", "cli_show"),
+    ("cli",),
+]
+"""From the ground up. A file imports from layers below its own, or from its own folder in the same layer."""
+
+
+def layer(module: str) -> int:
+    """The layer of a module, by the longest name that fits."""
+    name = module.removeprefix("infuse").removeprefix(".")
+    parent = name.rpartition(".")[0]
+    for candidate in (name, f"{parent}.*", *(name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1))):
+        for i, names in enumerate(LAYERS):
+            if candidate in names:
+                return i
+    raise AssertionError(f"{module} has no place in LAYERS; give it one")
+
+
+def imported(path: Path, module: str) -> Iterator[tuple[str, bool]]:
+    """(module, at the top of the file) of every import of infuse's own that runs; those for type checkers do not."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+
+    def walk(node: ast.AST, top: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                yield from ((a.name, top) for a in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                above = package.split(".")[: len(package.split(".")) - child.level + 1] if child.level else []
+                source = ".".join([*above, *([child.module] if child.module else [])])
+                yield from ((f"{source}.{a.name}" if f"{source}.{a.name}" in SOURCES else source, top) for a in child.names)
+            yield from walk(child, top and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    return ((name, top) for name, top in walk(ast.parse(path.read_text("utf-8")), True) if name.split(".")[0] == "infuse")
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for module, path in SOURCES.items():
+        for found, top in imported(path, module):
+            own, theirs = layer(module), layer(found)
+            sisters = own == theirs and module.rpartition(".")[0] == found.rpartition(".")[0] and "conditions.*" not in LAYERS[own]
+            if theirs >= own and not sisters and (top or module != "infuse"):
+                wrong.append(f"{module} (layer {own}) imports {found} (layer {theirs})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_imports_have_no_circles() -> None:
+    graph = {module: {name for name, top in imported(path, module) if top} for module, path in SOURCES.items()}
+    TopologicalSorter(graph).prepare()
+
+
+def test_files_stay_within_their_budget() -> None:
+    long = {m: n for m, p in SOURCES.items() if (n := len(p.read_text("utf-8").splitlines())) > BUDGET}
+    assert not long, f"longer than {BUDGET} lines: {long}. A file that asks for more room asks to become two."
+
+
+def test_every_file_says_its_idea_first() -> None:
+    silent = [m for m, p in SOURCES.items() if p.read_text("utf-8").strip() and not ast.get_docstring(ast.parse(p.read_text("utf-8")))]
+    assert not silent
+
+
+def test_the_ports_are_the_documented_six() -> None:
+    names = [f.name for f in fields(Ports)]
+    assert names == ["latent", "channels", "context", "decoupled", "residuals", "embedding"]
+    table = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert re.findall(r"^\| \*\*(\w+)\*\*", table, re.M) == names
+
+
+def test_policy_has_no_tensors() -> None:
+    tree = ast.parse(SOURCES["infuse.engine.scheduler"].read_text("utf-8"))
+    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert {n.split(".")[0] for n in names} <= sys.stdlib_module_names | {"__future__"}
+
+
+HEAVY = ("diffusers", "transformers", "cv2", "numba", "huggingface_hub", "safetensors", "accelerate", "peft", "rich", "typer", "PIL", "yaml")
+
+
+@pytest.mark.parametrize("module", ["infuse", "infuse.recipe", "infuse.cli"])
+def test_importing_brings_no_heavy_friends(module: str) -> None:
+    """torch and numpy come, for ports; everything else is invited when it is needed."""
+    heavy = [h for h in HEAVY if (module, h) != ("infuse.cli", "typer")]
+    code = f"import sys, {module}; print(*[m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = set(done.stdout.split()) - ({"rich"} if module == "infuse.cli" else set())  # typer brings rich
+    assert not found
+
+
+def test_version_and_changelog_agree() -> None:
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert newest and newest[1] == infuse.__version__
+
+
+def test_nobody_elses_machine_is_named() -> None:
+    """Paths of one machine are of no use on another."""
+    texts = [p for folder in ("infuse", "tests", "docs") for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".md", ".yaml", ".json")]
+    texts += [p for p in ROOT.glob("*") if p.is_file() and p.suffix in (".md", ".toml", ".txt", "")]
+    named = [str(p.relative_to(ROOT)) for p in texts if re.search(r"(?<![\w.])/(?:work|root|home|Users)/\w", p.read_text("utf-8", "ignore"))]
+    assert not named
