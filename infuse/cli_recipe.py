@@ -41,7 +41,7 @@ class Asked:
 
     def recipe(self) -> Recipe:
         """Raises RecipeError naming the field, or the option that cannot be read."""
-        data = Recipe.load(self.source).dump() if self.is_file else {"prompt": self.source}
+        data: dict[str, Any] = Recipe.load(self.source).dump() if self.is_file else {"prompt": self.source}
         data |= {name: value for name, value in self.fields.items() if value is not None}
         if conditions := [*data.get("conditions", ()), *self.conditions()]:
             data["conditions"] = conditions

@@ -26,24 +26,24 @@ class Recipe(Strict):
     Raises RecipeError naming the field if a value is wrong.
     """
 
-    model: str = Field("tabletop", min_length=1)
+    model: str = Field(default="tabletop", min_length=1)
     """`tabletop`, a Hub id, a diffusers folder, or one .safetensors checkpoint."""
     prompt: str = ""
     negative_prompt: str = ""
-    width: int | None = Field(None, ge=16)
+    width: int | None = Field(default=None, ge=16)
     """Pixels, a multiple of 8; what the model was trained at if left out."""
-    height: int | None = Field(None, ge=16)
-    frames: int | None = Field(None, ge=1)
+    height: int | None = Field(default=None, ge=16)
+    frames: int | None = Field(default=None, ge=1)
     """For video networks."""
-    steps: int = Field(30, ge=1, le=1000)
+    steps: int = Field(default=30, ge=1, le=1000)
     scheduler: str | None = None
     """Any name of a diffusers scheduler ("DPM++ 2M Karras", "Euler a", ...); the model's own if left out."""
     guidance: Curve | None = None
     """Guidance scale of the prompt, or a curve of it; 1 and below mean none, and half of the work. The model's own
     (7.5 for SD 1/2, 5 for SDXL, as in diffusers) if left out."""
-    guidance_rescale: float = Field(0.0, ge=0, le=1)
-    seed: int = Field(0, ge=0, lt=2**63)
-    count: int = Field(1, ge=1, le=1024)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    count: int = Field(default=1, ge=1, le=1024)
     """How many pictures; each has its own seed: seed, seed + 1, ..."""
     conditions: tuple[AnyCondition, ...] = ()
 

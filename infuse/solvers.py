@@ -157,10 +157,13 @@ Solver = Generator[tuple[Tensor, Tensor], Tensor, Tensor]
 def solve(plan: Plan, x: Float[Tensor, "c h w"], generator: torch.Generator, hold: Hold | None = None) -> Solver:
     """Run one job's scheduler over its timesteps."""
     scheduler, steps = plan.scheduler, plan.timesteps
-    noisy = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    accepted = inspect.signature(scheduler.step).parameters
+    chosen = {k: v for k, v in (("generator", generator), ("eta", 0.0)) if k in accepted}  # as the stock pipelines do
+    if hasattr(scheduler, "noise_sampler_seed"):  # torchsde draws its own noise; give it the job's randomness
+        scheduler.noise_sampler_seed = int(torch.randint(2**31, (), generator=generator))
     for i, t in enumerate(steps):
         answer = yield scheduler.scale_model_input(x[None], t)[0], t
-        x = scheduler.step(answer[None], t, x[None], return_dict=False, **noisy)[0][0]
+        x = scheduler.step(answer[None], t, x[None], return_dict=False, **chosen)[0][0]
         if hold is not None:
             x = hold(x, steps[i + 1] if i + 1 < len(steps) else None)
     return x

@@ -237,6 +237,15 @@ def test_the_sound_ones_pass() -> None:
         assert report.size == (512, 512) and report.memory > 1e9
 
 
+def test_the_readme_quotes_a_real_letter() -> None:
+    recipe = both("text", "controlnet")
+    recipe["conditions"][1]["model"] = "canny-xl.safetensors"
+    with pytest.raises(RecipeError) as caught:
+        check(Recipe.load(recipe), Shelf(device="cpu"))
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    assert str(caught.value) in " ".join(readme.split())
+
+
 SAMPLE: dict[str, Callable[[], list[str]]] = {
     "a field": lambda: ["check", "x", "--model", "sd15.safetensors", "--set", "steps=0"],
     "an unknown field": lambda: ["run", "x", "--set", "flavour=sweet"],

@@ -20,7 +20,7 @@ class Img2Img(Condition):
 
     kind: Literal["img2img"] = "img2img"
     image: Picture
-    strength: float = Field(0.8, gt=0, le=1)
+    strength: float = Field(default=0.8, gt=0, le=1)
 
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         self.plain()

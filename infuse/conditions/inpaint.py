@@ -28,8 +28,8 @@ class Inpaint(Condition):
 
     kind: Literal["inpaint"] = "inpaint"
     image: Picture
-    mask: Picture
-    strength: float = Field(1.0, gt=0, le=1)
+    mask: Picture  # pyright: ignore[reportGeneralTypeIssues]  required here, and the hole instead of a region
+    strength: float = Field(default=1.0, gt=0, le=1)
     paste: bool = True
 
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:

@@ -34,7 +34,7 @@ class IPAdapter(Condition):
     """
 
     kind: Literal["ip_adapter"] = "ip_adapter"
-    model: str = Field("ip-adapter", min_length=1)
+    model: str = Field(default="ip-adapter", min_length=1)
     image: Pictures
     image_encoder: str | None = None
     layers: tuple[float, ...] | None = None

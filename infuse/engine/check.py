@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from infuse.conditions.base import Condition, Route
+from infuse.conditions.img2img import Img2Img
+from infuse.conditions.inpaint import Inpaint
 from infuse.conditions.text import Prompt
 from infuse.curves import Step, value_at
 from infuse.engine.shelf import Shelf
@@ -78,7 +80,7 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
 
 def canvas(recipe: Recipe, spec: NetworkSpec) -> tuple[int, int]:
     """The picture's size: as asked, or that of the picture it starts from or fills, or what the network was trained at."""
-    start = next((c.image for c in recipe.conditions if c.kind in ("img2img", "inpaint")), None)
+    start = next((c.image for c in recipe.conditions if isinstance(c, Img2Img | Inpaint)), None)
     f = spec.vae_factor
     out = []
     for i, (name, asked) in enumerate((("width", recipe.width), ("height", recipe.height))):

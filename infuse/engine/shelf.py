@@ -76,13 +76,15 @@ class Shelf:
         """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
         if model in self._own:
             return _found(self._own[model], kind)
+        from infuse.weights.adapters import released
         from infuse.weights.estimate import estimate
         from infuse.weights.identify import wrong_kind
 
         header, found = self.library.header(model, field)
         if found.kind != kind:
             raise wrong_kind(field, found, kind, name=model)
-        return Found(kind, found.context_width, header.shapes(), estimate(header, str(self._dtype()), found))
+        shapes = {released(k): s for k, s in header.shapes().items()}
+        return Found(kind, found.context_width, shapes, estimate(header, str(self._dtype()), found))
 
     def _dtype(self) -> torch.dtype:
         return self.dtype or (torch.float16 if self._device().type == "cuda" else torch.float32)
@@ -111,9 +113,9 @@ class Shelf:
         return self._once(model, build, lambda: build(self._tensors(model)).eval().requires_grad_(False).to(device, dtype), device, dtype)
 
     def _tensors(self, model: str) -> dict[str, Tensor]:
-        from infuse.weights.formats import read_tensors
+        from infuse.weights.adapters import read_ip_adapter
 
-        return read_tensors(self.library.find(model).path)
+        return read_ip_adapter(self.library.find(model))[0]
 
     def controlnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
         """A ControlNet in any layout, ready to hear ports."""
@@ -123,7 +125,8 @@ class Shelf:
         def load() -> nn.Module:
             from infuse.weights.controlnet import load_controlnet
 
-            net = load_controlnet(self.library.find(model, "model"), base=base.network.unet, dtype=dtype)
+            unet: Any = base.network.unet
+            net: nn.Module = load_controlnet(self.library.find(model, "model"), base=unet, dtype=dtype)
             install(net.eval().requires_grad_(False).to(device))
             return net
 
@@ -152,9 +155,10 @@ class Shelf:
         return config
 
     def _once(self, model: str, what: Any, make: Callable[[], Any], *key: Any) -> Any:
-        if (model, what, *key) not in self._modules:
-            self._modules[model, what, *key] = make()
-        return self._modules[model, what, *key]
+        place = (model, what, *key)
+        if place not in self._modules:
+            self._modules[place] = make()
+        return self._modules[place]
 
     def card(self, model: str) -> Mapping[str, Any]:
         """card.json beside a model: description, annotator. Empty if there is none."""
@@ -216,10 +220,10 @@ class View:
         """The image encoder at a folder, or the base's own; None if the base has none."""
         if folder is None and self._loaded:
             config = getattr(self._loaded.image_encoder, "config", None)
-            return config and Vision(f"the image encoder of {self.model!r}", config.hidden_size, config.projection_dim)
+            return Vision(f"the image encoder of {self.model!r}", config.hidden_size, config.projection_dim) if config else None
         config = self.shelf._vision_config(folder) if folder else self._outline.vision_config
         who = repr(folder) if folder else f"the image encoder of {self.model!r}"
-        return config and Vision(who, config["hidden_size"], config["projection_dim"])
+        return Vision(who, config["hidden_size"], config["projection_dim"]) if config else None
 
 
 def _found(module: nn.Module, kind: str) -> Found:

@@ -55,7 +55,12 @@ class Prompt:
 def world_words() -> tuple[str, ...]:
     """Every word and mark that a caption may contain, for the tokenizer; sorted."""
     names = (*SHAPES, *COLOURS, *SIZES, *ROOM_COLOURS, *LIGHTS)
-    phrases = (*OPENINGS, *RELATIONS.values(), *LIGHT_WORDS.values(), *(w for words in SYNONYMS.values() for w in words))
+    phrases = (
+        *OPENINGS,
+        *RELATIONS.values(),
+        *LIGHT_WORDS.values(),
+        *(w for words in SYNONYMS.values() for w in words),
+    )
     rest = "a an the and on in of , . : with from left to right floor wall table two three solids scene picture"
     return tuple(sorted({word for text in (*names, *phrases, rest) for word in text.split()}))
 

@@ -51,7 +51,10 @@ def mean(answers: Sequence[Answer]) -> Answer:
 def fulfilled(asked: Sequence[Asked], things: Sequence[SeenThing]) -> bool:
     """Whether every asked solid can be given a seen one of its own with that shape, colour and (if asked) size."""
     return any(
-        all(a.shape == t.shape and a.colour == t.colour and a.size in (None, t.size) for a, t in zip(asked, order, strict=True))
+        all(
+            a.shape == t.shape and a.colour == t.colour and a.size in (None, t.size)
+            for a, t in zip(asked, order, strict=True)
+        )
         for order in permutations(things, len(asked))
     )
 

@@ -52,7 +52,7 @@ def new_base(vae: Any, tokenizer: Any) -> Base:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **ids, **TEXT))
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), attn_implementation="eager", **ids, **TEXT))
     unet = UNet2DConditionModel(**UNET)
     spec = NetworkSpec.from_unet_config("tabletop", unet.config, prediction="v_prediction", family="tabletop")
     return Base("tabletop", Network(unet, spec), vae, TextEncoders([text], [tokenizer]), SCHEDULE)
@@ -79,7 +79,8 @@ def inpaint_base(base: Base) -> Base:
     """The same model with nine input channels; the new ones start at zero (Rombach et al. 2022, inpainting)."""
     from diffusers import UNet2DConditionModel
 
-    unet = UNet2DConditionModel(**UNET | {"in_channels": 9})
+    config: dict[str, Any] = UNET | {"in_channels": 9}
+    unet = UNet2DConditionModel(**config)
     state = base.network.unet.state_dict()
     wide = torch.zeros_like(unet.conv_in.weight)
     wide[:, :4] = state["conv_in.weight"]

@@ -47,7 +47,9 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                rule = self._matrix if parameter.ndim >= 2 and not getattr(parameter, "is_table", False) else self._vector
+                rule = (
+                    self._matrix if parameter.ndim >= 2 and not getattr(parameter, "is_table", False) else self._vector
+                )
                 parameter.add_(rule(parameter, self.state[parameter], group), alpha=-group["lr"])
 
     @staticmethod

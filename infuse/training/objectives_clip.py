@@ -22,6 +22,7 @@ from transformers import (
 from infuse.tabletop.captions import describe
 from infuse.tabletop.dataset import Dataset
 from infuse.tabletop.judge import COLOUR_NAMES, ROOM_NAMES, SHAPE_NAMES
+from infuse.tabletop.tokenizer import END, START
 from infuse.training.objectives_judge import damaged, labels_of
 
 PIXELS, WIDTH = 64, 128
@@ -40,12 +41,12 @@ def vision_tower() -> CLIPVisionModelWithProjection:
 
 def text_tower(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
     """77 tokens, four layers, 128 numbers out."""
+    start, end = tokenizer.convert_tokens_to_ids([START, END])  # pyright: ignore[reportGeneralTypeIssues]  a list of two
     return CLIPTextModelWithProjection(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4,
             num_attention_heads=4, projection_dim=WIDTH, max_position_embeddings=77,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=start, eos_token_id=end, pad_token_id=end,
         )
     )  # fmt: skip
 

@@ -50,9 +50,7 @@ class JudgeBatch:
 class JudgeObjective:
     """`rebuilt` (m, 128, 128, 3) uint8 holds the first m pictures after a round trip through the autoencoder."""
 
-    def __init__(
-        self, judge: Judge, data: Dataset, *, rebuilt: np.ndarray | None = None, batch_size: int = 32
-    ) -> None:
+    def __init__(self, judge: Judge, data: Dataset, *, rebuilt: np.ndarray | None = None, batch_size: int = 32) -> None:
         self.judge, self.data, self.rebuilt, self.batch_size = judge, data, rebuilt, batch_size
         self.labels = labels_of([data.scene(i) for i in range(len(data))])
 
@@ -87,7 +85,10 @@ class JudgeObjective:
         near = batch.attributes[:, :1] >= 0
         parts = {
             "heat": _focal(looks.heat, batch.heat),
-            "names": sum(F.cross_entropy(x, y, ignore_index=-1) for x, y in zip(attributes, batch.attributes.unbind(1), strict=True)),
+            "names": sum(
+                F.cross_entropy(x, y, ignore_index=-1)
+                for x, y in zip(attributes, batch.attributes.unbind(1), strict=True)
+            ),
             "box": 0.1 * ((looks.box - batch.box).abs() * near).sum() / near.sum().clamp(min=1) / 4,
             "segments": F.cross_entropy(looks.segments, batch.segments),
             "depth": 4 * (looks.depth - batch.depth).abs().mean(),

@@ -20,16 +20,18 @@ from infuse.tabletop.dataset import Dataset
 from infuse.tabletop.render import FIRST_THING
 
 # brightness, red-green and yellow-blue: orthonormal, colour counted twice, since it varies half as much as brightness does
-OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]) * torch.tensor([[1 / 3], [2.0], [2 / 3]]).sqrt()
+OPPONENT = (
+    torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]) * torch.tensor([[1 / 3], [2.0], [2 / 3]]).sqrt()
+)
 
 
 @torch.no_grad()
 def tabletop_vae() -> AutoencoderKL:
     """Stable Diffusion's autoencoder (8 pixels to a latent, 4 channels) in a small edition of 2.7 M parameters."""
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 64, 128),
+    vae = AutoencoderKL(  # its annotations say tuple[str] where tuples of any length are meant
+        down_block_types=("DownEncoderBlock2D",) * 4,  # type: ignore[arg-type]
+        up_block_types=("UpDecoderBlock2D",) * 4,  # type: ignore[arg-type]
+        block_out_channels=(16, 32, 64, 128),  # type: ignore[arg-type]
         layers_per_block=1,
         norm_num_groups=8,
         sample_size=128,

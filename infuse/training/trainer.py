@@ -91,7 +91,9 @@ class Trainer:
             if parameter.requires_grad
         }
         self.buffers = {
-            f"{name}.{key}": value for name, module in objective.modules().items() for key, value in module.named_buffers()
+            f"{name}.{key}": value
+            for name, module in objective.modules().items()
+            for key, value in module.named_buffers()
         }
         if not self.named:
             raise ValueError("objective.modules(): no parameter has requires_grad on. There is nothing to train.")
@@ -143,7 +145,8 @@ class Trainer:
     def _average(self) -> None:
         if self.ema:  # the decay rises over the first steps, or the random start would linger in the average
             decay = min(self.config.ema, (self.step + 1) / (self.step + 10))
-            torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.named.values()], 1 - decay)
+            for key, average in self.ema.items():
+                average.lerp_(self.named[key], 1 - decay)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -204,7 +207,13 @@ def _report(trainer: Trainer) -> Iterator[Any]:
     rows = _rows_before(trainer.folder / "metrics.csv", trainer.step)
     seen: list[dict[str, float]] = []
     begun, first = time.monotonic(), trainer.step
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task("", total=total, completed=first)
 

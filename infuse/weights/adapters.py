@@ -28,10 +28,11 @@ def read_ip_adapter(source: Source | str | Path, *, base: int | None = None) -> 
         raise WeightsError(source.field, f'"{source.name}" is a folder; name the adapter\'s file in it.')
     wanted = [k for k in source.header if k.startswith((*TRAINING, "image_proj.", "ip_adapter."))]
     tensors = read_tensors(source.path, wanted)
-    return {_released(k): t for k, t in tensors.items()}, found
+    return {released(k): t for k, t in tensors.items()}, found
 
 
-def _released(key: str) -> str:
+def released(key: str) -> str:
+    """A key in the spelling of released files."""
     for old, new in TRAINING.items():
         if key.startswith(old):
             return new + key[len(old) :]

@@ -144,6 +144,7 @@ def _tokenizer(loading: Loading, part: str, pad: str) -> Any:
 
 
 def _processor(folder: Path, size: int) -> Any:
+    """PIL's, whatever else is installed: what a picture says must not depend on whether torchvision is there."""
     if (folder / "preprocessor_config.json").is_file():
-        return transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-    return transformers.CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+        return transformers.CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    return transformers.CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})

@@ -93,9 +93,8 @@ def complete(folder: Path) -> bool:
 
 def download(repo: str, sub: str, field: str) -> Path:
     """Fetch what `needed` names into the Hub cache. Raises WeightsError with the Hub's answer in plain words."""
-    import httpx
     from huggingface_hub import HfApi, constants, get_session, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
         get_session().head(constants.ENDPOINT, timeout=10)  # one knock: the Hub's own client would retry for half a minute
@@ -111,7 +110,9 @@ def download(repo: str, sub: str, field: str) -> Path:
     except RepositoryNotFoundError as e:
         raise WeightsError(field, f'the Hub has no public model "{repo}". Check the spelling, or run `hf auth login` if it is '
                                   "private.") from e  # fmt: skip
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as e:
+    except WeightsError:
+        raise
+    except Exception as e:  # the client's transport (requests, httpx, ...) and its exceptions change with its version
         raise WeightsError(field, f'"{repo}" is not in the local cache and the Hub did not answer ({type(e).__name__}). Check the '
                                   "connection, or give the path of a local copy.") from e  # fmt: skip
     return root / sub if sub else root

@@ -325,5 +325,5 @@ def ip_adapter_multi(golden: Golden) -> Outputs:
 WAYS = {
     "latent_img2img": sampling, "latent_inpaint_4ch": sampling, "inpaint_9ch": sampling,
     "controlnet_sd15": controlnet_ldm, "controlnet_sd21": controlnet_ldm, "controlnet_sdxl": controlnet_sdxl,
-    "ip_adapter_plain": ip_adapter, "ip_adapter_plus": ip_adapter, "ip_adapter_multi": ip_adapter_multi,
+    "ip_adapter_plain": ip_adapter, "ip_adapter_plus": ip_adapter, "ip_adapter_full": ip_adapter, "ip_adapter_multi": ip_adapter_multi,
 }

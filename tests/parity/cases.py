@@ -17,7 +17,7 @@ Conditions = tuple[AnyCondition, ...]
 EVERY, OLD, XL = ("sd1", "sd2", "sdxl"), ("sd1", "sd2"), ("sdxl",)
 THREE = ("DDIM", "Euler a", "DPM++ 2M Karras")
 OTHERS = ("PNDM", "UniPC", "Heun", "LCM", "DDPM", "LMS", "Euler", "DPM2", "DPM2 a", "DPM++ 2M SDE Karras", "DPM++ 2S", "DEIS", "Euler trailing",
-          "TCD", "IPNDM", "SA-Solver")
+          "TCD", "SA-Solver")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ CASES = [
     Case("text"),
     Case("text, negative prompt", fields=LOUD),
     Case("text, no guidance", fields=OFF),
-    Case("text, other schedulers", fields=LOUD, families=("sd1",), schedulers=OTHERS),
+    Case("text, other schedulers", fields=LOUD, families=("sd1",), schedulers=(*OTHERS, "IPNDM")),
     Case("text, wide", fields={"width": 48, "height": 24}),
     Case("text, two pictures", fields={**LOUD, "count": 2}),
     Case("text, rescaled guidance", fields={**LOUD, "guidance_rescale": 0.7}),

@@ -1,7 +1,5 @@
 """Captions name every solid; prompts know what they ask for; the tokenizer knows every word as one token."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from transformers import CLIPTokenizer
@@ -38,7 +36,8 @@ def test_they_vary_and_are_reproducible() -> None:
 
 def test_canonical_reads_from_left_to_right() -> None:
     scene = Scene(
-        (Thing("cube", "red", "small", 1.0, 0.0), Thing("cone", "blue", "large", -1.0, 0.0)), Room("olive", "grey", "left")
+        (Thing("cube", "red", "small", 1.0, 0.0), Thing("cone", "blue", "large", -1.0, 0.0)),
+        Room("olive", "grey", "left"),
     )
     assert canonical(scene).text == "a large blue cone and a small red cube on an olive floor, grey wall"
     assert relation(*scene.things, scene) == "right of" and relation(*scene.things[::-1], scene) == "left of"

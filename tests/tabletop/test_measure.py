@@ -9,7 +9,15 @@ import torch
 from infuse.tabletop.captions import Asked, canonical
 from infuse.tabletop.judge import Judge
 from infuse.tabletop.measure import (
-    agreement, answer, depth_agreement, edge_f1, fulfilled, inpainting, mean, psnr, truth,
+    agreement,
+    answer,
+    depth_agreement,
+    edge_f1,
+    fulfilled,
+    inpainting,
+    mean,
+    psnr,
+    truth,
 )  # fmt: skip
 from infuse.tabletop.render import render
 from infuse.tabletop.world import Room, Scene, Thing, scene_at

@@ -13,7 +13,7 @@ SCENES = [scene_at(7, i) for i in range(60)]
 
 
 def test_same_seed_same_scene() -> None:
-    assert SCENES == [scene_at(7, i) for i in range(60)]
+    assert [scene_at(7, i) for i in range(60)] == SCENES
     assert not set(SCENES) & {scene_at(8, i) for i in range(60)}
 
 
@@ -71,7 +71,7 @@ def test_shape_of_the_views_agree_at_twice_the_size() -> None:
 def test_near_is_white_and_invertible() -> None:
     picture = render(SCENES[4])
     grey = picture.inverse_depth
-    assert 0 <= grey.min() and grey.max() <= 1
+    assert grey.min() >= 0 and grey.max() <= 1
     assert grey[-1].mean() > 3 * grey[0].mean()
     assert np.allclose(depth_from_inverse(inverse_depth(picture.depth)), picture.depth, rtol=1e-4)
 

@@ -37,7 +37,9 @@ class Line:
 
 
 def config(steps: int = 40, **changes: float) -> TrainConfig:
-    return TrainConfig(**{"steps": steps, "lr": 0.05, "warmup": 5, "ema": 0.9, "save_every": 7, "log_every": 5} | changes)  # type: ignore[arg-type]
+    return TrainConfig(
+        **{"steps": steps, "lr": 0.05, "warmup": 5, "ema": 0.9, "save_every": 7, "log_every": 5} | changes
+    )  # type: ignore[arg-type]
 
 
 def final(folder: Path) -> dict[str, Tensor]:

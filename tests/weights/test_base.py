@@ -89,6 +89,15 @@ def test_our_key_map_agrees_with_diffusers_own(kin: str) -> None:
     assert all(torch.equal(vae[k], v) for k, v in made["vae"].state_dict().items())
 
 
+def test_our_open_clip_map_agrees_with_diffusers_own() -> None:
+    from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+
+    state, made = checkpoint("sdxl")
+    theirs = convert_open_clip_checkpoint(made["texts"][1], dict(state), prefix="conditioner.embedders.1.model.")
+    want = made["texts"][1].state_dict()
+    assert theirs.keys() == want.keys() and all(torch.equal(theirs[k], want[k]) for k in want if "self_attn" not in k)
+
+
 @pytest.mark.parametrize(("channels", "slots"), [(5, ["depth"]), (8, ["image"]), (9, ["mask", "masked_image"])])
 def test_extra_input_channels_become_slots(channels: int, slots: list[str], tmp_path: Path) -> None:
     state, _ = checkpoint("sd1", channels)

@@ -46,7 +46,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
 
 
 def test_embedded_names_and_what_a_folder_leaves_to_its_base(library: Library) -> None:
-    assert set(library.names()) == {"tabletop", "tabletop-inpaint", "edges", "tabletop-ip", "photo", "painting"}
+    assert set(library.names()) == {"tabletop", "tabletop-inpaint", "edges", "ip-adapter", "photo", "painting"}
     assert library.names()["tabletop"] == "a small world on a table"
     found = library.find("tabletop-inpaint")
     assert found.embedded and found.path.name == "inpaint"
