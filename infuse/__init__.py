@@ -13,8 +13,22 @@ if TYPE_CHECKING:
     from infuse.engine.engine import Engine
 
 __version__ = "0.1.0"
-__all__ = ["CapacityError", "Condition", "ControlNet", "IPAdapter", "Img2Img", "InfuseError", "Inpaint", "Picture", "Recipe",
-           "RecipeError", "Size", "Text", "WeightsError", "load"]
+__all__ = [
+    "CapacityError",
+    "Condition",
+    "ControlNet",
+    "IPAdapter",
+    "Img2Img",
+    "InfuseError",
+    "Inpaint",
+    "Picture",
+    "Recipe",
+    "RecipeError",
+    "Size",
+    "Text",
+    "WeightsError",
+    "load",
+]
 
 
 def load(model: str = "tabletop", **options: Any) -> Engine:

@@ -104,10 +104,15 @@ def collate(rows: Sequence[Row], spec: NetworkSpec) -> Batch:
     timestep = torch.stack([r.timestep.to(x.device, torch.float32) for r in rows])
     channels = None
     if spec.channel_slots:
-        filled = [[fill(s, [c for c in r.ports.channels if c.slot == s.name], r.x) for s in spec.channel_slots] for r in rows]
+        filled = [
+            [fill(s, [c for c in r.ports.channels if c.slot == s.name], r.x) for s in spec.channel_slots] for r in rows
+        ]
         channels = torch.stack([torch.cat(slots) for slots in filled])
     return Batch(
-        x, timestep, channels, tokens([r.ports.context for r in rows], grid),
+        x,
+        timestep,
+        channels,
+        tokens([r.ports.context for r in rows], grid),
         tuple(decoupled(*group, grid) for group in grouped(rows, lambda p: p.decoupled, lambda e: e.adapter)),
         tuple(residual(*group, spec) for group in grouped(rows, lambda p: p.residuals, lambda e: e.branch)),
         {s: torch.stack([mix(r.ports.embedding, s, x) for r in rows]) for s in spec.embedding_slots},
@@ -135,7 +140,11 @@ def mix(entries: Sequence[Vector], slot: str, like: Tensor) -> Float[Tensor, " e
     out = base
     for e in mine:
         if not e.ground:
-            out = e.voice.weight * e.value if out is None else out + e.voice.weight * (e.value - (0 if base is None else base))  # type: ignore[operator]
+            out = (
+                e.voice.weight * e.value
+                if out is None
+                else out + e.voice.weight * (e.value - (0 if base is None else base))
+            )  # type: ignore[operator]
     assert out is not None, f"nobody speaks for the embedding slot {slot!r}"
     return out.to(like.device)
 
@@ -144,7 +153,9 @@ def tokens(spoken: Sequence[Sequence[Tokens]], grid: tuple[int, int], empty: Ten
     """Concatenate each row's tokens, pad rows to one length; a bias only if something must be hidden or weighed."""
     lengths = [sum(len(t.values) for t in row) for row in spoken]
     n = max(lengths)
-    values = torch.stack([F.pad(torch.cat([t.values for t in row]), (0, 0, 0, n - m)) for row, m in zip(spoken, lengths, strict=True)])
+    values = torch.stack(
+        [F.pad(torch.cat([t.values for t in row]), (0, 0, 0, n - m)) for row, m in zip(spoken, lengths, strict=True)]
+    )
     regions, plain = [], all(m == n for m in lengths)
     bias = values.new_zeros(len(spoken), n)
     for i, (row, m) in enumerate(zip(spoken, lengths, strict=True)):
@@ -159,12 +170,17 @@ def tokens(spoken: Sequence[Sequence[Tokens]], grid: tuple[int, int], empty: Ten
     return Spoken(values, None if plain else bias, tuple(regions), grid)
 
 
-def grouped(rows: Sequence[Row], port: Callable[[Ports], Sequence[Any]], key: Callable[[Any], nn.Module]) -> list[tuple[list[int], list[Any]]]:
+def grouped(
+    rows: Sequence[Row], port: Callable[[Ports], Sequence[Any]], key: Callable[[Any], nn.Module]
+) -> list[tuple[list[int], list[Any]]]:
     """Entries of one port, grouped by the module they speak through: [(row indices, entries)] in first-seen order."""
     seen: dict[int, int] = {}
     items = [(i, e) for i, r in enumerate(rows) for e in port(r.ports)]
     order = sorted(items, key=lambda ie: seen.setdefault(id(key(ie[1])), len(seen)))
-    return [([i for i, _ in g], [e for _, e in g]) for g in (list(g) for _, g in groupby(order, key=lambda ie: id(key(ie[1]))))]
+    return [
+        ([i for i, _ in g], [e for _, e in g])
+        for g in (list(g) for _, g in groupby(order, key=lambda ie: id(key(ie[1]))))
+    ]
 
 
 def decoupled(rows: list[int], entries: list[Decoupled], grid: tuple[int, int]) -> SpokenDecoupled:
@@ -176,8 +192,12 @@ def decoupled(rows: list[int], entries: list[Decoupled], grid: tuple[int, int]) 
         n = max(len(e.layers or ()) for e in entries)
         layers = v.new_tensor([e.layers or (1.0,) * n for e in entries])
     return SpokenDecoupled(
-        entries[0].adapter, torch.tensor(rows, device=v.device), said, v.new_tensor([e.voice.weight for e in entries]),
-        layers, tuple(e.voice.mask for e in entries),
+        entries[0].adapter,
+        torch.tensor(rows, device=v.device),
+        said,
+        v.new_tensor([e.voice.weight for e in entries]),
+        layers,
+        tuple(e.voice.mask for e in entries),
     )
 
 

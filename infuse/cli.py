@@ -35,7 +35,9 @@ class Letters(TyperGroup):
         except (MemoryError, RuntimeError) as error:
             if type(error).__name__ not in ("MemoryError", "OutOfMemoryError"):
                 raise
-            full = CapacityError("", "the memory is full. Ask for fewer or smaller pictures; `infuse check` counts the weights.")
+            full = CapacityError(
+                "", "the memory is full. Ask for fewer or smaller pictures; `infuse check` counts the weights."
+            )
             typer.echo(f"error: {full}", err=True)
             raise typer.Exit(2) from None
 
@@ -56,15 +58,35 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 Source = Annotated[str, typer.Argument(help="A recipe (.yaml, .json), a picture made by infuse (.png), or a prompt.")]
-Controls = Annotated[list[str], typer.Option(metavar="NAME=PICTURE[@WEIGHT]", help="A ControlNet and its hint, or a photo to make one of. Repeatable.")]
-Pictures = Annotated[list[str], typer.Option(metavar="PICTURE[@WEIGHT]", help="A picture as a prompt (IP-Adapter). Repeatable.")]
+Controls = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME=PICTURE[@WEIGHT]", help="A ControlNet and its hint, or a photo to make one of. Repeatable."
+    ),
+]
+Pictures = Annotated[
+    list[str], typer.Option(metavar="PICTURE[@WEIGHT]", help="A picture as a prompt (IP-Adapter). Repeatable.")
+]
 Init = Annotated[Optional[str], typer.Option(metavar="PICTURE[@STRENGTH]", help="Start from this picture.")]  # noqa: UP045
-Hole = Annotated[Optional[tuple[str, str]], typer.Option(metavar="PICTURE MASK", help="Repaint what is white in the mask: two paths.")]  # noqa: UP045
-Sets = Annotated[list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Any other field: --set conditions.0.weight=0.5. Repeatable.")]
+Hole = Annotated[
+    tuple[str, str] | None,
+    typer.Option(metavar="PICTURE MASK", help="Repaint what is white in the mask: two paths."),
+]
+Sets = Annotated[
+    list[str],
+    typer.Option("--set", metavar="FIELD=VALUE", help="Any other field: --set conditions.0.weight=0.5. Repeatable."),
+]
 Text = Optional[str]  # noqa: UP045  typer reads these at run time, also on Python 3.10
 Whole = Optional[int]  # noqa: UP045
-Out = Annotated[Path, typer.Option("--out", "-o", help="A .png file, or a folder: then the name is the recipe's digest.")]
-Together = Annotated[bool, typer.Option(help="All pictures of --count in shared network calls: faster on a GPU, where the last bits then depend on --count.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="A .png file, or a folder: then the name is the recipe's digest.")
+]
+Together = Annotated[
+    bool,
+    typer.Option(
+        help="All pictures of --count in shared network calls: faster on a GPU, where the last bits then depend on --count."
+    ),
+]
 
 
 @app.command()
@@ -131,7 +153,9 @@ def train(ctx: typer.Context) -> None:
         from infuse.training.cli import app as training
     except ModuleNotFoundError as error:
         if error.name != "infuse.training.cli":
-            raise RecipeError("", f"training needs the package {error.name}. Run: pip install 'infuse[train]'") from None
+            raise RecipeError(
+                "", f"training needs the package {error.name}. Run: pip install 'infuse[train]'"
+            ) from None
         raise RecipeError("", "this build of infuse has no training commands.") from None
     typer.main.get_command(training).main(args=ctx.args, prog_name="infuse train", standalone_mode=False)
 

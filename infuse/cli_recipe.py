@@ -60,9 +60,13 @@ class Asked:
         for text in self.control:
             model, equals, rest = text.partition("=")
             if not (model and equals and rest):
-                raise RecipeError("--control", f"{text!r} is not of the form name=picture, as in --control edges=room.png@0.8")
+                raise RecipeError(
+                    "--control", f"{text!r} is not of the form name=picture, as in --control edges=room.png@0.8"
+                )
             picture, weight = weighed(rest)
-            found.append({"kind": "controlnet", "model": model, "image": picture, "annotator": "auto"} | _weight(weight))
+            found.append(
+                {"kind": "controlnet", "model": model, "image": picture, "annotator": "auto"} | _weight(weight)
+            )
         for text in self.ip:
             picture, weight = weighed(text)
             found.append({"kind": "ip_adapter", "image": picture} | _weight(weight))
@@ -93,7 +97,9 @@ def assign(data: dict[str, Any], assignment: str) -> None:
 
     path, equals, text = assignment.partition("=")
     if not (path and equals):
-        raise RecipeError("--set", f"{assignment!r} is not of the form field=value, as in --set conditions.0.weight=0.5")
+        raise RecipeError(
+            "--set", f"{assignment!r} is not of the form field=value, as in --set conditions.0.weight=0.5"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

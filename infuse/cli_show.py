@@ -62,7 +62,9 @@ def models(console: Console, library: Any) -> None:
     if names:
         console.print(table)
     else:
-        console.print("No models. Put files or folders into a folder that INFUSE_MODELS names, or use paths and Hub ids.")
+        console.print(
+            "No models. Put files or folders into a folder that INFUSE_MODELS names, or use paths and Hub ids."
+        )
 
 
 class Rate(ProgressColumn):

@@ -36,8 +36,11 @@ class Guidance:
         """
         if len(self.terms) == 1:
             return answers[0]
-        out = answers[0] + sum(t * (a - answers[0]) for t, a in zip(self.scales[1:], answers[1:], strict=True)) \
-            if len(self.terms) == 2 else torch.stack([t.weight * a for t, a in zip(self.terms, answers, strict=True)]).sum(0)
+        out = (
+            answers[0] + sum(t * (a - answers[0]) for t, a in zip(self.scales[1:], answers[1:], strict=True))
+            if len(self.terms) == 2
+            else torch.stack([t.weight * a for t, a in zip(self.terms, answers, strict=True)]).sum(0)
+        )
         if self.rescale:
             out = self.rescale * out * (answers[-1].std() / out.std()) + (1 - self.rescale) * out
         return out

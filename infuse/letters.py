@@ -15,8 +15,9 @@ from infuse.errors import InfuseError, RecipeError
 class Strict(BaseModel):
     """A frozen model that knows its fields and no others, and complains in RecipeErrors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True,
-                              allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     def __init__(self, **data: Any) -> None:
         try:
@@ -37,7 +38,9 @@ def letter(model: type[BaseModel], error: ValidationError) -> RecipeError:
         field, text = inner.under(field).field, inner.message
     else:
         text = _text(first, owner)
-    return RecipeError(field, text + (f" ({more} more field{'s' if more > 1 else ''} to mend after this one.)" if more else ""))
+    return RecipeError(
+        field, text + (f" ({more} more field{'s' if more > 1 else ''} to mend after this one.)" if more else "")
+    )
 
 
 def _text(error: Any, owner: type[BaseModel] | None) -> str:
@@ -48,7 +51,11 @@ def _text(error: Any, owner: type[BaseModel] | None) -> str:
         return f"there is no such field. {f'Did you mean {near[0]}? ' if near else ''}Fields: {', '.join(known)}."
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tags = error["ctx"].get("expected_tags", "")
-        said = f"no condition is called {error['ctx']['tag']!r}" if kind == "union_tag_invalid" else "a condition needs a kind"
+        said = (
+            f"no condition is called {error['ctx']['tag']!r}"
+            if kind == "union_tag_invalid"
+            else "a condition needs a kind"
+        )
         return f"{said}. Kinds: {tags or 'see infuse schema'}."
     if kind == "model_attributes_type":
         return f"{given!r} is no condition; write its kind and fields, as in {{kind: text, prompt: a red cube}}."
@@ -72,7 +79,9 @@ def _path(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[str, type[B
             parts.append(str(step))
         elif owner is not None and step in owner.model_fields:
             parts.append(step)
-            owner = owner if i + 1 == len(steps) else _member(owner.model_fields[step].annotation, steps[i + 1:]) or owner
+            owner = (
+                owner if i + 1 == len(steps) else _member(owner.model_fields[step].annotation, steps[i + 1 :]) or owner
+            )
         elif step.startswith("dict["):
             break  # what follows are points of a curve, not fields
         elif i + 1 == len(steps) and not _is_type_name(step) and not _is_kind(step, owner):

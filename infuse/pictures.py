@@ -54,7 +54,11 @@ class Picture:
                 raise ValueError("an empty path names no picture; give a path, a data URI, or an image")
             if text.startswith("data:"):
                 return cls(text)
-            return cls(str(folder / text)) if folder is not None and not Path(text).expanduser().is_absolute() else cls(text)
+            return (
+                cls(str(folder / text))
+                if folder is not None and not Path(text).expanduser().is_absolute()
+                else cls(text)
+            )
         return cls(_uri(_encoded(value), "png"))
 
     @cached_property
@@ -65,7 +69,9 @@ class Picture:
             try:
                 return base64.b64decode(body, validate=True) if head.endswith(";base64") else body.encode()
             except ValueError as error:
-                raise RecipeError("", f"the data URI is not valid base64 ({error}). Encode the file's bytes again.") from None
+                raise RecipeError(
+                    "", f"the data URI is not valid base64 ({error}). Encode the file's bytes again."
+                ) from None
         try:
             return Path(self.source).expanduser().read_bytes()
         except OSError as error:
@@ -84,11 +90,17 @@ class Picture:
             image = Image.open(io.BytesIO(self.content))
             size = image.size
             if max(size) > LARGEST or size[0] * size[1] > MOST:
-                raise CapacityError("", f"{self} is {size[0]} x {size[1]} px; the limit is {LARGEST} px a side and "
-                                    f"{MOST // 1_000_000} megapixels. Scale it down first.")
+                raise CapacityError(
+                    "",
+                    f"{self} is {size[0]} x {size[1]} px; the limit is {LARGEST} px a side and "
+                    f"{MOST // 1_000_000} megapixels. Scale it down first.",
+                )
             if min(size) < SMALLEST:
-                raise RecipeError("", f"{self} is {size[0]} x {size[1]} px, too small to say anything. "
-                                  f"Give a picture of at least {SMALLEST} px a side.")
+                raise RecipeError(
+                    "",
+                    f"{self} is {size[0]} x {size[1]} px, too small to say anything. "
+                    f"Give a picture of at least {SMALLEST} px a side.",
+                )
             image.load()
         except (RecipeError, CapacityError):
             raise
@@ -96,8 +108,11 @@ class Picture:
             raise CapacityError("", f"{self} is too large to open ({error}). Scale it down first.") from None
         except Exception as error:
             why = "of no known format" if isinstance(error, UnidentifiedImageError) else error
-            raise RecipeError("", f"{self} is not a picture that can be read ({why}). "
-                              "Give a PNG, JPEG or WebP file that opens in a viewer.") from None
+            raise RecipeError(
+                "",
+                f"{self} is not a picture that can be read ({why}). "
+                "Give a PNG, JPEG or WebP file that opens in a viewer.",
+            ) from None
         return ImageOps.exif_transpose(image)
 
     @property
@@ -116,7 +131,9 @@ class Picture:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        serialize = core_schema.plain_serializer_function_ser_schema(lambda p: p.source, return_schema=core_schema.str_schema())
+        serialize = core_schema.plain_serializer_function_ser_schema(
+            lambda p: p.source, return_schema=core_schema.str_schema()
+        )
         return core_schema.no_info_plain_validator_function(cls.of, serialization=serialize)
 
     @classmethod
@@ -138,7 +155,9 @@ def _encoded(value: Any) -> bytes:
             value = value.detach().float().cpu().numpy()
             value = np.moveaxis(value, 0, -1) if value.ndim == 3 and value.shape[0] in (1, 3, 4) else value
         if not isinstance(value, np.ndarray) or value.ndim not in (2, 3):
-            raise ValueError(f"{repr(value)[:40]} is not a picture; give a path, a data URI, a PIL image or an array (h, w, 3)")
+            raise ValueError(
+                f"{repr(value)[:40]} is not a picture; give a path, a data URI, a PIL image or an array (h, w, 3)"
+            )
         if value.dtype != np.uint8:
             if not np.isfinite(value).all() or value.min() < 0 or value.max() > 1:
                 raise ValueError("a float array must hold finite values from 0 to 1")

@@ -60,13 +60,19 @@ class Recipe(Strict):
     def dump(self, path: str | Path | None = None) -> dict[str, Any]:
         """As plain data without fields left at their defaults; also written to a .yaml or .json file if one is named."""
         data = self.model_dump(mode="json", exclude_defaults=True)
-        data["conditions"] = [{"kind": c.kind, **c.model_dump(mode="json", exclude_defaults=True)} for c in self.conditions]
+        data["conditions"] = [
+            {"kind": c.kind, **c.model_dump(mode="json", exclude_defaults=True)} for c in self.conditions
+        ]
         if not data["conditions"]:
             del data["conditions"]
         if path is not None:
             import yaml
 
-            text = json.dumps(data, indent=2) if Path(path).suffix == ".json" else yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+            text = (
+                json.dumps(data, indent=2)
+                if Path(path).suffix == ".json"
+                else yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+            )
             Path(path).write_text(text, encoding="utf-8")
         return data
 
@@ -95,7 +101,9 @@ def read(path: Path) -> dict[str, Any]:
         return read_record(path)["recipe"]
     data = parsed(path)
     if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
-        raise RecipeError("", f"{path} does not hold fields and values. A recipe looks like this:\nprompt: a red cube\nsteps: 20")
+        raise RecipeError(
+            "", f"{path} does not hold fields and values. A recipe looks like this:\nprompt: a red cube\nsteps: 20"
+        )
     return data
 
 
@@ -134,6 +142,7 @@ def pictures(condition: Condition) -> Iterator[tuple[str, Picture]]:
 
 def replaced(condition: Condition, change: Callable[[Picture], Picture]) -> Condition:
     """One condition with every picture replaced."""
+
     def new(value: Any) -> Any:
         if isinstance(value, Picture):
             return change(value)
@@ -144,6 +153,7 @@ def replaced(condition: Condition, change: Callable[[Picture], Picture]) -> Cond
 
 def digest(model: Strict) -> str:
     """sha256 over a recipe's or condition's fields, pictures by content."""
+
     def plain(value: Any) -> Any:
         match value:
             case Picture():

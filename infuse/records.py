@@ -34,7 +34,9 @@ class Record:
         return cls(inside.dump(), {field: p.sha256 for field, p in inside.pictures()}, dict(sorted(weights.items())))
 
     def text(self) -> str:
-        return json.dumps({"version": VERSION, "recipe": self.recipe, "inputs": self.inputs, "weights": self.weights}, sort_keys=True)
+        return json.dumps(
+            {"version": VERSION, "recipe": self.recipe, "inputs": self.inputs, "weights": self.weights}, sort_keys=True
+        )
 
 
 def write_png(image: Any, path: Path, record: Record) -> None:
@@ -59,7 +61,9 @@ def read_record(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise RecipeError("", f"{path} is not a picture that can be read ({error}).") from None
     if text is None:
-        raise RecipeError("", f"{path} carries no recipe. Only PNGs written by infuse, and not stripped since, can be run again.")
+        raise RecipeError(
+            "", f"{path} carries no recipe. Only PNGs written by infuse, and not stripped since, can be run again."
+        )
     try:
         record = json.loads(text)
         if not isinstance(record["recipe"], dict):

@@ -90,8 +90,11 @@ def parse(name: str | None, default: str) -> Choice:
             key, extra = key.removesuffix(_key(schedule)), arguments
     if key not in plain:
         near = get_close_matches(text, list(NAMES), 3, 0.4)
-        raise RecipeError("scheduler", f"no scheduler is called {text!r}. {'Did you mean ' + ', '.join(near) + '? ' if near else ''}"
-                          f"Known: {', '.join(NAMES)}; with Karras, exponential, beta or trailing after the name.")
+        raise RecipeError(
+            "scheduler",
+            f"no scheduler is called {text!r}. {'Did you mean ' + ', '.join(near) + '? ' if near else ''}"
+            f"Known: {', '.join(NAMES)}; with Karras, exponential, beta or trailing after the name.",
+        )
     cls, arguments = plain[key]
     unknown = [a for a in extra if a not in _accepted(cls)]
     if unknown:
@@ -140,8 +143,11 @@ def plan(choice: Choice, config: Mapping[str, Any], steps: int, strength: float 
     skip = max(steps - min(int(steps * strength), steps), 0) * scheduler.order
     timesteps = scheduler.timesteps[skip:]
     if int(steps * strength) < 1 or not len(timesteps):
-        raise RecipeError("strength", f"{strength} of {steps} steps is less than one step, so nothing would change. "
-                          f"Use a strength of at least {1 / steps:.2g}, or more steps.")
+        raise RecipeError(
+            "strength",
+            f"{strength} of {steps} steps is less than one step, so nothing would change. "
+            f"Use a strength of at least {1 / steps:.2g}, or more steps.",
+        )
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(skip)
     return Plan(scheduler, timesteps, False)

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import tiny
 from PIL import Image
 from safetensors.torch import save_file
+
+import tiny
 
 
 def base(folder: Path, family: str = "sd1", in_channels: int = 4, image_encoder: bool = True) -> Path:

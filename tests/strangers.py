@@ -53,7 +53,9 @@ def models(folder: Path) -> None:
         sparse(folder / f"{name}.safetensors", shapes)
     for name, hidden, projection in (("vit-h", 1280, 1024), ("bigg", 1664, 1280)):
         (folder / name).mkdir()
-        (folder / name / "config.json").write_text(json.dumps({"hidden_size": hidden, "projection_dim": projection, "image_size": 224}))
+        (folder / name / "config.json").write_text(
+            json.dumps({"hidden_size": hidden, "projection_dim": projection, "image_size": 224})
+        )
     (folder / "no-eye").mkdir()
     (folder / "no-eye" / "config.json").write_text("{}")
 

@@ -38,7 +38,13 @@ def both(*kinds: str, **fields: Any) -> dict[str, Any]:
 
 FIELDS: list[Case] = [
     ("unknown field", base(promt="x"), RecipeError, "promt", ("no such field", "Did you mean prompt?")),
-    ("unknown field of a condition", one("controlnet", wieght=1), RecipeError, "conditions.0.wieght", ("Did you mean weight?",)),
+    (
+        "unknown field of a condition",
+        one("controlnet", wieght=1),
+        RecipeError,
+        "conditions.0.wieght",
+        ("Did you mean weight?",),
+    ),
     ("steps in words", base(steps="many"), RecipeError, "steps", ("integer", "'many'")),
     ("steps 0", base(steps=0), RecipeError, "steps", ("greater than or equal to 1", "0")),
     ("steps 1001", base(steps=1001), RecipeError, "steps", ("less than or equal to 1000", "1001")),
@@ -61,14 +67,32 @@ FIELDS: list[Case] = [
     ("model of spaces", base(model="  "), WeightsError, "model", ("no model is named", "tabletop")),
     ("prompt is a number", base(prompt=5), RecipeError, "prompt", ("string", "5")),
     ("prompt of 5,000 words", base(prompt="word " * 5000), CapacityError, "prompt", ("5000 words", "2400", "shorter")),
-    ("negative prompt of 5,000 words", base(negative_prompt="word " * 5000), CapacityError, "negative_prompt", ("5000 words",)),
+    (
+        "negative prompt of 5,000 words",
+        base(negative_prompt="word " * 5000),
+        CapacityError,
+        "negative_prompt",
+        ("5000 words",),
+    ),
     ("unknown scheduler", base(scheduler="Euller a"), RecipeError, "scheduler", ("Euller a", "Did you mean Euler a")),
     ("scheduler of nothing alike", base(scheduler="zzz"), RecipeError, "scheduler", ("Known: DDIM", "zzz")),
-    ("Karras where it cannot be", base(scheduler="DDIM Karras"), RecipeError, "scheduler", ("DDIMScheduler has no", "Use 'DDIM' alone")),
+    (
+        "Karras where it cannot be",
+        base(scheduler="DDIM Karras"),
+        RecipeError,
+        "scheduler",
+        ("DDIMScheduler has no", "Use 'DDIM' alone"),
+    ),
     ("conditions is a mapping", base(conditions={"kind": "text"}), RecipeError, "conditions", ("tuple",)),
     ("unknown kind", one("controlnett"), RecipeError, "conditions.0", ("controlnett", "'controlnet'")),
     ("no kind", base(conditions=[{"image": "a.png"}]), RecipeError, "conditions.0", ("needs a kind",)),
-    ("condition is a word", base(conditions=["controlnet"]), RecipeError, "conditions.0", ("'controlnet' is no condition", "kind")),
+    (
+        "condition is a word",
+        base(conditions=["controlnet"]),
+        RecipeError,
+        "conditions.0",
+        ("'controlnet' is no condition", "kind"),
+    ),
     ("frames on a picture base", base(frames=16), RecipeError, "frames", ("not videos", "video base")),
 ]
 
@@ -114,19 +138,67 @@ CONDITIONS: list[Case] = [
 ]  # fmt: skip
 
 PICTURES: list[Case] = [
-    ("missing", one("img2img", image="nowhere.png"), RecipeError, "conditions.0.image", ("nowhere.png", "No such file", "Check the path")),
-    ("a folder", one("img2img", image="folder"), RecipeError, "conditions.0.image", ("folder", "directory", "Check the path")),
-    ("no picture", one("img2img", image="words.png"), RecipeError, "conditions.0.image", ("no known format", "PNG, JPEG or WebP")),
+    (
+        "missing",
+        one("img2img", image="nowhere.png"),
+        RecipeError,
+        "conditions.0.image",
+        ("nowhere.png", "No such file", "Check the path"),
+    ),
+    (
+        "a folder",
+        one("img2img", image="folder"),
+        RecipeError,
+        "conditions.0.image",
+        ("folder", "directory", "Check the path"),
+    ),
+    (
+        "no picture",
+        one("img2img", image="words.png"),
+        RecipeError,
+        "conditions.0.image",
+        ("no known format", "PNG, JPEG or WebP"),
+    ),
     ("empty", one("img2img", image="empty.png"), RecipeError, "conditions.0.image", ("not a picture",)),
-    ("cut short", one("img2img", image="cut.png"), RecipeError, "conditions.0.image", ("cut.png", "truncated", "opens in a viewer")),
+    (
+        "cut short",
+        one("img2img", image="cut.png"),
+        RecipeError,
+        "conditions.0.image",
+        ("cut.png", "truncated", "opens in a viewer"),
+    ),
     ("one pixel", one("controlnet", image="dot.png"), RecipeError, "conditions.0.image", ("1 x 1 px", "at least 8")),
-    ("20,000 px", one("controlnet", image="wide.png"), CapacityError, "conditions.0.image", ("20000 x 8", "16384", "Scale it down")),
+    (
+        "20,000 px",
+        one("controlnet", image="wide.png"),
+        CapacityError,
+        "conditions.0.image",
+        ("20000 x 8", "16384", "Scale it down"),
+    ),
     ("256 megapixels", one("controlnet", image="vast.png"), CapacityError, "conditions.0.image", ("Scale it down",)),
     ("no name", one("img2img", image=" "), RecipeError, "conditions.0.image", ("empty path", "give a path")),
     ("a number", one("img2img", image=5), RecipeError, "conditions.0.image", ("5 is not a picture", "give a path")),
-    ("bad base64", one("img2img", image="data:image/png;base64,@@@"), RecipeError, "conditions.0.image", ("not valid base64", "Encode")),
-    ("data that is no picture", one("img2img", image="data:image/png;base64,aGVsbG8="), RecipeError, "conditions.0.image", ("not a picture",)),
-    ("the second reference", one("ip_adapter", image=["a.png", "words.png"]), RecipeError, "conditions.0.image.1", ("not a picture",)),
+    (
+        "bad base64",
+        one("img2img", image="data:image/png;base64,@@@"),
+        RecipeError,
+        "conditions.0.image",
+        ("not valid base64", "Encode"),
+    ),
+    (
+        "data that is no picture",
+        one("img2img", image="data:image/png;base64,aGVsbG8="),
+        RecipeError,
+        "conditions.0.image",
+        ("not a picture",),
+    ),
+    (
+        "the second reference",
+        one("ip_adapter", image=["a.png", "words.png"]),
+        RecipeError,
+        "conditions.0.image.1",
+        ("not a picture",),
+    ),
     ("the region", one("text", mask="words.png"), RecipeError, "conditions.0.mask", ("not a picture",)),
 ]
 
@@ -208,7 +280,11 @@ def _nothing_is_loaded(world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
     monkeypatch.chdir(world)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name in ("infuse.weights.base.load_base", "infuse.weights.base.load_vision", "infuse.weights.controlnet.load_controlnet"):
+    for name in (
+        "infuse.weights.base.load_base",
+        "infuse.weights.base.load_vision",
+        "infuse.weights.controlnet.load_controlnet",
+    ):
         monkeypatch.setattr(name, loaded)
     monkeypatch.setattr(Adapter, "load", loaded)
     yield

@@ -73,17 +73,29 @@ def test_a_replay_with_other_weights_says_whose(world: Path) -> None:
 
 def test_check_shows_routes_and_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infuse.weights.base.load_base", None)
-    Path("r.yaml").write_text("model: ./base\nprompt: x\nsteps: 4\nconditions:\n- {kind: controlnet, model: ./edges, image: a.png, end: 0.5}\n")
+    Path("r.yaml").write_text(
+        "model: ./base\nprompt: x\nsteps: 4\nconditions:\n- {kind: controlnet, model: ./edges, image: a.png, end: 0.5}\n"
+    )
     shown = call("check", "r.yaml")
     assert shown.exit_code == 0, shown.output
-    for words in ("conditions.0", "residuals", "32 x 32 px", "4 network calls, 8 rows, 4 rows of branch networks", Recipe.load("r.yaml").digest):
+    for words in (
+        "conditions.0",
+        "residuals",
+        "32 x 32 px",
+        "4 network calls, 8 rows, 4 rows of branch networks",
+        Recipe.load("r.yaml").digest,
+    ):
         assert words in shown.stdout
     assert call("run", "r.yaml", "--check").stdout == shown.stdout
 
 
 def test_options_win_over_the_file() -> None:
     Path("r.yaml").write_text("model: ./base\nprompt: x\nsteps: 4\n")
-    recipe = Asked("r.yaml", {"steps": 9, "seed": None}, sets=["guidance={0: 7, 1: 1}", "conditions.0.kind=text", "conditions.0.prompt=5 o'clock"]).recipe()
+    recipe = Asked(
+        "r.yaml",
+        {"steps": 9, "seed": None},
+        sets=["guidance={0: 7, 1: 1}", "conditions.0.kind=text", "conditions.0.prompt=5 o'clock"],
+    ).recipe()
     assert (recipe.steps, recipe.prompt, recipe.guidance) == (9, "x", {0: 7, 1: 1})
     assert recipe.conditions[0].model_dump()["prompt"] == "5 o'clock"
 
@@ -138,7 +150,12 @@ def test_models_tells_what_files_are(world: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_the_installed_command_runs(world: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "infuse.cli", "run", "x", "--model", "./base", "--steps", "1"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "infuse.cli", "run", "x", "--model", "./base", "--steps", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_file()
     assert [line.split()[0] for line in done.stderr.strip().splitlines()] == ["recipe"]

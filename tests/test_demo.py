@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 from PIL import Image
 
+import tiny
 from infuse import Recipe
 from infuse.engine.engine import Engine
 from infuse.engine.shelf import Shelf
@@ -18,7 +18,10 @@ from infuse.tabletop.world import Camera, box
 
 def test_a_sheet_has_room_for_everything() -> None:
     panels = [Panel(Image.new("RGB", (16, 16)), "words " * 60, given) for given in (True, False, False)]
-    small, large = sheet("t", [Row("a", "b", panels[:1])]), sheet("t", [Row("a", "b", panels), Row("c", "d", panels[:1])])
+    small, large = (
+        sheet("t", [Row("a", "b", panels[:1])]),
+        sheet("t", [Row("a", "b", panels), Row("c", "d", panels[:1])]),
+    )
     assert large.width - small.width == 2 * (TILE + GAP)
     assert large.height - small.height > TILE + CAPTION_LINES * 17
 
@@ -38,7 +41,12 @@ def test_the_demo_on_random_networks(tmp_path: Path) -> None:
     shelf.add("lines", tiny.controlnet("sd1", 7))
     shelf.add("look", tiny.adapter("sd1", "plain", 9))
     told: list[Path] = []
-    path = demo(tmp_path, Engine("base", shelf=shelf, max_rows=1), Cast("base", "nine", "lines", "look", side=32, steps=4), told.append)
+    path = demo(
+        tmp_path,
+        Engine("base", shelf=shelf, max_rows=1),
+        Cast("base", "nine", "lines", "look", side=32, steps=4),
+        told.append,
+    )
     assert path == tmp_path / "contact_sheet.png" and Image.open(path).size > (1000, 1000)
     everything = Recipe.load(tmp_path / "all.png")
     assert [c.kind for c in everything.conditions] == ["inpaint", "controlnet", "ip_adapter"]

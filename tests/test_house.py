@@ -17,7 +17,10 @@ import infuse
 from infuse.ports import Ports
 
 ROOT = Path(__file__).parent.parent
-SOURCES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in sorted((ROOT / "infuse").rglob("*.py"))}
+SOURCES = {
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+    for p in sorted((ROOT / "infuse").rglob("*.py"))
+}
 BUDGET = 350
 
 LAYERS: list[tuple[str, ...]] = [
@@ -68,10 +71,14 @@ def imported(path: Path, module: str) -> Iterator[tuple[str, bool]]:
             elif isinstance(child, ast.ImportFrom):
                 above = package.split(".")[: len(package.split(".")) - child.level + 1] if child.level else []
                 source = ".".join([*above, *([child.module] if child.module else [])])
-                yield from ((f"{source}.{a.name}" if f"{source}.{a.name}" in SOURCES else source, top) for a in child.names)
+                yield from (
+                    (f"{source}.{a.name}" if f"{source}.{a.name}" in SOURCES else source, top) for a in child.names
+                )
             yield from walk(child, top and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
 
-    return ((name, top) for name, top in walk(ast.parse(path.read_text("utf-8")), True) if name.split(".")[0] == "infuse")
+    return (
+        (name, top) for name, top in walk(ast.parse(path.read_text("utf-8")), True) if name.split(".")[0] == "infuse"
+    )
 
 
 def test_imports_point_down() -> None:
@@ -79,7 +86,11 @@ def test_imports_point_down() -> None:
     for module, path in SOURCES.items():
         for found, top in imported(path, module):
             own, theirs = layer(module), layer(found)
-            sisters = own == theirs and module.rpartition(".")[0] == found.rpartition(".")[0] and "conditions.*" not in LAYERS[own]
+            sisters = (
+                own == theirs
+                and module.rpartition(".")[0] == found.rpartition(".")[0]
+                and "conditions.*" not in LAYERS[own]
+            )
             if theirs >= own and not sisters and (top or module != "infuse"):
                 wrong.append(f"{module} (layer {own}) imports {found} (layer {theirs})")
     assert not wrong, "\n".join(wrong)
@@ -96,7 +107,11 @@ def test_files_stay_within_their_budget() -> None:
 
 
 def test_every_file_says_its_idea_first() -> None:
-    silent = [m for m, p in SOURCES.items() if p.read_text("utf-8").strip() and not ast.get_docstring(ast.parse(p.read_text("utf-8")))]
+    silent = [
+        m
+        for m, p in SOURCES.items()
+        if p.read_text("utf-8").strip() and not ast.get_docstring(ast.parse(p.read_text("utf-8")))
+    ]
     assert not silent
 
 
@@ -114,7 +129,20 @@ def test_policy_has_no_tensors() -> None:
     assert {n.split(".")[0] for n in names} <= sys.stdlib_module_names | {"__future__"}
 
 
-HEAVY = ("diffusers", "transformers", "cv2", "numba", "huggingface_hub", "safetensors", "accelerate", "peft", "rich", "typer", "PIL", "yaml")
+HEAVY = (
+    "diffusers",
+    "transformers",
+    "cv2",
+    "numba",
+    "huggingface_hub",
+    "safetensors",
+    "accelerate",
+    "peft",
+    "rich",
+    "typer",
+    "PIL",
+    "yaml",
+)
 
 
 @pytest.mark.parametrize("module", ["infuse", "infuse.recipe", "infuse.cli"])
@@ -134,7 +162,16 @@ def test_version_and_changelog_agree() -> None:
 
 def test_nobody_elses_machine_is_named() -> None:
     """Paths of one machine are of no use on another."""
-    texts = [p for folder in ("infuse", "tests", "docs") for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".md", ".yaml", ".json")]
+    texts = [
+        p
+        for folder in ("infuse", "tests", "docs")
+        for p in (ROOT / folder).rglob("*")
+        if p.suffix in (".py", ".md", ".yaml", ".json")
+    ]
     texts += [p for p in ROOT.glob("*") if p.is_file() and p.suffix in (".md", ".toml", ".txt", "")]
-    named = [str(p.relative_to(ROOT)) for p in texts if re.search(r"(?<![\w.])/(?:work|root|home|Users)/\w", p.read_text("utf-8", "ignore"))]
+    named = [
+        str(p.relative_to(ROOT))
+        for p in texts
+        if re.search(r"(?<![\w.])/(?:work|root|home|Users)/\w", p.read_text("utf-8", "ignore"))
+    ]
     assert not named

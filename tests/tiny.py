@@ -12,7 +12,11 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import nn
 from transformers import (
-    CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
 )
 
 from infuse.conditions.ip_adapter import Adapter, Plain, Resampler
@@ -24,8 +28,16 @@ from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
 
 SCHEDULE = {
-    "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False, "prediction_type": "epsilon", "timestep_spacing": "leading",
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "prediction_type": "epsilon",
+    "timestep_spacing": "leading",
 }
 CONTEXT = {"sd1": 32, "sd2": 32, "sdxl": 64}
 
@@ -50,20 +62,42 @@ def unet(family: str, in_channels: int = 4) -> UNet2DConditionModel:
     if family == "sd2":
         extra = {"use_linear_projection": True, "attention_head_dim": (4, 8)}
     if family == "sdxl":
-        extra = {"use_linear_projection": True, "attention_head_dim": (4, 8), "addition_embed_type": "text_time",
-                 "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 32 + 6 * 8, "transformer_layers_per_block": (1, 2)}
-    net = UNet2DConditionModel(**{
-        "sample_size": 16, "in_channels": in_channels, "block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 8,
-        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        "cross_attention_dim": CONTEXT[family], "attention_head_dim": 4, **extra,
-    })
+        extra = {
+            "use_linear_projection": True,
+            "attention_head_dim": (4, 8),
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 32 + 6 * 8,
+            "transformer_layers_per_block": (1, 2),
+        }
+    net = UNet2DConditionModel(
+        **{
+            "sample_size": 16,
+            "in_channels": in_channels,
+            "block_out_channels": (32, 64),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            "cross_attention_dim": CONTEXT[family],
+            "attention_head_dim": 4,
+            **extra,
+        }
+    )
     return randomized(net, 1)  # type: ignore[return-value]
 
 
 def vae() -> AutoencoderKL:
     torch.manual_seed(2)
-    net = AutoencoderKL(block_out_channels=(16, 32), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-                        layers_per_block=1, norm_num_groups=8, latent_channels=4, sample_size=32)
+    net = AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=4,
+        sample_size=32,
+    )
     return randomized(net, 2)  # type: ignore[return-value]
 
 
@@ -77,15 +111,31 @@ def tokenizer() -> Any:
 
 def text_encoder(width: int, projection: bool, seed: int) -> Any:
     torch.manual_seed(seed)
-    config = CLIPTextConfig(hidden_size=width, intermediate_size=40, num_attention_heads=4, num_hidden_layers=3, projection_dim=32,
-                            vocab_size=49408, bos_token_id=49406, eos_token_id=49407, pad_token_id=1)
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=40,
+        num_attention_heads=4,
+        num_hidden_layers=3,
+        projection_dim=32,
+        vocab_size=49408,
+        bos_token_id=49406,
+        eos_token_id=49407,
+        pad_token_id=1,
+    )
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval().requires_grad_(False)
 
 
 def vision() -> tuple[Any, Any]:
     torch.manual_seed(5)
-    config = CLIPVisionConfig(hidden_size=48, intermediate_size=64, num_attention_heads=4, num_hidden_layers=2, projection_dim=24,
-                              image_size=32, patch_size=8)
+    config = CLIPVisionConfig(
+        hidden_size=48,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_hidden_layers=2,
+        projection_dim=24,
+        image_size=32,
+        patch_size=8,
+    )
     return CLIPVisionModelWithProjection(config).eval().requires_grad_(False), processor()
 
 
@@ -104,7 +154,9 @@ def controlnet(family: str, seed: int) -> ControlNetModel:
 def adapter(family: str, kind: str, seed: int) -> Adapter:
     torch.manual_seed(seed)
     spec = NetworkSpec.from_unet_config("tiny", unet(family).config)
-    project = Plain(24, 4, spec.context_width) if kind == "plain" else Resampler(48, 64, 6, 4, spec.context_width)  # 4: all that diffusers loads
+    project = (
+        Plain(24, 4, spec.context_width) if kind == "plain" else Resampler(48, 64, 6, 4, spec.context_width)
+    )  # 4: all that diffusers loads
     widths = [w for _, w in spec.cross_layers]
     return randomized(Adapter(kind, project, len(widths), widths, spec.context_width), seed)  # type: ignore[return-value]
 
@@ -118,15 +170,29 @@ class Tiny:
     base: Base
 
 
-def base(family: str, in_channels: int = 4, dtype: torch.dtype = torch.float32, schedule: dict[str, Any] | None = None) -> Tiny:
+def base(
+    family: str, in_channels: int = 4, dtype: torch.dtype = torch.float32, schedule: dict[str, Any] | None = None
+) -> Tiny:
     schedule = SCHEDULE | ({"prediction_type": "v_prediction"} if family == "sd2" else {}) | (schedule or {})
     pristine, encoder = cast(unet(family, in_channels), dtype), cast(vae(), dtype)
-    texts: Sequence[Any] = [text_encoder(32, False, 3)] if family != "sdxl" else [text_encoder(32, False, 3), text_encoder(32, True, 4)]
+    texts: Sequence[Any] = (
+        [text_encoder(32, False, 3)] if family != "sdxl" else [text_encoder(32, False, 3), text_encoder(32, True, 4)]
+    )
     texts = [t.to(dtype) for t in texts]
     eye, prepare = vision()
-    spec = NetworkSpec.from_unet_config(family, pristine.config, vae_factor=2, prediction=schedule["prediction_type"], family=family)
-    ours = Base(family, Network(copy.deepcopy(pristine), spec), encoder, TextEncoders(texts, [tokenizer()] * len(texts)), schedule,
-                eye.to(dtype), prepare, silent_is_zero=family == "sdxl")
+    spec = NetworkSpec.from_unet_config(
+        family, pristine.config, vae_factor=2, prediction=schedule["prediction_type"], family=family
+    )
+    ours = Base(
+        family,
+        Network(copy.deepcopy(pristine), spec),
+        encoder,
+        TextEncoders(texts, [tokenizer()] * len(texts)),
+        schedule,
+        eye.to(dtype),
+        prepare,
+        silent_is_zero=family == "sdxl",
+    )
     parts = {"unet": pristine, "vae": encoder, "text_encoder": texts[0], "tokenizer": tokenizer()}
     if family == "sdxl":
         parts |= {"text_encoder_2": texts[1], "tokenizer_2": tokenizer()}

@@ -116,8 +116,13 @@ class Condition(Strict, ABC):
 
     def plain(self, *allowed: str) -> None:
         """For mechanisms to which weight, window or region mean nothing: refuse them instead of dropping them."""
-        asked = {"weight": self.weight != 1.0, "start": self.start != 0, "end": self.end != 1, "mask": self.mask is not None,
-                 "applies_to": self.applies_to != "both"}
+        asked = {
+            "weight": self.weight != 1.0,
+            "start": self.start != 0,
+            "end": self.end != 1,
+            "mask": self.mask is not None,
+            "applies_to": self.applies_to != "both",
+        }
         for name, is_asked in asked.items():
             if is_asked and name not in allowed:
                 raise RecipeError(name, f"{self.kind} has no {name}; it would change nothing. Remove it.")

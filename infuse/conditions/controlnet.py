@@ -40,10 +40,15 @@ class ControlNet(Condition):
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         found = shelf.identity(self.model, "model", "controlnet")
         if found.context_width not in (None, net.context_width):
-            raise RecipeError("model", f"{self.model!r} was trained for {described(found.context_width)}, this recipe's base is "
-                              f"{net.described}. Choose a ControlNet of the base's family, or another base.")
+            raise RecipeError(
+                "model",
+                f"{self.model!r} was trained for {described(found.context_width)}, this recipe's base is "
+                f"{net.described}. Choose a ControlNet of the base's family, or another base.",
+            )
         if self.sites is not None and len(self.sites) != net.sites:
-            raise RecipeError("sites", f"{len(self.sites)} factors, but {net.name} has {net.sites} sites. Give one for each.")
+            raise RecipeError(
+                "sites", f"{len(self.sites)} factors, but {net.name} has {net.sites} sites. Give one for each."
+            )
         return [Route("residuals", f"{net.sites} sites of (c h w)", found.memory, note=f"mode {self.mode}")]
 
     def encode(self, kit: Encoders) -> Sides:

@@ -35,15 +35,22 @@ class Inpaint(Condition):
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         self.plain("mask", "weight", "start", "end")
         if self.mask.size != self.image.size:
-            raise RecipeError("mask", f"it is {_px(self.mask.size)}, its image is {_px(self.image.size)}. Make both the same size.")
+            raise RecipeError(
+                "mask", f"it is {_px(self.mask.size)}, its image is {_px(self.image.size)}. Make both the same size."
+            )
         if self.mask.image.convert("L").getextrema()[1] < 128:
-            raise RecipeError("mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept.")
+            raise RecipeError(
+                "mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
+            )
         slots = {s.name for s in net.channel_slots}
         if "mask" in slots:
             return [Route("channels", "mask (1 h w) + masked_image (4 h w)", note="9-channel network")]
         if slots:
-            raise RecipeError("", f"{net.name} has the extra channels {', '.join(sorted(slots))}, none for a mask. "
-                              "Choose an inpainting base, or a plain one.")
+            raise RecipeError(
+                "",
+                f"{net.name} has the extra channels {', '.join(sorted(slots))}, none for a mask. "
+                "Choose an inpainting base, or a plain one.",
+            )
         return [Route("latent", f"keep ({net.latent_channels} h w)", note="4-channel network: blended after each step")]
 
     def encode(self, kit: Encoders) -> Sides:
@@ -58,10 +65,12 @@ class Inpaint(Condition):
             return Sides.both(Ports(latent=(Latent(start, self.strength, known, small, paste),)))
         # masked pixels become 0 in -1..1, mid-grey: 0.5 here
         masked = kit.posterior(image * (1 - hole) + 0.5 * hole)
-        return Sides.both(Ports(
-            latent=(Latent(start, self.strength, paste=paste),) if start or paste else (),
-            channels=(Channel("mask", small), Channel("masked_image", masked)),
-        ))
+        return Sides.both(
+            Ports(
+                latent=(Latent(start, self.strength, paste=paste),) if start or paste else (),
+                channels=(Channel("mask", small), Channel("masked_image", masked)),
+            )
+        )
 
     def voice(self, kit: Encoders) -> Voice:
         """The mask is the hole itself, not a region in which the condition is heard."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
-from typing_extensions import Annotated
 
 from infuse.conditions.base import Condition, Encoders, Route, Shelf
 from infuse.errors import RecipeError, WeightsError
@@ -23,7 +22,11 @@ from infuse.network.spec import NetworkSpec, described
 from infuse.pictures import Picture
 from infuse.ports import Decoupled, Ports, Sides
 
-Pictures = Annotated[tuple[Picture, ...], BeforeValidator(lambda v: v if isinstance(v, tuple) else tuple(v) if isinstance(v, list) else (v,)), Field(min_length=1)]
+Pictures = Annotated[
+    tuple[Picture, ...],
+    BeforeValidator(lambda v: v if isinstance(v, tuple) else tuple(v) if isinstance(v, list) else (v,)),
+    Field(min_length=1),
+]
 
 
 class IPAdapter(Condition):
@@ -42,25 +45,43 @@ class IPAdapter(Condition):
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         found = shelf.identity(self.model, "model", "ip_adapter")
         if found.context_width != net.context_width:
-            raise RecipeError("model", f"{self.model!r} was trained for {described(found.context_width)}, this recipe's base is "
-                              f"{net.described}. Choose an IP-Adapter of the base's family, or another base.")
+            raise RecipeError(
+                "model",
+                f"{self.model!r} was trained for {described(found.context_width)}, this recipe's base is "
+                f"{net.described}. Choose an IP-Adapter of the base's family, or another base.",
+            )
         kind = variant(found.shapes, self.model)
         want = int(found.shapes[KINDS[kind]][1]) if kind != "full" else int(found.shapes["image_proj.proj.0.weight"][1])
         have = shelf.vision(self.image_encoder)
         if have is None:
-            raise WeightsError("image_encoder", f"the base {net.name!r} brings no image encoder, and {self.model!r} needs one of width "
-                               f"{want}. Name a CLIP vision folder here.")
+            raise WeightsError(
+                "image_encoder",
+                f"the base {net.name!r} brings no image encoder, and {self.model!r} needs one of width "
+                f"{want}. Name a CLIP vision folder here.",
+            )
         width = have.hidden if kind != "plain" else have.projection
         if width != want:
-            raise WeightsError("image_encoder", f"{self.model!r} was trained on an image encoder of width {want}{_named(want, kind)}; "
-                               f"{have.name} gives {width}{_named(width, kind)}. Name the right CLIP vision folder here.")
+            raise WeightsError(
+                "image_encoder",
+                f"{self.model!r} was trained on an image encoder of width {want}{_named(want, kind)}; "
+                f"{have.name} gives {width}{_named(width, kind)}. Name the right CLIP vision folder here.",
+            )
         if self.layers is not None and len(self.layers) != len(net.cross_layers):
-            raise RecipeError("layers", f"{len(self.layers)} factors, but {net.name} has {len(net.cross_layers)} cross-attentions.")
+            raise RecipeError(
+                "layers", f"{len(self.layers)} factors, but {net.name} has {len(net.cross_layers)} cross-attentions."
+            )
         pairs = len({k for k in found.shapes if k.endswith("to_k_ip.weight")})
         if pairs != len(net.cross_layers):
-            raise WeightsError("model", f"{self.model!r} has {pairs} pairs of K and V, {net.name} has {len(net.cross_layers)} "
-                               "cross-attentions. This adapter belongs to another base.")
-        return [Route("decoupled", f"tokens (m {net.context_width}) of {len(self.image)} picture(s)", found.memory, note=kind)]
+            raise WeightsError(
+                "model",
+                f"{self.model!r} has {pairs} pairs of K and V, {net.name} has {len(net.cross_layers)} "
+                "cross-attentions. This adapter belongs to another base.",
+            )
+        return [
+            Route(
+                "decoupled", f"tokens (m {net.context_width}) of {len(self.image)} picture(s)", found.memory, note=kind
+            )
+        ]
 
     def encode(self, kit: Encoders) -> Sides:
         adapter = kit.module(self.model, Adapter.load)
@@ -69,7 +90,10 @@ class IPAdapter(Condition):
         # off = projection of zeros (plain) or of the states of a zero picture, never absence (IP-Adapter sec. 3.2)
         silent = kit.look(None, self.image_encoder, hidden) if hidden else torch.zeros_like(states[0])
         on, off = adapter.tokens(states), adapter.tokens(silent.expand_as(states))
-        return Sides(Ports(decoupled=(Decoupled(adapter, on, self.layers),)), Ports(decoupled=(Decoupled(adapter, off, self.layers),)))
+        return Sides(
+            Ports(decoupled=(Decoupled(adapter, on, self.layers),)),
+            Ports(decoupled=(Decoupled(adapter, off, self.layers),)),
+        )
 
     def modules(self, kit: Encoders) -> Mapping[str, nn.Module]:
         return {"ip_adapter": kit.module(self.model, Adapter.load)}
@@ -80,10 +104,18 @@ KINDS = {"plain": "image_proj.proj.weight", "full": "image_proj.proj.3.weight", 
 
 def variant(shapes: Mapping[str, Any], model: str) -> str:
     """Which projection a file holds, by its tensors. Raises WeightsError for those that need faces."""
-    if "image_proj.perceiver_resampler.proj_in.weight" in shapes or ("image_proj.proj.2.weight" in shapes and "image_proj.norm.weight" in shapes):
-        raise WeightsError("model", f"{model!r} is a FaceID adapter: it needs face vectors, not pictures. Use a plain, plus or full one.")
+    if "image_proj.perceiver_resampler.proj_in.weight" in shapes or (
+        "image_proj.proj.2.weight" in shapes and "image_proj.norm.weight" in shapes
+    ):
+        raise WeightsError(
+            "model",
+            f"{model!r} is a FaceID adapter: it needs face vectors, not pictures. Use a plain, plus or full one.",
+        )
     if "image_proj.latents" in shapes and shapes["image_proj.proj_in.weight"][1] == 512:
-        raise WeightsError("model", f"{model!r} belongs to InstantID: it needs face vectors, not pictures. Use a plain, plus or full one.")
+        raise WeightsError(
+            "model",
+            f"{model!r} belongs to InstantID: it needs face vectors, not pictures. Use a plain, plus or full one.",
+        )
     for kind in ("full", "plain", "plus"):
         if KINDS[kind] in shapes:
             return kind
@@ -91,7 +123,11 @@ def variant(shapes: Mapping[str, Any], model: str) -> str:
 
 
 def _named(width: int, kind: str) -> str:
-    names = {1024: " (ViT-H)", 1280: " (bigG)", 768: " (ViT-L)"} if kind == "plain" else {1280: " (ViT-H)", 1664: " (bigG)", 1024: " (ViT-L)"}
+    names = (
+        {1024: " (ViT-H)", 1280: " (bigG)", 768: " (ViT-L)"}
+        if kind == "plain"
+        else {1280: " (ViT-H)", 1664: " (bigG)", 1024: " (ViT-L)"}
+    )
     return names.get(width, "")
 
 
@@ -121,8 +157,14 @@ class Adapter(nn.Module):
         project = {"plain": Plain, "full": Full, "plus": Resampler}[kind].shaped(tensors, context)
         with torch.device("meta"):
             out = cls(kind, project, len(numbers), widths, context)
-        state = {f"kv.{i}.{j}.weight": tensors[f"ip_adapter.{n}.to_{kv}_ip.weight"] for i, n in enumerate(numbers) for j, kv in enumerate("kv")}
-        state |= {f"project.{k.removeprefix('image_proj.')}": t for k, t in tensors.items() if k.startswith("image_proj.")}
+        state = {
+            f"kv.{i}.{j}.weight": tensors[f"ip_adapter.{n}.to_{kv}_ip.weight"]
+            for i, n in enumerate(numbers)
+            for j, kv in enumerate("kv")
+        }
+        state |= {
+            f"project.{k.removeprefix('image_proj.')}": t for k, t in tensors.items() if k.startswith("image_proj.")
+        }
         out.load_state_dict(state, assign=True)
         return out
 
@@ -171,20 +213,35 @@ class Resampler(nn.Module):
 
     HEAD = 64
 
-    def __init__(self, width: int, inner: int, queries: int, depth: int, context: int, heads: int | None = None, mult: int = 4) -> None:
+    def __init__(
+        self, width: int, inner: int, queries: int, depth: int, context: int, heads: int | None = None, mult: int = 4
+    ) -> None:
         super().__init__()
         self.latents = nn.Parameter(torch.randn(1, queries, inner) / inner**0.5)
-        self.proj_in, self.proj_out, self.norm_out = nn.Linear(width, inner), nn.Linear(inner, context), nn.LayerNorm(context)
+        self.proj_in, self.proj_out, self.norm_out = (
+            nn.Linear(width, inner),
+            nn.Linear(inner, context),
+            nn.LayerNorm(context),
+        )
         attended = (heads or inner // self.HEAD) * self.HEAD
-        self.layers = nn.ModuleList(nn.ModuleList([_Perceive(inner, attended, self.HEAD), _mlp(inner, mult * inner)]) for _ in range(depth))
+        self.layers = nn.ModuleList(
+            nn.ModuleList([_Perceive(inner, attended, self.HEAD), _mlp(inner, mult * inner)]) for _ in range(depth)
+        )
 
     @classmethod
     def shaped(cls, t: Mapping[str, Tensor], context: int) -> Resampler:
         inner, width = t["image_proj.proj_in.weight"].shape
         depth = 1 + max(int(m[1]) for k in t if (m := re.match(r"image_proj\.layers\.(\d+)\.", k)))
         attended = t["image_proj.layers.0.0.to_q.weight"].shape[0]
-        return cls(width, inner, t["image_proj.latents"].shape[1], depth, context, attended // cls.HEAD,
-                   t["image_proj.layers.0.1.1.weight"].shape[0] // inner)
+        return cls(
+            width,
+            inner,
+            t["image_proj.latents"].shape[1],
+            depth,
+            context,
+            attended // cls.HEAD,
+            t["image_proj.layers.0.1.1.weight"].shape[0] // inner,
+        )
 
     def forward(self, states: Tensor) -> Tensor:
         x, latents = self.proj_in(states), self.latents.repeat(len(states), 1, 1)
@@ -195,7 +252,9 @@ class Resampler(nn.Module):
 
 
 def _mlp(width: int, inner: int) -> nn.Sequential:
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, inner, bias=False), nn.GELU(), nn.Linear(inner, width, bias=False))
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, inner, bias=False), nn.GELU(), nn.Linear(inner, width, bias=False)
+    )
 
 
 class _Perceive(nn.Module):

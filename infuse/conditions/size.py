@@ -25,7 +25,9 @@ class Size(Condition):
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         self.plain("weight", "start", "end", "applies_to")
         if "time_ids" not in net.embedding_slots:
-            raise RecipeError("", f"{net.described} has no size embedding. Remove this condition, or choose an SDXL base.")
+            raise RecipeError(
+                "", f"{net.described} has no size embedding. Remove this condition, or choose an SDXL base."
+            )
         return [Route("embedding", "time_ids (6)")]
 
     def encode(self, kit: Encoders) -> Sides:

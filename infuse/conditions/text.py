@@ -28,8 +28,11 @@ class Text(Condition):
         for field in ("prompt", "negative_prompt"):
             words = len(getattr(self, field).split())
             if words > MOST_TOKENS:
-                raise CapacityError(field, f"{words} words are more than the {MOST_TOKENS} tokens that a prompt may have. "
-                                    "Say it shorter, or divide it among Text conditions with regions.")
+                raise CapacityError(
+                    field,
+                    f"{words} words are more than the {MOST_TOKENS} tokens that a prompt may have. "
+                    "Say it shorter, or divide it among Text conditions with regions.",
+                )
         chunks = 1 + len(self.prompt.split()) // 75
         return [Route("context", f"({77 * chunks} {net.context_width})", note="77 tokens per chunk of 75")]
 

@@ -126,9 +126,11 @@ class Kit:
             mean = mean - config.shift_factor
         return Posterior((mean * scale).to(self.dtype), (std * scale).to(self.dtype))
 
-    def look(self, picture: Picture | None, folder: str | None, hidden: bool) -> Float[Tensor, "..."]:
+    def look(self, picture: Picture | None, folder: str | None, hidden: bool) -> Float[Tensor, ...]:
         """The image encoder's pooled embedding (e), or its penultimate states (n e); None is the zero picture."""
-        encoder, prepare = self.shelf.vision_model(folder) if folder else (self.base.image_encoder, self.base.feature_extractor)
+        encoder, prepare = (
+            self.shelf.vision_model(folder) if folder else (self.base.image_encoder, self.base.feature_extractor)
+        )
         side = encoder.config.image_size
         if picture is None:
             pixels = torch.zeros(1, 3, side, side)
@@ -157,6 +159,6 @@ class Kit:
     def gray(self) -> Posterior:
         """The latent of a mid-gray canvas: what a 9-channel network is shown when there is no picture to inpaint."""
         w, h = self.size
-        return self._once("gray", lambda: self.posterior(torch.full((3, h, w), 0.5, dtype=self.dtype, device=self.device)))
-
-
+        return self._once(
+            "gray", lambda: self.posterior(torch.full((3, h, w), 0.5, dtype=self.dtype, device=self.device))
+        )

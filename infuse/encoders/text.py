@@ -41,7 +41,10 @@ class TextEncoders:
         """
         chunks = [self._ids(prompt, t) for t in self.tokenizers]
         most = max(map(len, chunks))
-        said = [self._run(m, self._padded(ids, t, most), self.wide)[0] for m, t, ids in zip(self.models, self.tokenizers, chunks, strict=True)]
+        said = [
+            self._run(m, self._padded(ids, t, most), self.wide)[0]
+            for m, t, ids in zip(self.models, self.tokenizers, chunks, strict=True)
+        ]
         return torch.cat(said, dim=-1).flatten(0, 1)
 
     def batch(self, prompts: Sequence[str]) -> Float[Tensor, "b 77 d"]:
@@ -69,7 +72,10 @@ class TextEncoders:
             ids = ids[cut:]
         chunks.append(ids)
         if len(chunks) > MOST_CHUNKS:
-            raise CapacityError("prompt", f"it takes {len(chunks)} chunks of {CHUNK} tokens; the limit is {MOST_CHUNKS}. Say it shorter.")
+            raise CapacityError(
+                "prompt",
+                f"it takes {len(chunks)} chunks of {CHUNK} tokens; the limit is {MOST_CHUNKS}. Say it shorter.",
+            )
         return chunks
 
     @staticmethod

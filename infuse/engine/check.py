@@ -62,18 +62,33 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
             raise error.under(where) from None
     starts = [(i, s) for i, c in enumerate(recipe.conditions) if (s := c.strength_of_start()) is not None]
     if len(starts) > 1:
-        raise RecipeError(f"conditions.{starts[1][0]}", f"it starts from a picture, and so does conditions.{starts[0][0]}. Keep one of the two.")
+        raise RecipeError(
+            f"conditions.{starts[1][0]}",
+            f"it starts from a picture, and so does conditions.{starts[0][0]}. Keep one of the two.",
+        )
     exclusive(recipe, routes)
     try:
         steps = len(plan(choice, view.scheduler, recipe.steps, starts[0][1] if starts else None).timesteps)
     except RecipeError as error:
         raise error.under(f"conditions.{starts[0][0]}" if starts else "") from None
     per_step = [rows(recipe, spec, Step(i, steps)) for i in range(steps)]
-    branch = sum(r for i, r in enumerate(per_step) for c in recipe.conditions if c.kind == "controlnet" and heard(c, Step(i, steps)))
+    branch = sum(
+        r
+        for i, r in enumerate(per_step)
+        for c in recipe.conditions
+        if c.kind == "controlnet" and heard(c, Step(i, steps))
+    )
     width = min(recipe.count, 64 // max(per_step))
     return Report(
-        spec, size, choice, starts[0][1] if starts else None, tuple(routes), steps * -(-recipe.count // max(width, 1)),
-        sum(per_step) * recipe.count, branch * recipe.count, view.memory + sum(r.memory for _, _, r in routes),
+        spec,
+        size,
+        choice,
+        starts[0][1] if starts else None,
+        tuple(routes),
+        steps * -(-recipe.count // max(width, 1)),
+        sum(per_step) * recipe.count,
+        branch * recipe.count,
+        view.memory + sum(r.memory for _, _, r in routes),
         tuple(warnings(recipe, size, steps)),
     )
 
@@ -86,11 +101,18 @@ def canvas(recipe: Recipe, spec: NetworkSpec) -> tuple[int, int]:
     for i, (name, asked) in enumerate((("width", recipe.width), ("height", recipe.height))):
         side = asked or (start.size[i] // f * f if start is not None else spec.native_size)
         if side > LARGEST_SIDE:
-            raise CapacityError(name, f"{side} px is more than the limit of {LARGEST_SIDE} px a side. Make it smaller, and upscale afterwards.")
+            raise CapacityError(
+                name,
+                f"{side} px is more than the limit of {LARGEST_SIDE} px a side. Make it smaller, and upscale afterwards.",
+            )
         if side % f:
-            raise RecipeError(name, f"{side} is not a multiple of {f}. The nearest are {side // f * f} and {side // f * f + f}.")
+            raise RecipeError(
+                name, f"{side} is not a multiple of {f}. The nearest are {side // f * f} and {side // f * f + f}."
+            )
         if side < 2 * f:
-            raise RecipeError(name, f"{side} px is too small; use at least {2 * f}, and better {spec.native_size} or so.")
+            raise RecipeError(
+                name, f"{side} px is too small; use at least {2 * f}, and better {spec.native_size} or so."
+            )
         out.append(side)
     return out[0], out[1]
 
@@ -101,9 +123,14 @@ def region(condition: Condition, size: tuple[int, int]) -> None:
         return
     if condition.mask.size != size:
         w, h = condition.mask.size
-        raise RecipeError("mask", f"it is {w} x {h} px, the picture will be {size[0]} x {size[1]} px. Draw the region on the picture's size.")
+        raise RecipeError(
+            "mask",
+            f"it is {w} x {h} px, the picture will be {size[0]} x {size[1]} px. Draw the region on the picture's size.",
+        )
     if not condition.mask.image.convert("L").getextrema()[1]:
-        raise RecipeError("mask", "it is black everywhere, so the condition would be heard nowhere. White is where it is heard.")
+        raise RecipeError(
+            "mask", "it is black everywhere, so the condition would be heard nowhere. White is where it is heard."
+        )
 
 
 def exclusive(recipe: Recipe, routes: Sequence[tuple[str, str, Route]]) -> None:
@@ -112,7 +139,10 @@ def exclusive(recipe: Recipe, routes: Sequence[tuple[str, str, Route]]) -> None:
     for where, _, route in routes:
         if route.port == "channels":
             if route.shape in claims:
-                raise RecipeError(where, f"it fills {route.shape}, and so does {claims[route.shape]}. Keep one of the two, or join their masks.")
+                raise RecipeError(
+                    where,
+                    f"it fills {route.shape}, and so does {claims[route.shape]}. Keep one of the two, or join their masks.",
+                )
             claims[route.shape] = where
 
 
@@ -131,11 +161,17 @@ def warnings(recipe: Recipe, size: tuple[int, int], steps: int) -> list[str]:
     out = []
     for i, c in enumerate(recipe.conditions):
         if not any(heard(c, Step(k, steps)) for k in range(steps)):
-            why = "its weight is 0" if value_at(c.weight, 0.5) == 0 else f"no one of the {steps} steps lies as a whole between {c.start:g} and {c.end:g}"
+            why = (
+                "its weight is 0"
+                if value_at(c.weight, 0.5) == 0
+                else f"no one of the {steps} steps lies as a whole between {c.start:g} and {c.end:g}"
+            )
             out.append(f"conditions.{i}: it will not be heard: {why}.")
         image = getattr(c, "image", None)
         if c.kind in ("controlnet", "img2img", "inpaint") and image is not None:
             (w, h), (width, height) = image.size, size
             if abs(w * height - h * width) > 0.02 * w * height:
-                out.append(f"conditions.{i}.image: {w} x {h} px will be stretched to {width} x {height} px. Crop it to the same shape to avoid this.")
+                out.append(
+                    f"conditions.{i}.image: {w} x {h} px will be stretched to {width} x {height} px. Crop it to the same shape to avoid this."
+                )
     return out

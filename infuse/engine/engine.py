@@ -47,8 +47,15 @@ class Engine:
     """
 
     def __init__(
-        self, model: str = "tabletop", *, shelf: Shelf | None = None, dtype: torch.dtype | None = None,
-        device: str | torch.device | None = None, max_rows: int = 64, row_width: int | None = None, cache: int = 256,
+        self,
+        model: str = "tabletop",
+        *,
+        shelf: Shelf | None = None,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        max_rows: int = 64,
+        row_width: int | None = None,
+        cache: int = 256,
     ) -> None:
         self.model = model
         self.shelf = shelf or Shelf(dtype=dtype, device=device)
@@ -61,9 +68,13 @@ class Engine:
 
     # ── reception ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def __call__(self, prompt: str, *conditions: AnyCondition, watch: Callable[[Ticket], None] | None = None, **fields: Any) -> Result:
+    def __call__(
+        self, prompt: str, *conditions: AnyCondition, watch: Callable[[Ticket], None] | None = None, **fields: Any
+    ) -> Result:
         """The short way: `sd("a red cube", ControlNet(...), IPAdapter(...), steps=20, seed=7)`."""
-        return self.run(Recipe(**{"model": self.model, "prompt": prompt, "conditions": conditions, **fields}), watch=watch)
+        return self.run(
+            Recipe(**{"model": self.model, "prompt": prompt, "conditions": conditions, **fields}), watch=watch
+        )
 
     def run(self, recipe: Recipe, watch: Callable[[Ticket], None] | None = None) -> Result:
         """Submit a recipe and help until it is done, together with whatever else is under way."""
@@ -108,7 +119,9 @@ class Engine:
         while len(self._encoded) > self.cache:
             del self._encoded[next(iter(self._encoded))]
         one_claim(said, frozenset(s.name for s in kit.spec.channel_slots if s.exclusive))
-        return dict(sorted(said.items(), key=lambda kv: (not kv[1].on.context, "" if kv[1].on.context else digests[kv[0]])))
+        return dict(
+            sorted(said.items(), key=lambda kv: (not kv[1].on.context, "" if kv[1].on.context else digests[kv[0]]))
+        )
 
     def _job(self, recipe: Recipe, kit: Kit, sides: dict[str, Sides], report: Report, seed: int) -> Job:
         width, height = report.size
@@ -116,10 +129,16 @@ class Engine:
         f = spec.vae_factor
         own = {f"conditions.{i}": c.guided for i, c in enumerate(recipe.conditions) if c.guided is not None}
         return Job(
-            plan(report.choice, kit.base.scheduler, recipe.steps, report.strength), sides,
-            spec.guidance if recipe.guidance is None else recipe.guidance, own,
-            recipe.guidance_rescale, torch.Generator("cpu").manual_seed(seed), ground(kit, [s.on for s in sides.values()]),
-            (spec.latent_channels, height // f, width // f), net.dtype, net.device,
+            plan(report.choice, kit.base.scheduler, recipe.steps, report.strength),
+            sides,
+            spec.guidance if recipe.guidance is None else recipe.guidance,
+            own,
+            recipe.guidance_rescale,
+            torch.Generator("cpu").manual_seed(seed),
+            ground(kit, [s.on for s in sides.values()]),
+            (spec.latent_channels, height // f, width // f),
+            net.dtype,
+            net.device,
         )
 
     # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,5 +201,9 @@ class Engine:
         from infuse.engine.finish import pictures
 
         latents = torch.stack([r.job.latent for r in parts if r.job.latent is not None])
-        return Result(tuple(pictures(parts[0].base, latents, [r.job for r in parts])), ticket.recipe, latents,
-                      self.shelf.digests(ticket.recipe))
+        return Result(
+            tuple(pictures(parts[0].base, latents, [r.job for r in parts])),
+            ticket.recipe,
+            latents,
+            self.shelf.digests(ticket.recipe),
+        )

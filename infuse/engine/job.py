@@ -53,7 +53,9 @@ class Job:
         first = [e.start for e in (start,) if e is not None] + [e.keep for e in keep[:1]]
         known = {id(p): p.draw(self.generator) for p in dict.fromkeys(first) if p is not None}
         z = known[id(start.start)] if start is not None else None
-        noise = torch.randn((1, *self.shape), generator=self.generator, dtype=torch.float32)[0].to(self.device, self.dtype)
+        noise = torch.randn((1, *self.shape), generator=self.generator, dtype=torch.float32)[0].to(
+            self.device, self.dtype
+        )
         drawn: dict[int, Tensor] = {}
         for c in everyone.channels:
             if isinstance(c.value, Posterior) and id(c.value) not in drawn:
@@ -132,7 +134,11 @@ def ground(kit: Kit, sides: Sequence[Ports]) -> Ports:
     spec = kit.spec
     channels: tuple[Channel, ...] = ()
     if any(s.name == "masked_image" for s in spec.channel_slots):
-        claimed = any(c.slot == "masked_image" and c.voice.at(Step(0, 1)) == 1 and c.voice.mask is None for p in sides for c in p.channels)
+        claimed = any(
+            c.slot == "masked_image" and c.voice.at(Step(0, 1)) == 1 and c.voice.mask is None
+            for p in sides
+            for c in p.channels
+        )
         if not claimed:  # text-to-image with an inpainting network: everything is a hole in a gray picture
             channels = (Channel("masked_image", kit.gray(), ground=True),)
     vectors: tuple[Vector, ...] = ()

@@ -101,16 +101,31 @@ class Shelf:
 
             parts = load_base(self.library.find(model, "model"), dtype=self._dtype(), device=self._device())
             self._bases[model] = Base(
-                model, Network(parts.unet.eval(), parts.spec), parts.vae.eval(), TextEncoders(parts.text_encoders, parts.tokenizers),
-                parts.scheduler_config, parts.image_encoder, parts.feature_extractor, parts.force_zeros_for_empty_prompt, parts.digest,
+                model,
+                Network(parts.unet.eval(), parts.spec),
+                parts.vae.eval(),
+                TextEncoders(parts.text_encoders, parts.tokenizers),
+                parts.scheduler_config,
+                parts.image_encoder,
+                parts.feature_extractor,
+                parts.force_zeros_for_empty_prompt,
+                parts.digest,
             )
         return self._bases[model]
 
-    def module(self, model: str, build: Callable[[Mapping[str, Tensor]], nn.Module], dtype: torch.dtype, device: torch.device) -> nn.Module:
+    def module(
+        self, model: str, build: Callable[[Mapping[str, Tensor]], nn.Module], dtype: torch.dtype, device: torch.device
+    ) -> nn.Module:
         """The module that a weights file holds, as `build` makes it from the tensors."""
         if model in self._own:
             return self._moved(model, dtype, device)
-        return self._once(model, build, lambda: build(self._tensors(model)).eval().requires_grad_(False).to(device, dtype), device, dtype)
+        return self._once(
+            model,
+            build,
+            lambda: build(self._tensors(model)).eval().requires_grad_(False).to(device, dtype),
+            device,
+            dtype,
+        )
 
     def _tensors(self, model: str) -> dict[str, Tensor]:
         from infuse.weights.adapters import read_ip_adapter
@@ -140,7 +155,9 @@ class Shelf:
         """(CLIP vision model, its image processor) from a folder."""
         from infuse.weights.base import load_vision
 
-        return self._once(folder, "vision", lambda: load_vision(self._vision_folder(folder), self._dtype(), self._device()))
+        return self._once(
+            folder, "vision", lambda: load_vision(self._vision_folder(folder), self._dtype(), self._device())
+        )
 
     def _vision_folder(self, folder: str) -> Path:
         path = self.library.find(folder, "image_encoder").path
@@ -151,7 +168,10 @@ class Shelf:
 
         config = read_json(self._vision_folder(folder) / "config.json", "image_encoder")
         if "image_size" not in config or "projection_dim" not in config:
-            raise WeightsError("image_encoder", f"{folder!r} is no CLIP vision model: its config.json has no image_size and projection_dim.")
+            raise WeightsError(
+                "image_encoder",
+                f"{folder!r} is no CLIP vision model: its config.json has no image_size and projection_dim.",
+            )
         return config
 
     def _once(self, model: str, what: Any, make: Callable[[], Any], *key: Any) -> Any:
@@ -220,7 +240,11 @@ class View:
         """The image encoder at a folder, or the base's own; None if the base has none."""
         if folder is None and self._loaded:
             config = getattr(self._loaded.image_encoder, "config", None)
-            return Vision(f"the image encoder of {self.model!r}", config.hidden_size, config.projection_dim) if config else None
+            return (
+                Vision(f"the image encoder of {self.model!r}", config.hidden_size, config.projection_dim)
+                if config
+                else None
+            )
         config = self.shelf._vision_config(folder) if folder else self._outline.vision_config
         who = repr(folder) if folder else f"the image encoder of {self.model!r}"
         return Vision(who, config["hidden_size"], config["projection_dim"]) if config else None

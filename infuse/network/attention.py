@@ -26,9 +26,15 @@ class PortedAttention:
         self.layer = layer
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None, temb: Tensor | None = None,
-        context: Spoken | None = None, decoupled: tuple[SpokenDecoupled, ...] = (), **_: Any,
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        context: Spoken | None = None,
+        decoupled: tuple[SpokenDecoupled, ...] = (),
+        **_: Any,
     ) -> Tensor:
         cross = encoder_hidden_states is not None
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states

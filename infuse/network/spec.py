@@ -77,8 +77,15 @@ class NetworkSpec:
 
     @classmethod
     def from_unet_config(
-        cls, name: str, config: Mapping[str, Any], *, vae_factor: int = 8, prediction: str = "epsilon",
-        family: str | None = None, parameters: int = 0, guidance: float | None = None,
+        cls,
+        name: str,
+        config: Mapping[str, Any],
+        *,
+        vae_factor: int = 8,
+        prediction: str = "epsilon",
+        family: str | None = None,
+        parameters: int = 0,
+        guidance: float | None = None,
     ) -> NetworkSpec:
         """Read a diffusers UNet2DConditionModel config (Hub layout's unet/config.json)."""
         widths = tuple(config["block_out_channels"])
@@ -93,11 +100,22 @@ class NetworkSpec:
             embedding["guidance"] = config["time_cond_proj_dim"]
         per = _per_block(config.get("layers_per_block", 2), len(widths))
         return cls(
-            name=name, family=family or family_of(context), context_width=context, in_channels=channels,
-            widths=widths, sites=1 + sum(n + 1 for n in per), cross_layers=_cross_layers(config, widths, per),
-            native_size=(config.get("sample_size") or 64) * vae_factor, vae_factor=vae_factor, latent_channels=latent,
-            prediction=prediction, channel_slots=SLOTS.get(channels, ()), embedding_slots=embedding,
-            parameters=parameters, config=dict(config), guidance=guidance or (5.0 if "time_ids" in embedding else 7.5),
+            name=name,
+            family=family or family_of(context),
+            context_width=context,
+            in_channels=channels,
+            widths=widths,
+            sites=1 + sum(n + 1 for n in per),
+            cross_layers=_cross_layers(config, widths, per),
+            native_size=(config.get("sample_size") or 64) * vae_factor,
+            vae_factor=vae_factor,
+            latent_channels=latent,
+            prediction=prediction,
+            channel_slots=SLOTS.get(channels, ()),
+            embedding_slots=embedding,
+            parameters=parameters,
+            config=dict(config),
+            guidance=guidance or (5.0 if "time_ids" in embedding else 7.5),
         )
 
 
@@ -105,7 +123,9 @@ def _per_block(value: int | list[int] | tuple[int, ...], n: int) -> tuple[int, .
     return (value,) * n if isinstance(value, int) else tuple(value)
 
 
-def _cross_layers(config: Mapping[str, Any], widths: tuple[int, ...], per: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
+def _cross_layers(
+    config: Mapping[str, Any], widths: tuple[int, ...], per: tuple[int, ...]
+) -> tuple[tuple[str, int], ...]:
     """Every cross-attention module path with its width, in the order in which IP-Adapter files number them."""
     depth = _per_block(config.get("transformer_layers_per_block", 1), len(widths))
     down = config.get("down_block_types", ())

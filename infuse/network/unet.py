@@ -39,10 +39,14 @@ class Network:
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
         self.calls += 1
         return self.unet(
-            x, batch.timestep, encoder_hidden_states=batch.context.values,
+            x,
+            batch.timestep,
+            encoder_hidden_states=batch.context.values,
             cross_attention_kwargs={"context": batch.context, "decoupled": batch.decoupled},
-            down_block_additional_residuals=down, mid_block_additional_residual=middle,
-            return_dict=False, **embedded(batch.embedding),
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+            return_dict=False,
+            **embedded(batch.embedding),
         )[0]
 
     def residuals(self, batch: Batch) -> tuple[tuple[Tensor, ...] | None, Tensor | None]:
@@ -65,8 +69,13 @@ def branch_answer(said: SpokenResidual, batch: Batch) -> list[Float[Tensor, "k c
     """
     rows = said.rows
     down, middle = said.branch(
-        batch.x[rows], batch.timestep[rows], encoder_hidden_states=batch.context.values[rows], controlnet_cond=said.hints,
-        conditioning_scale=1.0, cross_attention_kwargs={"context": subset(batch.context, rows)}, return_dict=False,
+        batch.x[rows],
+        batch.timestep[rows],
+        encoder_hidden_states=batch.context.values[rows],
+        controlnet_cond=said.hints,
+        conditioning_scale=1.0,
+        cross_attention_kwargs={"context": subset(batch.context, rows)},
+        return_dict=False,
         **embedded({k: v[rows] for k, v in batch.embedding.items()}),
     )
     out = [r * said.weights[:, i, None, None, None].to(r.dtype) for i, r in enumerate([*down, middle])]
@@ -80,7 +89,9 @@ def branch_answer(said: SpokenResidual, batch: Batch) -> list[Float[Tensor, "k c
 
 def subset(context: Spoken, rows: Tensor) -> Spoken:
     """The context of some rows only."""
-    regions = tuple((k, here, mask) for k, row in enumerate(rows.tolist()) for i, here, mask in context.regions if i == row)
+    regions = tuple(
+        (k, here, mask) for k, row in enumerate(rows.tolist()) for i, here, mask in context.regions if i == row
+    )
     return Spoken(context.values[rows], None if context.bias is None else context.bias[rows], regions, context.grid)
 
 

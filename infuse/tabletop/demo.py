@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from infuse.conditions import AnyCondition, ControlNet, Img2Img, Inpaint, IPAdapter
+from infuse.pictures import Picture
 from infuse.recipe import Recipe
 from infuse.tabletop.sheet import Panel, Row, sheet
 from infuse.tabletop.world import Camera, Room, Scene, Thing
@@ -82,22 +83,34 @@ class Stage:
         prompts = ("a large red cube and a small blue sphere", "two cones on a brown floor", "a purple cylinder, lit from the right",
                    "a green ball behind a yellow cube, slate wall")  # fmt: skip
         made = [self.run(f"text-{i}", prompt, seed=i) for i, prompt in enumerate(prompts)]
-        return Row("Text", "Words alone.", [Panel(m, f'"{p}", seed {i}') for i, (m, p) in enumerate(zip(made, prompts, strict=True))])
+        return Row(
+            "Text",
+            "Words alone.",
+            [Panel(m, f'"{p}", seed {i}') for i, (m, p) in enumerate(zip(made, prompts, strict=True))],
+        )
 
     def img2img(self) -> Row:
         start, prompt = self.seen(TABLE, "img2img-input"), "a large green cone and a small yellow sphere"
         made = [
-            Panel(self.run(f"img2img-{s}", prompt, Img2Img(image=start, strength=s), seed=3), f'"{prompt}", strength {s}')
+            Panel(
+                self.run(f"img2img-{s}", prompt, Img2Img(image=Picture.of(start), strength=s), seed=3),
+                f'"{prompt}", strength {s}',
+            )
             for s in (0.3, 0.6, 0.8)
         ]
-        return Row("Start picture", "Repaint part of the way: the more strength, the less is left.", [Panel(start, "start picture", True), *made])
+        return Row(
+            "Start picture",
+            "Repaint part of the way: the more strength, the less is left.",
+            [Panel(start, "start picture", True), *made],
+        )
 
     def inpaint(self) -> Row:
         picture, mask = self.seen(TABLE, "inpaint-input"), self.hole("inpaint-mask")
-        hole = Inpaint(image=picture, mask=mask)
+        hole = Inpaint(image=Picture.of(picture), mask=Picture.of(mask))
         prompts = ("a large green cone and a small blue sphere", "a large yellow sphere and a small blue sphere")
         made = [
-            Panel(self.run(f"inpaint-{i}", p, hole, model=self.cast.inpaint, seed=5), f'"{p}"') for i, p in enumerate(prompts)
+            Panel(self.run(f"inpaint-{i}", p, hole, model=self.cast.inpaint, seed=5), f'"{p}"')
+            for i, p in enumerate(prompts)
         ]
         plain = self.run("inpaint-blended", prompts[0], hole, seed=5)
         return Row("Inpainting", "Fill the white part of the mask, keep the rest to the pixel.", [
@@ -107,8 +120,11 @@ class Stage:
 
     def controlnet(self) -> Row:
         hint = self.edges(LAYOUT, "controlnet-hint")
-        prompts = ("a large yellow cylinder and a small purple cube", "a large white cylinder and a small red cube, slate wall")
-        net = ControlNet(model=self.cast.edges, image=hint)
+        prompts = (
+            "a large yellow cylinder and a small purple cube",
+            "a large white cylinder and a small red cube, slate wall",
+        )
+        net = ControlNet(model=self.cast.edges, image=Picture.of(hint))
         made = [Panel(self.run(f"controlnet-{i}", p, net, seed=7), f'"{p}"') for i, p in enumerate(prompts)]
         without = self.run("controlnet-without", prompts[0], seed=7)
         return Row("ControlNet (edges)", "The words say what, the edges say where.", [
@@ -117,7 +133,15 @@ class Stage:
     def ip_adapter(self) -> Row:
         look, prompt = self.seen(LOOK, "ip-adapter-input"), "two solids"
         made = [
-            Panel(self.run(f"ip-adapter-{w}", prompt, IPAdapter(model=self.cast.adapter, image=look, weight=w), seed=9), f'"{prompt}", weight {w}')
+            Panel(
+                self.run(
+                    f"ip-adapter-{w}",
+                    prompt,
+                    IPAdapter(model=self.cast.adapter, image=(Picture.of(look),), weight=w),
+                    seed=9,
+                ),
+                f'"{prompt}", weight {w}',
+            )
             for w in (0.5, 1.0)
         ]
         without = self.run("ip-adapter-without", prompt, seed=9)
@@ -129,8 +153,8 @@ class Stage:
         hint, look = self.edges(TARGET, "all-hint"), self.seen(LOOK, "all-reference")
         prompt = "a large cone and a small blue sphere"
         everything: tuple[AnyCondition, ...] = (
-            Inpaint(image=picture, mask=mask), ControlNet(model=self.cast.edges, image=hint),
-            IPAdapter(model=self.cast.adapter, image=look, weight=0.7),
+            Inpaint(image=Picture.of(picture), mask=Picture.of(mask)), ControlNet(model=self.cast.edges, image=Picture.of(hint)),
+            IPAdapter(model=self.cast.adapter, image=(Picture.of(look),), weight=0.7),
         )  # fmt: skip
 
         def run(name: str, conditions: Sequence[AnyCondition]) -> Image.Image:

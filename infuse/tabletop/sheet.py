@@ -38,7 +38,12 @@ def sheet(title: str, rows: Sequence[Row]) -> Image.Image:
     page = Image.new("RGB", (width, EDGE + 64 + len(rows) * high), PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((EDGE, EDGE), title, INK, big)
-    draw.text((EDGE, EDGE + 36), "Framed in orange: what was given. Every other picture carries its recipe inside.", SOFT, small)
+    draw.text(
+        (EDGE, EDGE + 36),
+        "Framed in orange: what was given. Every other picture carries its recipe inside.",
+        SOFT,
+        small,
+    )
     for i, row in enumerate(rows):
         top = EDGE + 64 + i * high
         draw.text((EDGE, top), row.title, INK, medium)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from infuse.errors import RecipeError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
+)
 
 
 @app.callback()
@@ -22,8 +24,12 @@ def main() -> None:
 @app.command()
 def tabletop(
     out: Annotated[Path, typer.Option(help="Folder for renders, checkpoints and models.")] = Path("runs/tabletop"),
-    stage: Annotated[Optional[list[str]], typer.Option(help="Only this stage; repeatable. All, in order, if left out.")] = None,  # noqa: UP045
-    minutes: Annotated[float, typer.Option(help="Longest time for a stage; it goes on in the next run.")] = float("inf"),
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Only this stage; repeatable. All, in order, if left out.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Longest time for a stage; it goes on in the next run.")] = float(
+        "inf"
+    ),
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
 ) -> None:
     """Make the embedded models from nothing: autoencoder, UNet and text encoder, judge, adapters."""
@@ -48,7 +54,9 @@ def tabletop(
 
 @app.command()
 def score(
-    out: Annotated[Path, typer.Option(help="JSON file for the figures; experiments already in it are kept.")] = Path("runs/scores.json"),
+    out: Annotated[Path, typer.Option(help="JSON file for the figures; experiments already in it are kept.")] = Path(
+        "runs/scores.json"
+    ),
     count: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = 512,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each picture.")] = 25,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
@@ -64,5 +72,7 @@ def score(
     if threads:
         torch.set_num_threads(threads)
     out.parent.mkdir(parents=True, exist_ok=True)
-    scorer = scoring.Scorer(Engine("tabletop"), Judge.load(embedded_root() / "judge.safetensors"), count, steps, tell=logging.info)
+    scorer = scoring.Scorer(
+        Engine("tabletop"), Judge.load(embedded_root() / "judge.safetensors"), count, steps, tell=logging.info
+    )
     scoring.score(scorer, out)

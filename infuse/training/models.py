@@ -18,24 +18,41 @@ from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
 from infuse.tabletop.captions import describe
 from infuse.tabletop.dataset import TRAIN, Dataset
-from infuse.training.tellers import Edges, Holes, Looks, states_of
 from infuse.tabletop.world import scene_at
 from infuse.training.objectives_diffusion import Captions, Denoise, Drop
+from infuse.training.tellers import Edges, Holes, Looks, states_of
 
 SCHEDULE: dict[str, Any] = {
-    "_class_name": "DDIMScheduler", "_diffusers_version": "0.42.1", "num_train_timesteps": 1000, "beta_start": 0.00085,
-    "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False,
-    "prediction_type": "v_prediction", "timestep_spacing": "leading",
+    "_class_name": "DDIMScheduler",
+    "_diffusers_version": "0.42.1",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "leading",
 }
 UNET: dict[str, Any] = {
-    "sample_size": 16, "block_out_channels": (64, 128, 160), "layers_per_block": 1, "norm_num_groups": 16,
+    "sample_size": 16,
+    "block_out_channels": (64, 128, 160),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    "cross_attention_dim": 128, "attention_head_dim": 4,
+    "cross_attention_dim": 128,
+    "attention_head_dim": 4,
 }
 TEXT: dict[str, Any] = {
-    "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4, "projection_dim": 128,
-    "max_position_embeddings": 77, "hidden_act": "quick_gelu",
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "projection_dim": 128,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
 }
 HINT = (16, 32, 48, 64)
 """Widths of the ControlNet's hint encoder; three halvings take 128 px to the latent's 16."""
@@ -51,7 +68,11 @@ def new_base(vae: Any, tokenizer: Any) -> Base:
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), attn_implementation="eager", **ids, **TEXT))
     unet = UNet2DConditionModel(**UNET)
     spec = NetworkSpec.from_unet_config("tabletop", unet.config, prediction="v_prediction", family="tabletop")
@@ -106,7 +127,9 @@ def edges_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 
     branch = ControlNetModel.from_unet(base.network.unet, conditioning_embedding_out_channels=HINT)  # type: ignore[arg-type]
     install(branch)
     conditions = [Drop(Captions(base, caption), 0.3), Drop(Edges(data, branch), 0.0)]
-    return Denoise(base, picked, min(count, len(data)), conditions, {"controlnet": branch}, batch_size=batch_size, early=1.5)
+    return Denoise(
+        base, picked, min(count, len(data)), conditions, {"controlnet": branch}, batch_size=batch_size, early=1.5
+    )
 
 
 def looks_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 32) -> Denoise:
@@ -115,7 +138,9 @@ def looks_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 
     freeze(base)
     spec, width = base.spec, base.image_encoder.config.hidden_size
     widths = [w for _, w in spec.cross_layers]
-    adapter = Adapter("plus", Resampler(width, spec.context_width, 16, 2, spec.context_width), len(widths), widths, spec.context_width)
+    adapter = Adapter(
+        "plus", Resampler(width, spec.context_width, 16, 2, spec.context_width), len(widths), widths, spec.context_width
+    )
     modules = dict(base.network.unet.named_modules())
     with torch.no_grad():  # K and V start as the text's own (IP-Adapter's training code)
         for (path, _), pair in zip(spec.cross_layers, adapter.kv, strict=True):
@@ -123,7 +148,9 @@ def looks_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 
                 mine.weight.copy_(getattr(modules[path], name).weight)
     told = Looks(adapter, *states_of(base, data))
     conditions = [Drop(Captions(base, caption), 0.5), Drop(told, 0.1)]
-    return Denoise(base, picked, min(count, len(data)), conditions, {"ip_adapter": adapter}, batch_size=batch_size, early=1.5)
+    return Denoise(
+        base, picked, min(count, len(data)), conditions, {"ip_adapter": adapter}, batch_size=batch_size, early=1.5
+    )
 
 
 def freeze(base: Base) -> None:

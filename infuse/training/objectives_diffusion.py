@@ -71,7 +71,11 @@ class Denoise:
         """Picks, stratified timesteps, who is silent where, and the generator for what the conditions draw."""
         n = self.batch_size
         u = (rng.permutation(n) + rng.random(n)) / n
-        t = np.minimum((1 - u**self.early) * 1000, 999).astype(np.int64) if self.early != 1 else (u * 1000).astype(np.int64)
+        t = (
+            np.minimum((1 - u**self.early) * 1000, 999).astype(np.int64)
+            if self.early != 1
+            else (u * 1000).astype(np.int64)
+        )
         silent = [list(rng.random(n) < c.rate) for c in self.conditions]
         return rng.integers(self.count, size=n), t, silent, rng
 

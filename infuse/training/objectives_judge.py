@@ -159,7 +159,7 @@ def accuracy(judge: Judge, data: Dataset, pictures: np.ndarray) -> dict[str, flo
     names = ("found", "colour", "shape", "size", "solid")
     right, total = dict.fromkeys((*names, "picture", "floor", "wall", "pixels"), 0.0), 0
     for start in range(0, len(pictures), 64):
-        part = torch.from_numpy(pictures[start : start + 64]).permute(0, 3, 1, 2).float().div(255)
+        part = torch.from_numpy(np.array(pictures[start : start + 64])).permute(0, 3, 1, 2).float().div(255)
         for i, seen in enumerate(judge.look(part), start):
             scene, segments = data.scene(i), np.array(data.segments[i])
             whole = len(seen.things) == len(scene.things)

@@ -53,7 +53,9 @@ class Scorer:
         self.engine, self.judge, self.steps, self.guidance, self.tell = engine, judge, steps, guidance, tell
         self.examples = examples(count)
 
-    def made(self, name: str, recipe: Callable[[Example], tuple[str, str, Sequence[AnyCondition]]]) -> Iterator[tuple[Example, np.ndarray, Seen]]:
+    def made(
+        self, name: str, recipe: Callable[[Example], tuple[str, str, Sequence[AnyCondition]]]
+    ) -> Iterator[tuple[Example, np.ndarray, Seen]]:
         """(example, picture, what the judge saw) for the recipe of each example: (model, prompt, conditions)."""
         for start in range(0, len(self.examples), 32):
             part = self.examples[start : start + 32]
@@ -69,20 +71,37 @@ class Scorer:
 
     def text(self) -> dict[str, float]:
         """Words alone."""
-        return asdict(measure.mean([measure.answer(e.prompt, s) for e, _, s in self.made("text", lambda e: ("tabletop", e.prompt.text, ()))]))
+        return asdict(
+            measure.mean(
+                [
+                    measure.answer(e.prompt, s)
+                    for e, _, s in self.made("text", lambda e: ("tabletop", e.prompt.text, ()))
+                ]
+            )
+        )
 
     def edges(self, on: bool) -> dict[str, float]:
         """Edge F1 with the prompt and, or without, the ControlNet."""
+
         def recipe(e: Example) -> tuple[str, str, Sequence[AnyCondition]]:
             hint = np.repeat(e.picture.edges[..., None], 3, axis=-1)
             return "tabletop", e.prompt.text, [ControlNet(model="edges", image=hint)] if on else []
 
-        return {"edge_f1": float(np.mean([measure.edge_f1(p, s, e.picture.edges) for e, p, s in self.made("edges", recipe)]))}
+        return {
+            "edge_f1": float(
+                np.mean([measure.edge_f1(p, s, e.picture.edges) for e, p, s in self.made("edges", recipe)])
+            )
+        }
 
     def looks(self, on: bool) -> dict[str, float]:
         """Agreement with a reference picture under a prompt that names nothing."""
+
         def recipe(e: Example) -> tuple[str, str, Sequence[AnyCondition]]:
-            return "tabletop", "a picture of a table", [IPAdapter(model="ip-adapter", image=e.picture.rgb)] if on else []
+            return (
+                "tabletop",
+                "a picture of a table",
+                [IPAdapter(model="ip-adapter", image=e.picture.rgb)] if on else [],
+            )
 
         seen = [(s, measure.truth(e.scene, e.picture)) for e, _, s in self.made("looks", recipe)]
         both = [measure.agreement(a, b) for a, b in seen]
@@ -96,19 +115,35 @@ class Scorer:
         def recipe(e: Example) -> tuple[str, str, Sequence[AnyCondition]]:
             rng = np.random.default_rng((HELD_OUT, e.index, 2))
             old = e.scene.things[0]
-            new = Asked(str(rng.choice([s for s in SHAPES if s != old.shape])), str(rng.choice([c for c in COLOURS if c != old.colour])))
+            new = Asked(
+                str(rng.choice([s for s in SHAPES if s != old.shape])),
+                str(rng.choice([c for c in COLOURS if c != old.colour])),
+            )
             hole = around(old, e.scene.camera, 128, np.random.default_rng((HELD_OUT, e.index, 3)))
             holes[e.index] = hole.astype(bool), new
             prompt = f"a {old.size} {new.colour} {new.shape}"
             return model, prompt, [Inpaint(image=e.picture.rgb, mask=hole * np.uint8(255), paste=paste)]
 
-        found = [measure.inpainting(p, e.picture.rgb, holes[e.index][0], [holes[e.index][1]], s) for e, p, s in self.made(f"inpaint {model}", recipe)]
-        return {"inside": float(np.mean([f.inside for f in found])), "outside_psnr": float(np.mean([f.outside for f in found]))}
+        found = [
+            measure.inpainting(p, e.picture.rgb, holes[e.index][0], [holes[e.index][1]], s)
+            for e, p, s in self.made(f"inpaint {model}", recipe)
+        ]
+        return {
+            "inside": float(np.mean([f.inside for f in found])),
+            "outside_psnr": float(np.mean([f.outside for f in found])),
+        }
 
     def renders(self) -> dict[str, float]:
         """What the judge says of the held-out renders themselves: the most that any model could reach here."""
         pictures = torch.from_numpy(np.stack([e.picture.rgb for e in self.examples])).permute(0, 3, 1, 2).float() / 255
-        return asdict(measure.mean([measure.answer(canonical(e.scene), s) for e, s in zip(self.examples, self.judge.look(pictures), strict=True)]))
+        return asdict(
+            measure.mean(
+                [
+                    measure.answer(canonical(e.scene), s)
+                    for e, s in zip(self.examples, self.judge.look(pictures), strict=True)
+                ]
+            )
+        )
 
 
 def score(scorer: Scorer, out: Path) -> dict[str, Any]:
@@ -122,7 +157,12 @@ def score(scorer: Scorer, out: Path) -> dict[str, Any]:
     known: dict[str, Any] = json.loads(out.read_text()) if out.is_file() else {}
     for name, experiment in plan.items():
         if name not in known:
-            known[name] = {"pictures": len(scorer.examples), "steps": scorer.steps, "guidance": scorer.guidance, **experiment()}
+            known[name] = {
+                "pictures": len(scorer.examples),
+                "steps": scorer.steps,
+                "guidance": scorer.guidance,
+                **experiment(),
+            }
             out.write_text(json.dumps(known, indent=1))
             scorer.tell(f"{name}: {known[name]}")
     return known

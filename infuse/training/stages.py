@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from infuse.encoders.kit import Base
-from infuse.training import models as recipes
 from infuse.tabletop.dataset import HELD_OUT, TRAIN, Dataset, load
+from infuse.training import models as recipes
 from infuse.training.trainer import TrainConfig, Trainer
 
 log = logging.getLogger("infuse.training")
@@ -82,14 +82,19 @@ def vae(shop: Workshop) -> bool:
 
     torch.manual_seed(0)
     net = tabletop_vae()
-    start = Trainer(VaeObjective(net, shop.pictures, batch_size=12, anchor=1.0),
-                    TrainConfig(300, lr=2e-3, warmup=30, schedule="constant", bf16=True), shop.root / "runs" / "vae-anchored")
+    start = Trainer(
+        VaeObjective(net, shop.pictures, batch_size=12, anchor=1.0),
+        TrainConfig(300, lr=2e-3, warmup=30, schedule="constant", bf16=True),
+        shop.root / "runs" / "vae-anchored",
+    )
     start.run()
     done = shop.train("vae", VaeObjective(net, shop.pictures, batch_size=12))
     net.eval()
     means = latent_means(net, shop.held_out)
     net.register_to_config(scaling_factor=float(1 / means.astype(np.float32).std()))
-    done = done and shop.train("decoder", VaeObjective(net, shop.pictures, batch_size=12, decoder_only=True, noise=0.05))
+    done = done and shop.train(
+        "decoder", VaeObjective(net, shop.pictures, batch_size=12, decoder_only=True, noise=0.05)
+    )
     net.save_pretrained(shop.models / "base" / "vae")
     return done
 
@@ -157,17 +162,26 @@ def save_base(base: Base, folder: Path, under: str | None = None) -> None:
     """In Hub layout, fp16; `under` names the model that lends everything but the UNet."""
     folder.mkdir(parents=True, exist_ok=True)
     halved(base.network.unet, folder / "unet")
-    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "infuse_family": "tabletop", "unet": ["diffusers", "UNet2DConditionModel"]}
+    index: dict[str, Any] = {
+        "_class_name": "StableDiffusionPipeline",
+        "infuse_family": "tabletop",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+    }
     if under is not None:
         index |= {"_class_name": "StableDiffusionInpaintPipeline", "infuse_base": under}
     else:
         halved(base.texts.models[0], folder / "text_encoder")
         (folder / "scheduler").mkdir(exist_ok=True)
         (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(base.scheduler, indent=1))
-        index |= {"vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"],
-                  "tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", base.scheduler["_class_name"]],
-                  "image_encoder": ["transformers", "CLIPVisionModelWithProjection"], "feature_extractor": ["transformers", "CLIPImageProcessor"],
-                  "safety_checker": [None, None]}
+        index |= {
+            "vae": ["diffusers", "AutoencoderKL"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "scheduler": ["diffusers", base.scheduler["_class_name"]],
+            "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+            "feature_extractor": ["transformers", "CLIPImageProcessor"],
+            "safety_checker": [None, None],
+        }
     (folder / "model_index.json").write_text(json.dumps(index, indent=1))
 
 
@@ -181,6 +195,11 @@ def halved(module: Any, folder: Path) -> None:
 
 
 STAGES: dict[str, Callable[[Workshop], bool]] = {
-    "vae": vae, "latents": latents, "unet": unet, "inpaint": inpaint, "edges": edges, "ip-adapter": ip_adapter,
+    "vae": vae,
+    "latents": latents,
+    "unet": unet,
+    "inpaint": inpaint,
+    "edges": edges,
+    "ip-adapter": ip_adapter,
 }
 """In the order in which each needs those before it."""

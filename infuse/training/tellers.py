@@ -35,7 +35,11 @@ class Edges:
 
         out = []
         for i in picks:
-            found = self.data.edges[i] if rng.random() < 0.5 else cv2.Canny(np.ascontiguousarray(self.data.rgb[i]), 100, 200)
+            found = (
+                self.data.edges[i]
+                if rng.random() < 0.5
+                else cv2.Canny(np.ascontiguousarray(self.data.rgb[i]), 100, 200)
+            )
             hint = torch.from_numpy(np.array(found)).float().div(255).expand(3, -1, -1)
             out.append(Sides.both(Ports(residuals=(Residual(self.branch, hint),))))
         return out
@@ -44,7 +48,9 @@ class Edges:
 class Looks:
     """The picture itself as an image prompt; silent: the states of a zero picture."""
 
-    def __init__(self, adapter: Adapter, states: Float[Tensor, "n tokens width"], silent: Float[Tensor, "tokens width"]) -> None:
+    def __init__(
+        self, adapter: Adapter, states: Float[Tensor, "n tokens width"], silent: Float[Tensor, "tokens width"]
+    ) -> None:
         self.adapter, self.states, self.silent = adapter, states, silent
 
     def __call__(self, picks: np.ndarray, rng: np.random.Generator) -> list[Sides]:
@@ -65,7 +71,10 @@ class Holes:
         pictures = to_input(np.stack([self.data.rgb[i] for i in picks]))
         hole = torch.from_numpy(np.stack(holes))[:, None].float()
         with torch.no_grad():
-            masked = self.base.vae.encode(pictures * (1 - hole)).latent_dist.mean.float() * self.base.vae.config.scaling_factor
+            masked = (
+                self.base.vae.encode(pictures * (1 - hole)).latent_dist.mean.float()
+                * self.base.vae.config.scaling_factor
+            )
             said = self.base.texts.batch([*texts, ""])
         small = F.interpolate(hole, size=masked.shape[-2:])
         out = []
@@ -97,12 +106,18 @@ def around(thing: Thing, camera: Any, side: int, rng: np.random.Generator) -> np
     left, top, right, bottom = box(thing, camera)
     w, h = right - left, bottom - top
     grow = rng.uniform(0.05, 0.35, 4) * (w, h, w, h)
-    x0, y0, x1, y1 = (int(v * side) for v in np.clip((left - grow[0], top - grow[1], right + grow[2], bottom + grow[3]), 0, 1))
+    x0, y0, x1, y1 = (
+        int(v * side) for v in np.clip((left - grow[0], top - grow[1], right + grow[2], bottom + grow[3]), 0, 1)
+    )
     hole = np.zeros((side, side), np.uint8)
     hole[y0:y1, x0:x1] = 1
     if rng.random() < 0.3:
         y, x = np.mgrid[:side, :side]
-        hole &= (((x - (x0 + x1) / 2) / max(1, 0.55 * (x1 - x0))) ** 2 + ((y - (y0 + y1) / 2) / max(1, 0.55 * (y1 - y0))) ** 2 < 1).astype(np.uint8)
+        hole &= (
+            ((x - (x0 + x1) / 2) / max(1, 0.55 * (x1 - x0))) ** 2
+            + ((y - (y0 + y1) / 2) / max(1, 0.55 * (y1 - y0))) ** 2
+            < 1
+        ).astype(np.uint8)
     return hole
 
 

@@ -29,7 +29,10 @@ LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 
 
 def load_base(
-    source: Source | str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
+    source: Source | str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
     prediction: str | None = None,
 ) -> BaseParts:
     """Load a base model: a diffusers pipeline folder, or one original (LDM, SGM) checkpoint file.
@@ -65,13 +68,23 @@ def from_folder(loading: Loading, prediction: str | None = None) -> BaseParts:
     image = source.component("image_encoder")
     config = schedule(source, unet.config, prediction)
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
-    spec = spec_of(source, dict(unet.config), factor, config.get("prediction_type", "epsilon"), sum(p.numel() for p in unet.parameters()))
+    spec = spec_of(
+        source,
+        dict(unet.config),
+        factor,
+        config.get("prediction_type", "epsilon"),
+        sum(p.numel() for p in unet.parameters()),
+    )
     eye, processor = load_vision(source, loading.dtype, loading.device) if image else (None, None)
     zeros = source.index.get("force_zeros_for_empty_prompt", len(encoders) > 1)
-    return BaseParts(source, unet, vae, encoders, tokenizers, spec, config, eye, processor, bool(zeros), tuple(loading.notes))
+    return BaseParts(
+        source, unet, vae, encoders, tokenizers, spec, config, eye, processor, bool(zeros), tuple(loading.notes)
+    )
 
 
-def load_vision(source: Source | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> tuple[Any, Any]:
+def load_vision(
+    source: Source | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> tuple[Any, Any]:
     """(CLIP vision model with projection, its image processor): of a pipeline, or of an encoder's own folder.
 
     Raises WeightsError when there is none or it is broken.
@@ -79,7 +92,9 @@ def load_vision(source: Source | Path, dtype: torch.dtype = torch.float32, devic
     source = source if isinstance(source, Source) else Source(source.name, source, field="image_encoder")
     folder = source.component("image_encoder") or source.path
     if "projection_dim" not in read_json(folder / "config.json", source.field):
-        raise WeightsError(source.field, f'"{source.name}" is no CLIP vision model: no config.json with a projection_dim is there.')
+        raise WeightsError(
+            source.field, f'"{source.name}" is no CLIP vision model: no config.json with a projection_dim is there.'
+        )
     what = f'the image encoder of "{source.name}"'
     model = load_module(transformers.CLIPVisionModelWithProjection, folder, dtype, device, what, source.field)
     return model, _processor(source.component("feature_extractor") or folder, model.config.image_size)
@@ -89,7 +104,9 @@ def _component(loading: Loading, part: str, usual: str, known: tuple[str, ...] =
     source = loading.source
     folder = source.component(part)
     if folder is None:
-        raise loading.error(f'"{source.name}" has no {part}/ folder. Download the whole model again, or name another one.')
+        raise loading.error(
+            f'"{source.name}" has no {part}/ folder. Download the whole model again, or name another one.'
+        )
     said = source.index.get(part) or [None, None]
     name = str(said[-1] or usual)
     library = LIBRARIES.get(str(said[0])) or (transformers if hasattr(transformers, usual) else diffusers)
@@ -128,7 +145,9 @@ def load_module(
                                   f"config.json says (first: {bad[0]}). Download {folder.name}/ again.")  # fmt: skip
     extra = [k for k in report["unexpected_keys"] if not k.endswith("position_ids")]
     if extra:
-        log.warning("%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0])
+        log.warning(
+            "%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0]
+        )
     return module.to(device).eval()
 
 

@@ -16,8 +16,13 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def assemble(
-    make: Callable[[], M], tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str,
-    what: str, field: str, outer: str = "",
+    make: Callable[[], M],
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device | str,
+    what: str,
+    field: str,
+    outer: str = "",
 ) -> M:
     """Call `make` without allocating, then hand it `tensors` (by module key) in `dtype` on `device`, in eval mode.
 
@@ -39,7 +44,9 @@ def assemble(
         raise WeightsError(field, f"{what} is incomplete: {len(missing)} of {len(slots)} tensors are missing "
                                   f"(first: {missing[0]}){tail}. Choose a complete file of this model.")  # fmt: skip
     if extra:
-        log.warning("%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0])
+        log.warning(
+            "%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0]
+        )
     state = {}
     for key, slot in slots.items():
         tensor = tensors[key]

@@ -45,7 +45,9 @@ def from_checkpoint(loading: Loading, identity: Identity) -> BaseParts:
     if identity.evidence == "assumed":
         identity = replace(identity, prediction=measured_prediction(unet), evidence="measured")
         loading.notes[:] = [n for n in loading.notes if "predicts" not in n]
-        loading.notes.append(f"predicts {identity.prediction}, as measured by one step on noise; prediction= overrides it")
+        loading.notes.append(
+            f"predicts {identity.prediction}, as measured by one step on noise; prediction= overrides it"
+        )
     vae = _vae(loading, header, "upscaler" if identity.variant == "upscaler" else plan.kin, used)
     _report_rest(loading, header, used)
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
@@ -75,7 +77,9 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _unet(loading: Loading, header: Header, plan: Plan, used: set[str]) -> UNet2DConditionModel:
     tensors = take(header, plan.prefix, plan.names, used)
     what = f'the UNet of "{loading.source.name}"'
-    return assemble(lambda: UNet2DConditionModel(**plan.config), tensors, loading.dtype, loading.device, what, loading.source.field)
+    return assemble(
+        lambda: UNet2DConditionModel(**plan.config), tensors, loading.dtype, loading.device, what, loading.source.field
+    )
 
 
 @torch.no_grad()
@@ -141,7 +145,9 @@ def _clip(loading: Loading, tensors: dict[str, Tensor], act: str, *, projected: 
     config = CLIPTextConfig(**ldm_configs.text(shapes_of(tensors), act=act))
     cls = CLIPTextModelWithProjection if projected else CLIPTextModel
     what = f'a text encoder of "{loading.source.name}"'
-    return assemble(lambda: cls(config), tensors, loading.dtype, loading.device, what, loading.source.field, outer="text_model.")
+    return assemble(
+        lambda: cls(config), tensors, loading.dtype, loading.device, what, loading.source.field, outer="text_model."
+    )
 
 
 def _report_rest(loading: Loading, header: Header, used: set[str]) -> None:

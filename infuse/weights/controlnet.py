@@ -28,7 +28,10 @@ FROM_BASE = ("attention_head_dim", "num_attention_heads", "norm_num_groups", "ad
 
 
 def load_controlnet(
-    source: Source | str | Path, *, base: UNet2DConditionModel | None = None, dtype: torch.dtype = torch.float32,
+    source: Source | str | Path,
+    *,
+    base: UNet2DConditionModel | None = None,
+    dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> ControlNetModel:
     """Load a ControlNet of any public layout.
@@ -63,7 +66,9 @@ def _tensors(header: Header, identity: Identity, what: str) -> dict[str, Tensor]
     names = {k: n for k, n in names.items() if k not in ("difference", "global_step")}
     rest = [k for k in keys if k not in names and k != "difference"]
     if rest:
-        log.warning("%s: %d tensors have no place in a ControlNet and are left out (first: %s)", what, len(rest), rest[0])
+        log.warning(
+            "%s: %d tensors have no place in a ControlNet and are left out (first: %s)", what, len(rest), rest[0]
+        )
     return take(header, identity.prefix, names, set())
 
 

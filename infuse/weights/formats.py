@@ -85,7 +85,9 @@ def read_header(path: str | Path, field: str = "") -> Header:
         with path.open("rb") as f:
             head = f.read(512)
     except OSError as e:
-        raise WeightsError(field, f"{path} cannot be read ({e.strerror or e}). Check the path and its permissions.") from e
+        raise WeightsError(
+            field, f"{path} cannot be read ({e.strerror or e}). Check the path and its permissions."
+        ) from e
     try:
         return _header(path, stat.st_size, stat.st_mtime_ns, head)
     except WeightsError as e:
@@ -123,7 +125,9 @@ def looks_like(head: bytes, size: int) -> str:
 
 def _printable(head: bytes) -> bool:
     try:
-        return head.decode("utf-8", "strict" if len(head) < 512 else "ignore").isprintable() or not set(head) & {*range(9)}
+        return head.decode("utf-8", "strict" if len(head) < 512 else "ignore").isprintable() or not set(head) & {
+            *range(9)
+        }
     except UnicodeDecodeError:
         return False
 
@@ -190,7 +194,12 @@ def _load_pickle(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, 
 
     try:
         unsafe = serialization.get_unsafe_globals_in_checkpoint(path)
-    except (RuntimeError, ValueError, EOFError, UnpicklingError):  # written before torch 1.6: that question is only answered for zip files
+    except (
+        RuntimeError,
+        ValueError,
+        EOFError,
+        UnpicklingError,
+    ):  # written before torch 1.6: that question is only answered for zip files
         unsafe = []
     inert = [(_Placeholder, name) for name in unsafe if name.startswith(HARMLESS)]
     with serialization.safe_globals(inert):  # pyright: ignore[reportArgumentType]
@@ -206,7 +215,9 @@ def _load_pickle(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, 
     scalars: dict[str, str] = {}
     for _ in range(2):  # some files wrap the state dict twice (ControlNet 1.0 community conversions)
         if isinstance(found, dict):
-            scalars.update({k: str(v) for k, v in found.items() if isinstance(k, str) and isinstance(v, int | float | str)})
+            scalars.update(
+                {k: str(v) for k, v in found.items() if isinstance(k, str) and isinstance(v, int | float | str)}
+            )
             found = found.get("state_dict", found)
     flat = dict(_flatten(found)) if isinstance(found, Mapping) else {}
     return flat, scalars
@@ -236,7 +247,13 @@ def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, T
 
 def _dtype_name(tensor: Tensor) -> str:
     name = str(tensor.dtype).removeprefix("torch.")
-    special = {"bfloat16": "BF16", "bool": "BOOL", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "complex64": "C64"}
+    special = {
+        "bfloat16": "BF16",
+        "bool": "BOOL",
+        "float8_e4m3fn": "F8_E4M3",
+        "float8_e5m2": "F8_E5M2",
+        "complex64": "C64",
+    }
     return special.get(name) or name.replace("uint", "U").replace("int", "I").replace("float", "F")
 
 
@@ -250,7 +267,9 @@ def read_tensors(path: str | Path, keys: Iterable[str] | None = None, prefix: st
     wanted = [k for k in header if k.startswith(prefix)] if keys is None else list(keys)
     absent = [k for k in wanted if k not in header]
     if absent:
-        raise WeightsError("", f"{header.path.name} has no tensor {absent[0]!r} ({len(absent)} of {len(wanted)} missing).")
+        raise WeightsError(
+            "", f"{header.path.name} has no tensor {absent[0]!r} ({len(absent)} of {len(wanted)} missing)."
+        )
     if header.path.suffix in PICKLES and not _is_safetensors(header.path):
         flat, _ = _load_pickle(header.path, "cpu")
         return {k.removeprefix(prefix): flat[k] for k in wanted}

@@ -84,7 +84,11 @@ def complete(folder: Path) -> bool:
     try:
         if not (folder / "model_index.json").is_file():
             return bool(weights_of(folder))
-        parts = [k for k, v in read_json(folder / "model_index.json").items() if k in COMPONENTS and isinstance(v, list) and v[-1]]
+        parts = [
+            k
+            for k, v in read_json(folder / "model_index.json").items()
+            if k in COMPONENTS and isinstance(v, list) and v[-1]
+        ]
         weighty = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
         return all((folder / p).is_dir() and (p not in weighty or weights_of(folder / p)) for p in parts)
     except WeightsError:
@@ -97,12 +101,16 @@ def download(repo: str, sub: str, field: str) -> Path:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        get_session().head(constants.ENDPOINT, timeout=10)  # one knock: the Hub's own client would retry for half a minute
+        get_session().head(
+            constants.ENDPOINT, timeout=10
+        )  # one knock: the Hub's own client would retry for half a minute
         files = HfApi().list_repo_files(repo)
         wanted = needed(files, sub)
         if not any(not f.endswith(SMALL) for f in wanted):
             offered = ", ".join(f for f in files if f.endswith((".safetensors", *PICKLES))) or "none"
-            raise WeightsError(field, f'"{repo}/{sub}" holds no weights there. Weights in this repository: {offered[:500]}.')
+            raise WeightsError(
+                field, f'"{repo}/{sub}" holds no weights there. Weights in this repository: {offered[:500]}.'
+            )
         root = Path(snapshot_download(repo, allow_patterns=wanted))
     except GatedRepoError as e:
         raise WeightsError(field, f'"{repo}" asks for its licence to be accepted: open https://huggingface.co/{repo}, accept '

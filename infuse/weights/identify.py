@@ -100,7 +100,8 @@ def _dim(header: Header, key: str, axis: int) -> int | None:
 
 def _context(header: Header, prefix: str = "") -> int | None:
     """Input width of any cross-attention key projection; the layouts agree on that name."""
-    return next((e.shape[1] for k, e in header.items() if k.startswith(prefix) and k.endswith("attn2.to_k.weight")), None)
+    found = (e for k, e in header.items() if k.startswith(prefix) and k.endswith("attn2.to_k.weight"))
+    return next((e.shape[1] for e in found), None)
 
 
 def _base(header: Header) -> Identity | None:
@@ -219,7 +220,8 @@ def _ip_adapter(header: Header) -> Identity | None:
     elif "proj.3.weight" in proj:
         variant, width, tokens = "full", proj["proj.0.weight"][1], 257
     elif "perceiver_resampler.proj_in.weight" in proj:
-        variant, width, tokens = "faceid_plus", proj["perceiver_resampler.proj_in.weight"][1], proj["proj.2.weight"][0] // context
+        variant, width = "faceid_plus", proj["perceiver_resampler.proj_in.weight"][1]
+        tokens = proj["proj.2.weight"][0] // context
     elif "proj.2.weight" in proj:
         variant, width, tokens = "faceid", proj["proj.0.weight"][1], proj["proj.2.weight"][0] // context
     elif "latents" in proj:
@@ -227,17 +229,19 @@ def _ip_adapter(header: Header) -> Identity | None:
         variant = "instantid" if width == 512 else "plus"
     else:
         variant = "foreign"
-    notes = ("v1 and v2 have the same tensors; v2 adds a shortcut that the recipe must ask for",) * (variant == "faceid_plus")
+    twins = "v1 and v2 have the same tensors; v2 adds a shortcut that the recipe must ask for"
+    notes = (twins,) * (variant == "faceid_plus")
     if any("_lora." in k for k in header):
         notes += ("a LoRA for the attention layers is inside",)
-    prefix = ("adapter_modules." if training else "ip_adapter.")
-    return Identity("ip_adapter", "training" if training else "ip_adapter", variant, prefix, context, tokens=tokens,
+    layout, prefix = ("training", "adapter_modules.") if training else ("ip_adapter", "ip_adapter.")
+    return Identity("ip_adapter", layout, variant, prefix, context, tokens=tokens,
                     encoder_width=width, cross_layers=len(layers), notes=notes)  # fmt: skip
 
 
 def _t2i(header: Header) -> Identity | None:
     if "style_embedding" in header:
-        return Identity("t2i_style", "original", tokens=_dim(header, "style_embedding", 1), context_width=_dim(header, "proj", 1))
+        tokens, context = _dim(header, "style_embedding", 1), _dim(header, "proj", 1)
+        return Identity("t2i_style", "original", tokens=tokens, context_width=context)
     prefix = _prefix(header, "body.0.in_conv.weight", "body.0.block1.weight", "body.0.resnets.0.block1.weight")
     if prefix is None:
         return None
@@ -250,13 +254,15 @@ def _t2i(header: Header) -> Identity | None:
 
 
 def _lora(header: Header) -> Identity | None:
-    down = [k for k in header if re.search(r"(lora_down|lora_A|lora\.down|\.down|hada_w1_b|lokr_w2)(\.\w+)?(\.weight)?$", k)]
-    down = [k for k in down if re.search(r"lora|hada|lokr", k)]
+    ends = re.compile(r"(lora_down|lora_A|lora\.down|\.down|hada_w1_b|lokr_w2)(\.\w+)?(\.weight)?$")
+    down = [k for k in header if ends.search(k) and re.search(r"lora|hada|lokr", k)]
     if not down:
         return None
-    layout = "kohya" if any(k.startswith("lora_") for k in header) else "peft" if any("lora_A" in k for k in header) else "diffusers"
-    shapes = [header[k].shape for k in down if "attn2" in k and re.search(r"to_[kv][._]", k) and len(header[k].shape) > 1]
-    context = next((s[1] for s in shapes), None)
+    layout = "peft" if any("lora_A" in k for k in header) else "diffusers"
+    if any(k.startswith("lora_") for k in header):
+        layout = "kohya"
+    shapes = [header[k].shape for k in down if "attn2" in k and re.search(r"to_[kv][._]", k)]
+    context = next((s[1] for s in shapes if len(s) > 1), None)
     if context is None and any("te2_" in k or k.startswith("text_encoder_2") for k in header):
         context = 2048
     return Identity("lora", layout, context_width=context, rank=min(header[down[0]].shape, default=None))
@@ -319,22 +325,18 @@ LOOKS: tuple[Callable[[Header], Identity | None], ...] = (
 """Most specific first: a ControlNet 1.0 file holds a whole base model as well."""
 
 
-
 def wrong_kind(field: str, found: Identity, wanted: str, *, name: str = "", base: int | None = None) -> InfuseError:
     """The letter about a file that is sound but not what this field needs; the caller raises it.
 
-    `wanted` is a kind; `base` the context width of the recipe's base. Same kind and another family makes a RecipeError
-    that names both, another kind a WeightsError.
+    `wanted` is a kind; `base` the context width of the recipe's base: another family makes a RecipeError naming both.
     """
     what = f'"{name}"' if name else "this file"
     if found.kind == wanted and base is not None and found.context_width not in (None, base):
         theirs, ours = described(found.context_width or 0), described(base)
-        kind = KINDS[wanted].split(" ", 1)[1]
         return RecipeError(field, f"{what} was trained for {theirs}, this recipe's base is {ours}. Choose {KINDS[wanted]} for "
-                                  f"{ours.split(' (')[0]}, or a base of the family of this {kind}.")  # fmt: skip
-    advice = ADVICE.get(found.kind, "")
+                                  f"{ours.split(' (')[0]}, or another base.")  # fmt: skip
     return WeightsError(field, f"{what} is {found.described}, but this field needs {KINDS.get(wanted, wanted)}. "
-                               f"{advice or 'Choose another file'}.")  # fmt: skip
+                               f"{ADVICE.get(found.kind, 'Choose another file')}.")  # fmt: skip
 
 
 ADVICE = {

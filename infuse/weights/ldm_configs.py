@@ -111,7 +111,9 @@ def _depth(shapes: Shapes, block: str) -> int:
     """Transformer blocks per attention of one level; 0 without attention."""
     depths = set()
     for a in sorted(set(_numbers(shapes, rf"{re.escape(block)}\.attentions\.(\d+)\."))):
-        depths.add(1 + max(_numbers(shapes, rf"{re.escape(block)}\.attentions\.{a}\.transformer_blocks\.(\d+)\."), default=-1))
+        depths.add(
+            1 + max(_numbers(shapes, rf"{re.escape(block)}\.attentions\.{a}\.transformer_blocks\.(\d+)\."), default=-1)
+        )
     if len(depths) > 1:
         raise WeightsError("", f"{block} has attentions of depths {sorted(depths)}; infuse runs networks with one depth per "
                                "level (SD 1.x, 2.x, SDXL). Choose the full model that this one was cut from.")  # fmt: skip
@@ -122,7 +124,9 @@ def _layers(depth: list[int], mid: int) -> int | list[int]:
     """diffusers takes the middle's depth from the last level, also where that level has no attention (SD 1.x)."""
     depth = depth if depth[-1] or not mid else [*depth[:-1], mid]
     if mid and mid != depth[-1]:
-        raise WeightsError("", f"the middle block has depth {mid}, the last level {depth[-1]}; infuse has no such network.")
+        raise WeightsError(
+            "", f"the middle block has depth {mid}, the last level {depth[-1]}; infuse has no such network."
+        )
     filled = [d or 1 for d in depth]
     return filled[0] if len(set(filled)) == 1 else filled
 

@@ -52,7 +52,9 @@ class Library:
         """
         name = str(model).strip()
         if not name:
-            raise WeightsError(field, "no model is named. Give a name, a path or a Hub id; `tabletop` comes with infuse.")
+            raise WeightsError(
+                field, "no model is named. Give a name, a path or a Hub id; `tabletop` comes with infuse."
+            )
         if name in self.embedded:
             return replace(self.embedded[name], field=field)
         place = self._path(name) or self._in_roots(name)
@@ -74,7 +76,10 @@ class Library:
         for root in self.roots:
             for entry in sorted(root.iterdir()) if root.is_dir() else []:
                 if entry.suffix in SUFFIXES or _is_model(entry):
-                    found.setdefault(entry.stem if entry.is_file() else entry.name, str(Source(entry.name, entry).card.get("description", f"in {root}")))
+                    found.setdefault(
+                        entry.stem if entry.is_file() else entry.name,
+                        str(Source(entry.name, entry).card.get("description", f"in {root}")),
+                    )
         return found
 
     @cached_property

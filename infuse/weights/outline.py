@@ -121,7 +121,10 @@ def plan_unet(header: Header, identity: Identity, field: str) -> Plan:
     vector = "class_embedding" if identity.context_width == 1024 else "add_embedding"
     stored = header.shapes(prefix)
     names = ldm_keys.trunk(stored, vector)
-    pooled = next((e.shape[-1] for k, e in header.items() if k.startswith("conditioner.") and k.endswith(".text_projection")), None)
+    pooled = next(
+        (e.shape[-1] for k, e in header.items() if k.startswith("conditioner.") and k.endswith(".text_projection")),
+        None,
+    )
     size = 96 if identity.family == "sd2" and identity.prediction == "v_prediction" else None
     size = 128 if identity.variant == "upscaler" else size
     try:

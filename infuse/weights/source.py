@@ -53,7 +53,10 @@ class Source:
     @cached_property
     def card(self) -> Mapping[str, Any]:
         """What is said about the model: card.json in its folder, or `<stem>.card.json` beside its file."""
-        return read_json(self.path / "card.json" if self.is_folder else self.path.with_name(f"{self.path.stem}.card.json"), self.field)
+        return read_json(
+            self.path / "card.json" if self.is_folder else self.path.with_name(f"{self.path.stem}.card.json"),
+            self.field,
+        )
 
     @cached_property
     def weights(self) -> Mapping[str, list[Path]]:

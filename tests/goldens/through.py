@@ -104,7 +104,14 @@ def drawn(noises: Sequence[Tensor]) -> Iterator[None]:
 def sampling(golden: Golden) -> Outputs:
     """img2img and inpainting: condition, job, solver, decoder."""
     config = golden.config
-    vae = assemble(lambda: AutoencoderKL(**config["vae"]), golden.weights("vae."), torch.float32, "cpu", "the golden's VAE", "model")
+    vae = assemble(
+        lambda: AutoencoderKL(**config["vae"]),
+        golden.weights("vae."),
+        torch.float32,
+        "cpu",
+        "the golden's VAE",
+        "model",
+    )
     net = network(golden.weights("unet."), config["unet"], 2 ** (len(config["vae"]["block_out_channels"]) - 1))
     schedule = {k: v for k, v in config["scheduler"].items() if k != "class"}
     base = Base("golden", net, vae, TextEncoders((), ()), schedule)
@@ -120,16 +127,29 @@ def sampled(golden: Golden, base: Base, call: Mapping[str, Any], at: str) -> Out
     kit = Given(base, (width, height), None)
     kit.golden = golden
     picture = Picture(call["image"])
-    condition = Inpaint(image=picture, mask=Picture(call["mask_image"]), strength=call["strength"]) if "mask_image" in call \
+    condition = (
+        Inpaint(image=picture, mask=Picture(call["mask_image"]), strength=call["strength"])
+        if "mask_image" in call
         else Img2Img(image=picture, strength=call["strength"])
+    )
     sides = {
         PROMPT: Sides(said(golden["prompt_embeds"])[0], said(golden["negative_prompt_embeds"])[0]),
         "conditions.0": condition.sides(kit),
     }
     run = plan(parse("DDIM", ""), base.scheduler, call["num_inference_steps"], condition.strength_of_start())
     factor, spec = base.spec.vae_factor, base.spec
-    job = Job(run, sides, call["guidance_scale"], {}, 0.0, torch.Generator(), ground(kit, [s.on for s in sides.values()]),
-              (spec.latent_channels, height // factor, width // factor), torch.float32, torch.device("cpu"))
+    job = Job(
+        run,
+        sides,
+        call["guidance_scale"],
+        {},
+        0.0,
+        torch.Generator(),
+        ground(kit, [s.on for s in sides.values()]),
+        (spec.latent_channels, height // factor, width // factor),
+        torch.float32,
+        torch.device("cpu"),
+    )
     noises = [golden[f"{at}noise{i}"] for i in range(9) if f"in.{at}noise{i}" in golden.tensors]
     with torch.no_grad(), drawn(noises), heard(base.network.unet) as calls:
         job.start()
@@ -140,7 +160,9 @@ def sampled(golden: Golden, base: Base, call: Mapping[str, Any], at: str) -> Out
             job.answer(base.network.predict(collate(rows, spec)))
     latents = [*xs[1:], job.latent]
     return {
-        "image": base.decode(job.latent[None]), "timesteps": run.timesteps, "unet_in": calls[0][0],
+        "image": base.decode(job.latent[None]),
+        "timesteps": run.timesteps,
+        "unet_in": calls[0][0],
         **{f"latents.{i}": x[None] for i, x in enumerate(latents)},
     }
 
@@ -254,7 +276,13 @@ class Seen:
         return self.adapter
 
 
-def looked(adapter: Adapter, states: Tensor, names: Sequence[str], silence: Tensor | None = None, layers: tuple[float, ...] | None = None) -> Sides:
+def looked(
+    adapter: Adapter,
+    states: Tensor,
+    names: Sequence[str],
+    silence: Tensor | None = None,
+    layers: tuple[float, ...] | None = None,
+) -> Sides:
     """What the IP-Adapter condition says of these pictures."""
     silence = torch.zeros_like(states[0, 0]) if silence is None else silence
     return IPAdapter(image=tuple(Picture(n) for n in names), layers=layers).encode(Seen(adapter, states, silence))  # type: ignore[arg-type]
@@ -270,12 +298,17 @@ def ip_adapter(golden: Golden) -> Outputs:
         silence = torch.zeros_like(states[0, 0])
     sides = [looked(adapter, states, [f"{i}.0"], silence) for i in range(len(states))]
     tokens = [[d.tokens for d in p.decoupled] for p in (*(s.on for s in sides), sides[0].off)]
-    found = {"image_tokens": torch.cat([torch.stack(t) for t in tokens[:-1]]), "uncond_image_tokens": torch.stack(tokens[-1])}
+    found = {
+        "image_tokens": torch.cat([torch.stack(t) for t in tokens[:-1]]),
+        "uncond_image_tokens": torch.stack(tokens[-1]),
+    }
     modules = [k.removeprefix("attn2.") for k in golden.outputs if k.startswith("attn2.")]
     for key in golden.outputs:
         if m := re.fullmatch(r"eps_(uncond_)?scale([\d.]+)", key):
             texts = said(golden["uncond_context" if m[1] else "context"])
-            ports = [t + (s.off if m[1] else s.on).spoken(Voice(float(m[2]))) for t, s in zip(texts, sides, strict=True)]
+            ports = [
+                t + (s.off if m[1] else s.on).spoken(Voice(float(m[2]))) for t, s in zip(texts, sides, strict=True)
+            ]
             found[key] = predicted(net, golden, ports)
     for path in modules:
         with heard(net.unet.get_submodule(path)) as calls:
@@ -290,10 +323,19 @@ def ip_adapter_multi(golden: Golden) -> Outputs:
     net = network(golden.weights("unet."), config["unet"])
     adapters = [Adapter.load(golden.weights(f"adapter{i}.")) for i in range(2)]
     states = [golden["features0"], golden["features1"]]
-    masks = [[m.repeat_interleave(8, 0).repeat_interleave(8, 1) for m in golden[f"masks{i}_latent"][0]] for i in range(2)]
+    masks = [
+        [m.repeat_interleave(8, 0).repeat_interleave(8, 1) for m in golden[f"masks{i}_latent"][0]] for i in range(2)
+    ]
     texts = said(golden["context"])
 
-    def says(a: int, sample: int, pictures: Sequence[int], weight: float, mask: Tensor | None = None, layers: tuple[float, ...] | None = None) -> Ports:
+    def says(
+        a: int,
+        sample: int,
+        pictures: Sequence[int],
+        weight: float,
+        mask: Tensor | None = None,
+        layers: tuple[float, ...] | None = None,
+    ) -> Ports:
         silence = torch.zeros_like(states[a][0, 0])
         on = looked(adapters[a], states[a], [f"{sample}.{p}" for p in pictures], silence, layers).on
         return on.spoken(Voice(weight, mask=mask))
@@ -302,13 +344,20 @@ def ip_adapter_multi(golden: Golden) -> Outputs:
         return predicted(net, golden, [reduce(add, speakers(i), text) for i, text in enumerate(texts)])
 
     def masked(scales: Sequence[float], second: float, second_mask: Tensor) -> Tensor:
-        return eps(lambda i: [*(says(0, i, [p], s, masks[0][p]) for p, s in enumerate(scales)), says(1, i, [0], second, second_mask)])
+        return eps(
+            lambda i: [
+                *(says(0, i, [p], s, masks[0][p]) for p, s in enumerate(scales)),
+                says(1, i, [0], second, second_mask),
+            ]
+        )
 
     first, second = config["scales"]
     both = range(states[0].shape[1])
     block = tuple(float(path.startswith(config["single_block"])) for path, _ in net.spec.cross_layers)
     grid = tuple(golden["x"].shape[-2:])
-    tokens = torch.stack([torch.stack([says(0, i, [p], 1.0).decoupled[0].tokens for p in both]) for i in range(len(texts))])
+    tokens = torch.stack(
+        [torch.stack([says(0, i, [p], 1.0).decoupled[0].tokens for p in both]) for i in range(len(texts))]
+    )
     return {
         "eps_off": eps(lambda i: [says(0, i, both, 0.0), says(1, i, [0], 0.0)]),
         "eps_two": eps(lambda i: [says(0, i, both, first), says(1, i, [0], second)]),
@@ -316,14 +365,26 @@ def ip_adapter_multi(golden: Golden) -> Outputs:
         "eps_two_masked_image_scales": masked(config["image_scales"], second, masks[1][0]),
         "eps_two_masked_second_unmasked": masked(config["image_scales"], second, torch.ones_like(masks[1][0])),
         "eps_single_block": eps(lambda i: [says(0, i, both, 1.0, layers=block)]),
-        **{k: on_grid(masks[0][0], grid, int(m[1])) for k in golden.outputs if (m := re.fullmatch(r"mask0_queries(\d+)", k))},  # type: ignore[arg-type]
-        "tokens0": tokens, "tokens0_average": tokens.mean(1),
+        **{
+            k: on_grid(masks[0][0], grid, int(m[1]))
+            for k in golden.outputs
+            if (m := re.fullmatch(r"mask0_queries(\d+)", k))
+        },  # type: ignore[arg-type]
+        "tokens0": tokens,
+        "tokens0_average": tokens.mean(1),
         "tokens1": torch.stack([says(1, i, [0], 1.0).decoupled[0].tokens for i in range(len(texts))]),
     }
 
 
 WAYS = {
-    "latent_img2img": sampling, "latent_inpaint_4ch": sampling, "inpaint_9ch": sampling,
-    "controlnet_sd15": controlnet_ldm, "controlnet_sd21": controlnet_ldm, "controlnet_sdxl": controlnet_sdxl,
-    "ip_adapter_plain": ip_adapter, "ip_adapter_plus": ip_adapter, "ip_adapter_full": ip_adapter, "ip_adapter_multi": ip_adapter_multi,
+    "latent_img2img": sampling,
+    "latent_inpaint_4ch": sampling,
+    "inpaint_9ch": sampling,
+    "controlnet_sd15": controlnet_ldm,
+    "controlnet_sd21": controlnet_ldm,
+    "controlnet_sdxl": controlnet_sdxl,
+    "ip_adapter_plain": ip_adapter,
+    "ip_adapter_plus": ip_adapter,
+    "ip_adapter_full": ip_adapter,
+    "ip_adapter_multi": ip_adapter_multi,
 }

@@ -22,7 +22,9 @@ def kind(key: str, shape: Sequence[int]) -> str | None:
     """ "scale", "bias" or "matrix"; None when the rule does not cover the tensor."""
     if len(shape) >= 2:
         return "matrix"
-    return next((what for what, end in (("scale", "weight"), ("bias", "bias")) if len(shape) == 1 and key.endswith(end)), None)
+    return next(
+        (what for what, end in (("scale", "weight"), ("bias", "bias")) if len(shape) == 1 and key.endswith(end)), None
+    )
 
 
 def make(shapes: Mapping[str, Sequence[int]], salt: str, gain: float = 1.0) -> dict[str, Tensor]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-import mix
 import pytest
 import torch
 
+import mix
 from infuse import ControlNet, IPAdapter, Recipe
 from infuse.engine.engine import Engine
 
@@ -76,7 +76,10 @@ def test_the_other_families(family: str) -> None:
 
 def test_at_a_fixed_row_width_float32_is_bit_identical() -> None:
     """The promise of `row_width`: same width of every call, same bits, whoever the neighbours are."""
-    recipes = [Recipe(model="tiny", prompt=f"{i} cats", seed=i, steps=4, scheduler=s, guidance=4) for i, s in enumerate(("DDIM", "Euler a", "UniPC"))]
+    recipes = [
+        Recipe(model="tiny", prompt=f"{i} cats", seed=i, steps=4, scheduler=s, guidance=4)
+        for i, s in enumerate(("DDIM", "Euler a", "UniPC"))
+    ]
     engine = mix.engine(dtype=torch.float32, row_width=8)
     alone = [engine.run(r).latents for r in recipes]
     together = [r.latents for r in engine.run_all(*recipes)]
@@ -90,11 +93,19 @@ def test_the_order_of_conditions_does_not_matter(i: int, alone: tuple[list[torch
     assert torch.equal(mix.engine().run(turned).latents, alone[0][i])
 
 
-@pytest.mark.parametrize("silent", [
-    ControlNet(model="canny", image=mix.picture(1), weight=0), IPAdapter(model="face", image=mix.picture(1), weight={0: 0.0, 1: 0.0}),
-    ControlNet(model="canny", image=mix.picture(1), start=0.99), IPAdapter(model="face", image=mix.picture(1), end=0.01),
-], ids=["weight 0", "curve 0", "too late", "too early"])
-def test_a_silent_condition_is_not_evaluated_and_changes_nothing(silent: ControlNet | IPAdapter, alone: tuple[list[torch.Tensor], int]) -> None:
+@pytest.mark.parametrize(
+    "silent",
+    [
+        ControlNet(model="canny", image=mix.picture(1), weight=0),
+        IPAdapter(model="face", image=mix.picture(1), weight={0: 0.0, 1: 0.0}),
+        ControlNet(model="canny", image=mix.picture(1), start=0.99),
+        IPAdapter(model="face", image=mix.picture(1), end=0.01),
+    ],
+    ids=["weight 0", "curve 0", "too late", "too early"],
+)
+def test_a_silent_condition_is_not_evaluated_and_changes_nothing(
+    silent: ControlNet | IPAdapter, alone: tuple[list[torch.Tensor], int]
+) -> None:
     engine, recipe = mix.engine(), mix.recipes()[0]
     found = engine.run(recipe.model_copy(update={"conditions": (silent,)})).latents
     assert torch.equal(found, alone[0][0])
@@ -109,7 +120,14 @@ def test_a_silent_condition_says_so() -> None:
 
 def test_outside_of_its_window_a_branch_is_not_called() -> None:
     engine = mix.engine()
-    engine.run(Recipe(model="tiny", steps=10, scheduler="DDIM", conditions=(ControlNet(model="canny", image=mix.picture(1), start=0.2, end=0.5),)))
+    engine.run(
+        Recipe(
+            model="tiny",
+            steps=10,
+            scheduler="DDIM",
+            conditions=(ControlNet(model="canny", image=mix.picture(1), start=0.2, end=0.5),),
+        )
+    )
     assert engine.shelf.base("tiny").network.branch_calls == 3
 
 

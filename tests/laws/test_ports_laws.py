@@ -6,24 +6,28 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
-import mix
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mix
 from infuse import Recipe
 from infuse.curves import Step, value_at
 from infuse.encoders.kit import Kit
 from infuse.ports import Channel, Decoupled, Latent, Ports, Posterior, Residual, Tokens, Vector, Voice
 
 ENTRIES = {
-    "latent": Latent(), "channels": Channel("mask", torch.ones(1, 2, 2)), "context": Tokens(torch.ones(3, 4)),
-    "decoupled": Decoupled(torch.nn.Identity(), torch.ones(2, 4)), "residuals": Residual(torch.nn.Identity(), torch.ones(3, 8, 8)),
+    "latent": Latent(),
+    "channels": Channel("mask", torch.ones(1, 2, 2)),
+    "context": Tokens(torch.ones(3, 4)),
+    "decoupled": Decoupled(torch.nn.Identity(), torch.ones(2, 4)),
+    "residuals": Residual(torch.nn.Identity(), torch.ones(3, 8, 8)),
     "embedding": Vector("time_ids", torch.ones(6)),
 }
 some = st.dictionaries(st.sampled_from(sorted(ENTRIES)), st.integers(0, 3)).map(
-    lambda d: Ports(**{k: (ENTRIES[k],) * n for k, n in d.items()}))  # type: ignore[arg-type]
+    lambda d: Ports(**{k: (ENTRIES[k],) * n for k, n in d.items()})
+)  # type: ignore[arg-type]
 
 
 def same(a: Ports, b: Ports) -> bool:
@@ -70,7 +74,9 @@ def test_encode_twice_equals_encode_once() -> None:
 def tensors(ports: Ports) -> list[torch.Tensor]:
     entries = [e for f in fields(Ports) for e in getattr(ports, f.name)]
     found = [v for e in entries for v in (vars(e) | vars(e.voice)).values()]
-    return [t for v in found for t in (vars(v).values() if isinstance(v, Posterior) else [v]) if isinstance(t, torch.Tensor)]
+    return [
+        t for v in found for t in (vars(v).values() if isinstance(v, Posterior) else [v]) if isinstance(t, torch.Tensor)
+    ]
 
 
 @pytest.mark.parametrize("i", range(6))

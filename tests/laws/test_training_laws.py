@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import mix
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import mix
 from infuse.encoders.kit import Kit
 from infuse.ports import Ports, Sides, Tokens
 from infuse.recipe import Recipe
@@ -37,13 +37,20 @@ def setup(which: str) -> tuple[Denoise, dict[str, nn.Module]]:
     base, recipe = engine.shelf.base("tiny"), mix.recipes()[1]
     kit = Kit(base, (32, 32), engine.shelf)
     controlnet, face = recipe.conditions
-    everything = {"unet": base.network.unet, "text": base.texts.models[0], "controlnet": kit.controlnet("canny"),
-                  "ip_adapter": next(iter(face.modules(kit).values()))}
+    everything = {
+        "unet": base.network.unet,
+        "text": base.texts.models[0],
+        "controlnet": kit.controlnet("canny"),
+        "ip_adapter": next(iter(face.modules(kit).values())),
+    }
     for module in everything.values():
         module.requires_grad_(False).zero_grad(set_to_none=True)
     learn = {which: everything[which].requires_grad_(True)}
-    conditions = [Drop(Captions(base, lambda i, rng: f"picture {i}", learn=which == "text"), 0.2),
-                  Drop(Told(kit, controlnet.model_copy(update={"end": 1.0})), 0.0), Drop(Told(kit, face), 0.2)]
+    conditions = [
+        Drop(Captions(base, lambda i, rng: f"picture {i}", learn=which == "text"), 0.2),
+        Drop(Told(kit, controlnet.model_copy(update={"end": 1.0})), 0.0),
+        Drop(Told(kit, face), 0.2),
+    ]
     return Denoise(base, latents, 100, conditions, learn, batch_size=4), everything
 
 
@@ -53,7 +60,11 @@ def test_gradients_reach_only_what_was_asked_for(which: str) -> None:
     objective, everything = setup(which)
     loss, _ = objective.loss(objective.batch(np.random.default_rng(0)), torch.Generator().manual_seed(0))
     loss.backward()
-    reached = {name for name, module in everything.items() if any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())}
+    reached = {
+        name
+        for name, module in everything.items()
+        if any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+    }
     assert reached == {which}
 
 
@@ -100,6 +111,8 @@ def test_training_and_inference_ask_the_same_question() -> None:
     objective.conditions = [Drop(lambda picks, rng: [Sides(Ports(context=(Tokens(tokens[0]),)))], 0.0)]
     objective.noising.add_noise = lambda z, noise, t: z
     with torch.no_grad():
-        objective.loss((np.array([0]), batch.timestep.long().numpy(), [[False]], np.random.default_rng(0)), torch.Generator())
+        objective.loss(
+            (np.array([0]), batch.timestep.long().numpy(), [[False]], np.random.default_rng(0)), torch.Generator()
+        )
     del base.network.predict
     assert torch.equal(seen[-1][1], answer)

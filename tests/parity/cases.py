@@ -16,8 +16,23 @@ from infuse.pictures import Picture
 Conditions = tuple[AnyCondition, ...]
 EVERY, OLD, XL = ("sd1", "sd2", "sdxl"), ("sd1", "sd2"), ("sdxl",)
 THREE = ("DDIM", "Euler a", "DPM++ 2M Karras")
-OTHERS = ("PNDM", "UniPC", "Heun", "LCM", "DDPM", "LMS", "Euler", "DPM2", "DPM2 a", "DPM++ 2M SDE Karras", "DPM++ 2S", "DEIS", "Euler trailing",
-          "TCD", "SA-Solver")
+OTHERS = (
+    "PNDM",
+    "UniPC",
+    "Heun",
+    "LCM",
+    "DDPM",
+    "LMS",
+    "Euler",
+    "DPM2",
+    "DPM2 a",
+    "DPM++ 2M SDE Karras",
+    "DPM++ 2S",
+    "DEIS",
+    "Euler trailing",
+    "TCD",
+    "SA-Solver",
+)
 
 
 @dataclass(frozen=True)
@@ -75,23 +90,23 @@ CASES = [
     Case("text, two pictures", fields={**LOUD, "count": 2}),
     Case("text, rescaled guidance", fields={**LOUD, "guidance_rescale": 0.7}),
     Case("size", lambda: (Size(original=(40, 24), crop=(4, 2)),), families=XL),
-
     Case("img2img 0.3", lambda: (start(0.3),)),
     Case("img2img 0.75", lambda: (start(0.75),), LOUD),
     Case("img2img 1", lambda: (start(1.0),), OFF),
     Case("img2img, other schedulers", lambda: (start(),), LOUD, ("sd1",), OTHERS),
     Case("img2img, wide", lambda: (Img2Img(image=photo(3, 48, 24), strength=0.6),), {"width": None, "height": None}),
-
     Case("inpaint 4, strength 1", lambda: (hole(),), LOUD),
     Case("inpaint 4, strength 0.6", lambda: (hole(0.6),)),
     Case("inpaint 4, no guidance", lambda: (hole(0.6),), OFF),
     Case("inpaint 4, other schedulers", lambda: (hole(0.7),), families=("sd1",), schedulers=OTHERS),
     Case("inpaint 4, strength 1, other schedulers", lambda: (hole(),), families=("sd1",), schedulers=OTHERS),
-    Case("inpaint 4, resized", lambda: (Inpaint(image=photo(2, 48, 40), mask=mask(9, 7, 31, 29, 48, 40), strength=0.8, paste=False),)),
+    Case(
+        "inpaint 4, resized",
+        lambda: (Inpaint(image=photo(2, 48, 40), mask=mask(9, 7, 31, 29, 48, 40), strength=0.8, paste=False),),
+    ),
     Case("inpaint 9, strength 1", lambda: (hole(),), LOUD, channels=9),
     Case("inpaint 9, strength 0.6", lambda: (hole(0.6),), OFF, channels=9),
     Case("inpaint 9, other schedulers", lambda: (hole(0.7),), families=("sd1",), schedulers=OTHERS, channels=9),
-
     Case("controlnet", lambda: (control(),), LOUD),
     Case("controlnet, no guidance", lambda: (control(weight=0.6),), OFF),
     Case("controlnet, window", lambda: (control(weight=0.8, start=0.2, end=0.7),)),
@@ -103,7 +118,6 @@ CASES = [
     Case("two controlnets, guess", lambda: (control(0, mode="guess", weight=0.7), control(1, mode="guess", end=0.6))),
     Case("controlnet, pooled", lambda: (control(2),), LOUD),
     Case("controlnet, other schedulers", lambda: (control(end=0.7),), families=("sd1",), schedulers=OTHERS),
-
     Case("ip-adapter plain", lambda: (look(),), LOUD),
     Case("ip-adapter plus", lambda: (look("plus"),)),
     Case("ip-adapter, no guidance", lambda: (look("plus", weight=1.0),), OFF),
@@ -111,20 +125,27 @@ CASES = [
     Case("ip-adapter, layers", lambda: (look(layers=(1.0, 0.0, 0.5, 2.0, 0.3, 0.7, 0.1)),), families=OLD),
     Case("ip-adapter, window", lambda: (look("plus", start=0.2, end=0.7),)),
     Case("ip-adapter, mask", lambda: (look(mask=LEFT),), LOUD),
-    Case("ip-adapter, two masks", lambda: (look(mask=LEFT, weight=0.9), look("plain", photo(21), mask=RIGHT, weight=0.4))),
+    Case(
+        "ip-adapter, two masks", lambda: (look(mask=LEFT, weight=0.9), look("plain", photo(21), mask=RIGHT, weight=0.4))
+    ),
     Case("ip-adapter, mask, wide", lambda: (look(mask=mask(5, 3, 30, 20, 48, 24)),), {"width": 48, "height": 24}),
     Case("two ip-adapters", lambda: (look(weight=0.5), look("plus", photo(21), weight=0.8)), LOUD),
     Case("two ip-adapters, masks", lambda: (look(mask=LEFT), look("plus", photo(21), mask=RIGHT))),
-
     Case("controlnet + img2img", lambda: (control(weight=0.8), start()), LOUD),
-    Case("two controlnets + img2img", lambda: (control(0, weight=0.8, end=0.8), start(0.8), control(1, weight=0.3, start=0.2))),
+    Case(
+        "two controlnets + img2img",
+        lambda: (control(0, weight=0.8, end=0.8), start(0.8), control(1, weight=0.3, start=0.2)),
+    ),
     Case("controlnet, guess + img2img", lambda: (control(mode="guess"), start()), LOUD),
     Case("controlnet + inpaint 4, strength 1", lambda: (control(weight=0.8), hole()), LOUD),
     Case("controlnet + inpaint 4, strength 0.6", lambda: (control(weight=0.8, start=0.2), hole(0.6))),
     Case("controlnet + inpaint 9, strength 1", lambda: (control(weight=0.8), hole()), LOUD, channels=9),
     Case("controlnet + inpaint 9, strength 0.6", lambda: (control(weight=0.8, end=0.7), hole(0.6)), channels=9),
-    Case("two controlnets, guess + inpaint 4", lambda: (control(0, mode="guess"), control(1, mode="guess", weight=0.5), hole(0.8)), LOUD),
-
+    Case(
+        "two controlnets, guess + inpaint 4",
+        lambda: (control(0, mode="guess"), control(1, mode="guess", weight=0.5), hole(0.8)),
+        LOUD,
+    ),
     Case("ip-adapter + img2img", lambda: (look(), start()), LOUD),
     Case("ip-adapter plus + img2img", lambda: (look("plus"), start(0.9))),
     Case("ip-adapter + inpaint 4", lambda: (look(), hole(0.7)), LOUD),
@@ -132,17 +153,46 @@ CASES = [
     Case("ip-adapter + inpaint 9", lambda: (look("plus"), hole()), LOUD, channels=9),
     Case("ip-adapter, mask + inpaint 9", lambda: (look(mask=LEFT), hole(0.6)), channels=9),
     Case("ip-adapter + controlnet", lambda: (look(), control(weight=0.8)), LOUD),
-    Case("two ip-adapters + two controlnets", lambda: (look(), control(0, weight=0.8), control(1, weight=0.3, end=0.5), look("plus", photo(21)))),
+    Case(
+        "two ip-adapters + two controlnets",
+        lambda: (look(), control(0, weight=0.8), control(1, weight=0.3, end=0.5), look("plus", photo(21))),
+    ),
     Case("ip-adapter + controlnet, guess", lambda: (look("plus"), control(mode="guess")), LOUD),
-    Case("ip-adapter, masks + controlnet", lambda: (look(mask=LEFT), look("plain", photo(21), mask=RIGHT), control(weight=0.8))),
+    Case(
+        "ip-adapter, masks + controlnet",
+        lambda: (look(mask=LEFT), look("plain", photo(21), mask=RIGHT), control(weight=0.8)),
+    ),
     Case("ip-adapter + controlnet + img2img", lambda: (look(), control(weight=0.8, end=0.7), start()), LOUD),
     Case("ip-adapter + controlnet + inpaint 4", lambda: (look("plus"), control(weight=0.8), hole(0.8)), LOUD),
-    Case("ip-adapter + controlnet + inpaint 9", lambda: (look(), control(weight=0.8, start=0.2), hole()), LOUD, channels=9),
+    Case(
+        "ip-adapter + controlnet + inpaint 9",
+        lambda: (look(), control(weight=0.8, start=0.2), hole()),
+        LOUD,
+        channels=9,
+    ),
     Case("ip-adapter + controlnet, two pictures", lambda: (look(), control(end=0.7)), {"count": 2}),
-    Case("two ip-adapters + two controlnets + inpaint 4",
-         lambda: (look(mask=LEFT), look("plus", photo(21), mask=RIGHT), control(0, weight=0.8), control(1, weight=0.3, end=0.5), hole())),
+    Case(
+        "two ip-adapters + two controlnets + inpaint 4",
+        lambda: (
+            look(mask=LEFT),
+            look("plus", photo(21), mask=RIGHT),
+            control(0, weight=0.8),
+            control(1, weight=0.3, end=0.5),
+            hole(),
+        ),
+    ),
     Case("rescaled guidance + img2img", lambda: (start(),), {**LOUD, "guidance_rescale": 0.7}, XL),
     Case("rescaled guidance + inpaint 4", lambda: (hole(0.8),), {**LOUD, "guidance_rescale": 0.7}, XL),
-    Case("rescaled guidance + controlnet + inpaint 4", lambda: (control(), hole(0.8)), {**LOUD, "guidance_rescale": 0.7}, XL),
-    Case("size + ip-adapter + controlnet + img2img", lambda: (Size(original=(40, 24), crop=(4, 2)), look(), control(), start()), LOUD, XL),
+    Case(
+        "rescaled guidance + controlnet + inpaint 4",
+        lambda: (control(), hole(0.8)),
+        {**LOUD, "guidance_rescale": 0.7},
+        XL,
+    ),
+    Case(
+        "size + ip-adapter + controlnet + img2img",
+        lambda: (Size(original=(40, 24), crop=(4, 2)), look(), control(), start()),
+        LOUD,
+        XL,
+    ),
 ]

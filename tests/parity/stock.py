@@ -44,7 +44,10 @@ SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
     "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
     "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    "DPM++ 2M SDE Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"}),
+    "DPM++ 2M SDE Karras": (
+        "DPMSolverMultistepScheduler",
+        {"use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"},
+    ),
     "DPM++ 2S": ("DPMSolverSinglestepScheduler", {}),
     "DEIS": ("DEISMultistepScheduler", {}),
     "UniPC": ("UniPCMultistepScheduler", {}),
@@ -62,7 +65,9 @@ def latents(tiny: Tiny, recipe: Recipe, modules: Mapping[str, nn.Module]) -> Ten
     controls = [c for c in recipe.conditions if c.kind == "controlnet"]
     adapters = [c for c in recipe.conditions if c.kind == "ip_adapter"]
     sizes = [c for c in recipe.conditions if c.kind == "size"]
-    assert len(controls) + len(adapters) + len(sizes) + (start is not None) == len(recipe.conditions), "no stock pipeline can do that"
+    assert len(controls) + len(adapters) + len(sizes) + (start is not None) == len(recipe.conditions), (
+        "no stock pipeline can do that"
+    )
     sdxl = tiny.family == "sdxl"
 
     parts = {**tiny.parts, "scheduler": scheduler(tiny, recipe)}
@@ -76,8 +81,12 @@ def latents(tiny: Tiny, recipe: Recipe, modules: Mapping[str, nn.Module]) -> Ten
 
     width, height = recipe.width or start.image.size[0], recipe.height or start.image.size[1]
     asked: dict[str, Any] = {
-        "prompt": recipe.prompt, "negative_prompt": recipe.negative_prompt or None, "guidance_scale": recipe.guidance,
-        "num_inference_steps": recipe.steps, "output_type": "latent", "num_images_per_prompt": recipe.count,
+        "prompt": recipe.prompt,
+        "negative_prompt": recipe.negative_prompt or None,
+        "guidance_scale": recipe.guidance,
+        "num_inference_steps": recipe.steps,
+        "output_type": "latent",
+        "num_images_per_prompt": recipe.count,
         "generator": one_or_list([torch.Generator("cpu").manual_seed(recipe.seed + i) for i in range(recipe.count)]),
     }
     if recipe.guidance_rescale:
@@ -109,18 +118,25 @@ def one_or_list(things: Sequence[Any]) -> Any:
 
 def controlled(controls: Sequence[Condition], image: str) -> dict[str, Any]:
     return {
-        image: one_or_list([c.image.image for c in controls]), "guess_mode": any(c.mode == "guess" for c in controls),
+        image: one_or_list([c.image.image for c in controls]),
+        "guess_mode": any(c.mode == "guess" for c in controls),
         "controlnet_conditioning_scale": one_or_list([c.weight for c in controls]),
         "control_guidance_start": one_or_list([c.start for c in controls]),
         "control_guidance_end": one_or_list([c.end for c in controls]),
     }
 
 
-def adapted(pipe: Any, conditions: Sequence[Condition], modules: Mapping[str, nn.Module], size: tuple[int, int]) -> dict[str, Any]:
+def adapted(
+    pipe: Any, conditions: Sequence[Condition], modules: Mapping[str, nn.Module], size: tuple[int, int]
+) -> dict[str, Any]:
     """Load the adapters; conditions of one adapter become its list of images, each with a scale and a mask of its own."""
     by_model = {m: [c for c in conditions if c.model == m] for m in dict.fromkeys(c.model for c in conditions)}
-    pipe.load_ip_adapter([file(modules[m]) for m in by_model], subfolder=[""] * len(by_model), weight_name=["x.bin"] * len(by_model),
-                         image_encoder_folder=None)
+    pipe.load_ip_adapter(
+        [file(modules[m]) for m in by_model],
+        subfolder=[""] * len(by_model),
+        weight_name=["x.bin"] * len(by_model),
+        image_encoder_folder=None,
+    )
     speak(pipe, by_model, 0, 1)
     asked: dict[str, Any] = {"ip_adapter_image": [[p.image for c in cs for p in c.image] for cs in by_model.values()]}
     if any(c.start > 0 or c.end < 1 for c in conditions):
@@ -136,13 +152,17 @@ def adapted(pipe: Any, conditions: Sequence[Condition], modules: Mapping[str, nn
         asked["callback_on_step_end"] = turn
     if any(c.mask is not None for c in conditions):
         processor, (w, h) = IPAdapterMaskProcessor(), size
-        masks = [torch.cat([processor.preprocess([c.mask.image], height=h, width=w) for c in cs], dim=1) for cs in by_model.values()]
+        masks = [
+            torch.cat([processor.preprocess([c.mask.image], height=h, width=w) for c in cs], dim=1)
+            for cs in by_model.values()
+        ]
         asked["cross_attention_kwargs"] = {"ip_adapter_masks": masks}
     return asked
 
 
 def speak(pipe: Any, by_model: Mapping[str, Sequence[Condition]], i: int, n: int) -> None:
     """The scales of step i of n, layer by layer where a condition asks for layers."""
+
     def now(c: Condition) -> float:
         return c.weight if c.start <= i / n and (i + 1) / n <= c.end else 0.0
 
@@ -158,4 +178,7 @@ def speak(pipe: Any, by_model: Mapping[str, Sequence[Condition]], i: int, n: int
 def file(adapter: nn.Module) -> dict[str, dict[str, Tensor]]:
     """An IP-Adapter file in two parts, as diffusers reads it."""
     flat = {k: t.detach().clone() for k, t in adapter.save().items()}
-    return {part: {k.removeprefix(f"{part}."): t for k, t in flat.items() if k.startswith(f"{part}.")} for part in ("image_proj", "ip_adapter")}
+    return {
+        part: {k.removeprefix(f"{part}."): t for k, t in flat.items() if k.startswith(f"{part}.")}
+        for part in ("image_proj", "ip_adapter")
+    }

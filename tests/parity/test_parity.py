@@ -75,7 +75,13 @@ def runs() -> Iterator[Any]:
             first = next(turn) % 3
             for i, scheduler in enumerate(case.schedulers):
                 quick = i == first if case.schedulers == THREE else i < QUICK
-                yield pytest.param(case, family, scheduler, id=f"{case.name}-{family}-{scheduler}", marks=() if quick else pytest.mark.slow)
+                yield pytest.param(
+                    case,
+                    family,
+                    scheduler,
+                    id=f"{case.name}-{family}-{scheduler}",
+                    marks=() if quick else pytest.mark.slow,
+                )
 
 
 @pytest.mark.parametrize(("case", "family", "scheduler"), list(runs()))
@@ -88,10 +94,15 @@ def test_same_latents_as_the_stock_pipeline(case: Case, family: str, scheduler: 
 EVERYTHING = next(c for c in CASES if c.name == "two ip-adapters + two controlnets + inpaint 4")
 
 
-@pytest.mark.parametrize(("part", "tensor"), [
-    ("unet", "mid_block.resnets.0.conv1.weight"), ("control1", "controlnet_mid_block.weight"),
-    ("plain", "kv.1.1.weight"), ("plus", "project.proj_out.weight"),
-])
+@pytest.mark.parametrize(
+    ("part", "tensor"),
+    [
+        ("unet", "mid_block.resnets.0.conv1.weight"),
+        ("control1", "controlnet_mid_block.weight"),
+        ("plain", "kv.1.1.weight"),
+        ("plus", "project.proj_out.weight"),
+    ],
+)
 def test_one_tensor_off_by_one_percent_is_noticed(part: str, tensor: str) -> None:
     one = copy.deepcopy({**modules("sd1"), **base("sd1", 4).parts}[part])
     assert compared(EVERYTHING, "sd1", "DDIM", {part: one}) < TOLERANCE

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from infuse.training.muon import orthogonal
 from infuse.training.trainer import TrainConfig, Trainer
 
 
@@ -36,7 +37,7 @@ class Line:
         return loss, {"mse": float(loss.detach())}
 
 
-def config(steps: int = 40, **changes: float) -> TrainConfig:
+def config(steps: int = 40, **changes: float | str) -> TrainConfig:
     return TrainConfig(
         **{"steps": steps, "lr": 0.05, "warmup": 5, "ema": 0.9, "save_every": 7, "log_every": 5} | changes
     )  # type: ignore[arg-type]
@@ -67,9 +68,10 @@ class Stop(Exception):
     """The plug is pulled."""
 
 
-def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    Trainer(Line(), config(), tmp_path / "whole").run()
-    broken = Trainer(Line(), config(), tmp_path / "broken")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_equals_uninterrupted(tmp_path: Path, optimizer: str) -> None:
+    Trainer(Line(), config(optimizer=optimizer), tmp_path / "whole").run()
+    broken = Trainer(Line(), config(optimizer=optimizer), tmp_path / "broken")
     advance = broken.advance
 
     def failing() -> dict[str, float]:
@@ -80,7 +82,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     broken.advance = failing  # type: ignore[method-assign]
     with pytest.raises(Stop):
         broken.run()
-    again = Trainer(Line(), config(), tmp_path / "broken")
+    again = Trainer(Line(), config(optimizer=optimizer), tmp_path / "broken")
     assert again.run() == 40
     assert same(final(tmp_path / "whole"), final(tmp_path / "broken"))
     assert [r["step"] for r in rows(tmp_path / "whole")] == [r["step"] for r in rows(tmp_path / "broken")]
@@ -136,6 +138,19 @@ def test_schedule() -> None:
     rates = [config(steps=100).lr_at(s) for s in range(100)]
     assert max(rates) == pytest.approx(0.05, rel=0.01) and rates.index(max(rates)) == 4
     assert rates[-1] < 1e-4 and math.isclose(TrainConfig(10, 1.0, 0, "constant").lr_at(9), 1.0)
+
+
+def test_unknown_optimizer_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="adamw, muon"):
+        Trainer(Line(), config(optimizer="sgd"), tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 5), (5, 16)])
+def test_muon_steps_in_all_directions_alike(shape: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    loud = torch.randn(shape[0], 1) @ torch.randn(1, shape[1])
+    values = torch.linalg.svdvals(orthogonal(loud + 0.1 * torch.randn(shape)))
+    assert values.min() > 0.3 and values.max() < 1.4
 
 
 def test_nothing_to_train_is_an_error(tmp_path: Path) -> None:

@@ -100,7 +100,12 @@ def ldm_vae(net: AutoencoderKL) -> State:
             put_vae_resnet(out, f"{side}.mid.block_{n + 1}", module.mid_block.resnets[n])
         attention = module.mid_block.attentions[0]
         put(out, f"{side}.mid.attn_1.norm", attention.group_norm)
-        for ours, theirs in ((attention.to_q, "q"), (attention.to_k, "k"), (attention.to_v, "v"), (attention.to_out[0], "proj_out")):
+        for ours, theirs in (
+            (attention.to_q, "q"),
+            (attention.to_k, "k"),
+            (attention.to_v, "v"),
+            (attention.to_out[0], "proj_out"),
+        ):
             out[f"{side}.mid.attn_1.{theirs}.weight"] = ours.weight.detach()[:, :, None, None].clone()
             out[f"{side}.mid.attn_1.{theirs}.bias"] = ours.bias.detach()
     for level, block in enumerate(net.encoder.down_blocks):

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-NORM = re.compile(r"(^|\.)(norm\w*|group_norm|ln_\w+|layer_norm\d|final_layer_norm|in_layers\.0|out_layers\.0|out\.0)\.weight$")
+NORM = re.compile(
+    r"(^|\.)(norm\w*|group_norm|ln_\w+|layer_norm\d|final_layer_norm|in_layers\.0|out_layers\.0|out\.0)\.weight$"
+)
 POOL = 2**22
 
 
@@ -63,16 +65,25 @@ def load(path: Path, dtype: str) -> None:
     start = time.perf_counter()
     parts = load_base(path, dtype=getattr(torch, dtype))
     spec, taken = parts.spec, time.perf_counter() - start
-    print(f"{spec.described}: loaded in {taken:.1f} s, {spec.parameters / 1e6:.1f} M parameters in the UNet, {_memory()}")
+    print(
+        f"{spec.described}: loaded in {taken:.1f} s, {spec.parameters / 1e6:.1f} M parameters in the UNet, {_memory()}"
+    )
     x, context = torch.randn(1, spec.in_channels, 16, 16), torch.randn(1, 77, spec.context_width)
     added = {k: torch.zeros(1, w) for k, w in spec.embedding_slots.items()}
     with torch.no_grad():
         unet = parts.unet
-        out = unet(x.to(unet.dtype), 500, context.to(unet.dtype), added_cond_kwargs={k: v.to(unet.dtype) for k, v in added.items()})
+        out = unet(
+            x.to(unet.dtype),
+            500,
+            context.to(unet.dtype),
+            added_cond_kwargs={k: v.to(unet.dtype) for k, v in added.items()},
+        )
         picture = parts.vae.decode(torch.randn(1, 4, 8, 8, dtype=parts.vae.dtype))
         words = [e(torch.ones(1, 77, dtype=torch.long)).last_hidden_state for e in parts.text_encoders]
     finite = all(t.isfinite().all() for t in (out.sample, picture.sample, *words))
-    print(f"one step: std {out.sample.float().std():.3f}, everything finite: {finite}, {_memory()}, notes: {parts.notes}")
+    print(
+        f"one step: std {out.sample.float().std():.3f}, everything finite: {finite}, {_memory()}, notes: {parts.notes}"
+    )
 
 
 def _memory() -> str:

@@ -20,7 +20,9 @@ from infuse.weights.tokenizer import clip_tokenizer, vocabulary
 from . import ldm
 
 
-def checkpoint(kin: str, channels: int = 4, *, extra: ldm.State | None = None, **config: Any) -> tuple[ldm.State, dict[str, Any]]:
+def checkpoint(
+    kin: str, channels: int = 4, *, extra: ldm.State | None = None, **config: Any
+) -> tuple[ldm.State, dict[str, Any]]:
     """A whole original checkpoint, and the modules it was written from."""
     unet, vae = ldm.tiny_unet(kin, channels, **config), ldm.tiny_vae()
     state = ldm.prefixed("model.diffusion_model.", ldm.ldm_unet(unet))
@@ -62,7 +64,11 @@ def test_round_trip(kin: str, tmp_path: Path) -> None:
     for got, want in zip(parts.text_encoders, made["texts"], strict=True):
         same(got, want)
     assert not parts.notes
-    x, t, context = torch.randn(1, 4, 16, 16), torch.tensor([3]), torch.randn(1, 5, made["unet"].config.cross_attention_dim)
+    x, t, context = (
+        torch.randn(1, 4, 16, 16),
+        torch.tensor([3]),
+        torch.randn(1, 5, made["unet"].config.cross_attention_dim),
+    )
     added = {"text_embeds": torch.randn(1, 32), "time_ids": torch.ones(1, 6)} if kin == "sdxl" else None
     with torch.no_grad():
         answers = [u(x, t, context, added_cond_kwargs=added).sample for u in (parts.unet, made["unet"])]
@@ -107,7 +113,9 @@ def test_extra_input_channels_become_slots(channels: int, slots: list[str], tmp_
 
 def test_half_precision_files_load_in_the_dtype_asked_for(tmp_path: Path) -> None:
     state, made = checkpoint("sd1")
-    path = ldm.save(tmp_path / "model.safetensors", {k: v.half() if v.is_floating_point() else v for k, v in state.items()})
+    path = ldm.save(
+        tmp_path / "model.safetensors", {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    )
     wide, narrow = load_base(path), load_base(path, dtype=torch.bfloat16)
     assert {p.dtype for p in wide.unet.parameters()} == {torch.float32}
     assert {p.dtype for p in narrow.text_encoders[0].parameters()} == {torch.bfloat16}
@@ -134,7 +142,9 @@ def test_missing_tensors_and_foreign_ones_are_named(tmp_path: Path, caplog: pyte
         load_base(ldm.save(tmp_path / "b.safetensors", state))
 
 
-@pytest.mark.parametrize(("start", "says"), [("first_stage_model.", "no VAE inside"), ("cond_stage_model.", "no text encoder")])
+@pytest.mark.parametrize(
+    ("start", "says"), [("first_stage_model.", "no VAE inside"), ("cond_stage_model.", "no text encoder")]
+)
 def test_a_checkpoint_without_a_part_says_which_and_what_to_do(start: str, says: str, tmp_path: Path) -> None:
     state, _ = checkpoint("sd1")
     path = ldm.save(tmp_path / "a.safetensors", {k: v for k, v in state.items() if not k.startswith(start)})
@@ -155,7 +165,9 @@ def test_prediction_can_be_overridden_and_markers_are_heard(tmp_path: Path) -> N
 @pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
 def test_what_sd2_predicts_is_measured_when_nothing_says(predicts: str, tmp_path: Path) -> None:
     state, _ = checkpoint("sd2", cross_attention_dim=1024)
-    if predicts == "epsilon":  # a network that hands its input on: the first convolution copies, the residuals are silent
+    if (
+        predicts == "epsilon"
+    ):  # a network that hands its input on: the first convolution copies, the residuals are silent
         state = {k: v * 0 if ".out_layers.3." in k or ".proj_out." in k else v for k, v in state.items()}
         for conv in ("input_blocks.0.0", "out.2", "input_blocks.3.0.op"):
             weight = torch.zeros_like(state[f"model.diffusion_model.{conv}.weight"])
@@ -163,7 +175,9 @@ def test_what_sd2_predicts_is_measured_when_nothing_says(predicts: str, tmp_path
                 weight[i, i, 1, 1] = 1
             state[f"model.diffusion_model.{conv}.weight"] = weight
         state["model.diffusion_model.out.0.weight"] = torch.ones(64)
-        state["model.diffusion_model.output_blocks.5.0.skip_connection.weight"] = torch.eye(64, 128).roll(64, 1)[:, :, None, None]
+        state["model.diffusion_model.output_blocks.5.0.skip_connection.weight"] = torch.eye(64, 128).roll(64, 1)[
+            :, :, None, None
+        ]
     parts = load_base(ldm.save(tmp_path / "m.safetensors", state))
     assert parts.spec.prediction == parts.scheduler_config["prediction_type"] == predicts
     assert "measured" in parts.notes[-1] and "assumed" not in str(parts.notes)
@@ -177,7 +191,9 @@ def folder(root: Path, made: dict) -> Path:
         made["eye"].save_pretrained(root / "image_encoder")
     (root / "scheduler").mkdir()
     (root / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "v_prediction"}')
-    (root / "model_index.json").write_text('{"infuse_family": "tabletop", "unet": ["diffusers", "UNet2DConditionModel"]}')
+    (root / "model_index.json").write_text(
+        '{"infuse_family": "tabletop", "unet": ["diffusers", "UNet2DConditionModel"]}'
+    )
     return root
 
 
@@ -210,7 +226,12 @@ def test_a_folder_as_the_hub_has_had_it_since_2022(tmp_path: Path) -> None:
     (root / "tokenizer").mkdir()
     (root / "tokenizer" / "vocab.json").write_text(json.dumps(vocab))
     (root / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
-    said = {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "pad_token": "<|endoftext|>", "do_lower_case": True}
+    said = {
+        "model_max_length": 77,
+        "tokenizer_class": "CLIPTokenizer",
+        "pad_token": "<|endoftext|>",
+        "do_lower_case": True,
+    }
     (root / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(said))
     parts = load_base(root)
     same(parts.vae, made["vae"])

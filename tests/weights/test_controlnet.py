@@ -26,7 +26,9 @@ def written(layout: str, net: torch.nn.Module, root: Path) -> Path:
     if layout == "pickle":
         torch.save({"state_dict": {"state_dict": ldm.prefixed("control_model.", state)}}, root / "control.pth")
         return root / "control.pth"
-    prefix = {"bare": "", "stripped": "control_model.", "module": "module.control_model.", "full": "control_model."}[layout]
+    prefix = {"bare": "", "stripped": "control_model.", "module": "module.control_model.", "full": "control_model."}[
+        layout
+    ]
     state = ldm.prefixed(prefix, state)
     if layout == "full":
         state["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(64, 4, 3, 3)
@@ -45,7 +47,9 @@ def test_every_layout_gives_the_same_network(kin: str, layout: str, tmp_path: Pa
     added = {"text_embeds": torch.randn(1, 32), "time_ids": torch.ones(1, 6)} if kin == "sdxl" else None
     context = torch.randn(1, 5, unet.config["cross_attention_dim"])
     with torch.no_grad():
-        got, want = (n(x, torch.tensor([3]), context, hint, added_cond_kwargs=added).down_block_res_samples for n in (found, net))
+        got, want = (
+            n(x, torch.tensor([3]), context, hint, added_cond_kwargs=added).down_block_res_samples for n in (found, net)
+        )
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -91,11 +95,17 @@ def test_ip_adapter_files_come_back_under_one_spelling(form: str, tmp_path: Path
     if form == "released":
         ldm.save(path, flat)
     elif form == "training":
-        names = {k.replace("image_proj.", "image_proj_model.").replace("ip_adapter.", "adapter_modules."): v for k, v in flat.items()}
+        names = {
+            k.replace("image_proj.", "image_proj_model.").replace("ip_adapter.", "adapter_modules."): v
+            for k, v in flat.items()
+        }
         ldm.save(path, names | {"unet.conv_in.weight": torch.zeros(1)})
     else:
         path = tmp_path / "ip.bin"
-        parts = {p: {k.removeprefix(f"{p}."): v for k, v in flat.items() if k.startswith(p)} for p in ("image_proj", "ip_adapter")}
+        parts = {
+            p: {k.removeprefix(f"{p}."): v for k, v in flat.items() if k.startswith(p)}
+            for p in ("image_proj", "ip_adapter")
+        }
         torch.save(parts, path)
     tensors, identity = read_ip_adapter(path, base=48)
     assert tensors.keys() == flat.keys() and all(torch.equal(tensors[k], flat[k]) for k in flat)

@@ -30,7 +30,11 @@ def test_the_table_without_the_tensors(tmp_path: Path) -> None:
     raw = sound(path)
     header = read_header(path)
     assert header.metadata == {"who": "me"} and header.size == len(raw)
-    assert {k: (e.dtype, e.shape) for k, e in header.items()} == {"a.weight": ("F32", (3, 4)), "a.bias": ("F16", (3,)), "n": ("I64", ())}
+    assert {k: (e.dtype, e.shape) for k, e in header.items()} == {
+        "a.weight": ("F32", (3, 4)),
+        "a.bias": ("F16", (3,)),
+        "n": ("I64", ()),
+    }
     assert header.shapes("a.") == {"weight": (3, 4), "bias": (3,)}
     assert torch.equal(read_tensors(path, prefix="a.")["weight"], STATE["a.weight"])
     with pytest.raises(WeightsError, match="has no tensor 'b'"):
@@ -40,7 +44,10 @@ def test_the_table_without_the_tensors(tmp_path: Path) -> None:
 def cut(raw: bytes) -> dict[str, tuple[bytes, str]]:
     length = struct.unpack("<Q", raw[:8])[0]
     table = json.loads(raw[8 : 8 + length])
-    moved = {k: v | {"data_offsets": [n + 4 for n in v["data_offsets"]]} if k != "__metadata__" else v for k, v in table.items()}
+    moved = {
+        k: v | {"data_offsets": [n + 4 for n in v["data_offsets"]]} if k != "__metadata__" else v
+        for k, v in table.items()
+    }
     wrong = json.dumps(moved).encode()
     return {
         "empty": (b"", "empty"),
@@ -98,7 +105,9 @@ class Trap:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_would_run_code_is_not_opened(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_that_would_run_code_is_not_opened(
+    zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": STATE, "evil": Trap()}, tmp_path / "m.ckpt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(WeightsError, match="would run code"):

@@ -47,7 +47,9 @@ def test_configs_read_off_tensors_are_the_published_ones(name: str) -> None:
         want = full.unet(name).config[key]
         if key in ("transformer_layers_per_block", "attention_head_dim", "only_cross_attention", "sample_size"):
             continue
-        assert (list(value) if isinstance(value, list) else value) == (list(want) if isinstance(want, tuple) else want), key
+        assert (list(value) if isinstance(value, list) else value) == (
+            list(want) if isinstance(want, tuple) else want
+        ), key
     heads = theirs["attention_head_dim"]
     assert ours["attention_head_dim"] == (list(heads) if isinstance(heads, tuple) else heads)
     assert ours["transformer_layers_per_block"] == ([1, 2, 10] if "sdxl" in name else 1)
@@ -176,7 +178,9 @@ def test_letters_name_both_families() -> None:
     edges = Identity("controlnet", context_width=2048)
     letter = wrong_kind("conditions.1.model", edges, "controlnet", name="canny", base=768)
     assert isinstance(letter, RecipeError)
-    assert str(letter).startswith('conditions.1.model: "canny" was trained for SDXL (context width 2048), this recipe\'s base is')
+    assert str(letter).startswith(
+        'conditions.1.model: "canny" was trained for SDXL (context width 2048), this recipe\'s base is'
+    )
     other = wrong_kind("model", Identity("lora", context_width=768), "base", name="style")
     assert isinstance(other, WeightsError) and "is a LoRA for SD 1.x" in str(other)
 

@@ -32,7 +32,9 @@ def pipeline(root: Path, **index: object) -> Path:
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    monkeypatch.setattr(
+        "huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False
+    )
     inside = tmp_path / "embedded"
     weights(pipeline(inside / "base") / "vae" / "model.safetensors")
     (inside / "base" / "card.json").write_text('{"description": "a small world on a table"}')
