@@ -140,11 +140,8 @@ def mix(entries: Sequence[Vector], slot: str, like: Tensor) -> Float[Tensor, " e
     out = base
     for e in mine:
         if not e.ground:
-            out = (
-                e.voice.weight * e.value
-                if out is None
-                else out + e.voice.weight * (e.value - (0 if base is None else base))
-            )  # type: ignore[operator]
+            said: Any = e.voice.weight  # a number by now: `Ports.at` has asked the curve
+            out = said * e.value if out is None else out + said * (e.value - (0 if base is None else base))
     assert out is not None, f"nobody speaks for the embedding slot {slot!r}"
     return out.to(like.device)
 

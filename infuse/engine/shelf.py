@@ -141,7 +141,7 @@ class Shelf:
             from infuse.weights.controlnet import load_controlnet
 
             unet: Any = base.network.unet
-            net: nn.Module = load_controlnet(self.library.find(model, "model"), base=unet, dtype=dtype)
+            net: Any = load_controlnet(self.library.find(model, "model"), base=unet, dtype=dtype)
             install(net.eval().requires_grad_(False).to(device))
             return net
 

@@ -77,7 +77,7 @@ def render(scene: Scene, size: tuple[int, int] = (128, 128)) -> Render:
     colours = np.concatenate(
         [_linear([scene.room.wall, scene.room.floor], ROOM_COLOURS), _linear([t.colour for t in things], COLOURS)]
     )
-    frame = np.array([scene.camera.eye, *scene.camera.axes()])
+    frame = np.array([scene.camera.eye, *scene.camera.axes])
     focal = scene.camera.focal * min(width, height)
     rgb, depth, segments, faces, alone = _rays.draw(
         width, height, focal, frame, kinds, solids, colours, _lamp(scene.room.light)

@@ -6,6 +6,7 @@ continuous, so a moving scene is just a sequence of scenes. All numbers that def
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import atan2, cos, hypot, sin
 
 import numpy as np
@@ -94,6 +95,7 @@ class Camera:
     target: Vec3 = TARGET
     focal: float = FOCAL
 
+    @cached_property
     def axes(self) -> tuple[Vec3, Vec3, Vec3]:
         """The unit vectors right, up and forward."""
         dx, dy, dz = (t - e for t, e in zip(self.target, self.eye, strict=True))
@@ -105,7 +107,7 @@ class Camera:
     def project(self, point: Vec3) -> tuple[float, float, float]:
         """(u, v, depth): u from 0 (left) to 1 (right), v from 0 (top) to 1 (bottom) of a square picture."""
         offset = tuple(p - e for p, e in zip(point, self.eye, strict=True))
-        x, y, depth = (sum(a * o for a, o in zip(axis, offset, strict=True)) for axis in self.axes())
+        x, y, depth = (sum(a * o for a, o in zip(axis, offset, strict=True)) for axis in self.axes)
         return 0.5 + self.focal * x / depth, 0.5 - self.focal * y / depth, depth
 
 

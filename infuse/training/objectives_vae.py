@@ -143,3 +143,16 @@ def latent_means(vae: AutoencoderKL, data: Dataset, batch_size: int = 64) -> np.
         part = to_input(data.rgb[start : start + batch_size])
         parts.append(vae.encode(part).latent_dist.mean.half().numpy())  # type: ignore[union-attr]
     return np.concatenate(parts)
+
+
+@torch.no_grad()
+def rebuilt(vae: AutoencoderKL, data: Dataset, count: int, noise: float = 0.2, seed: int = 1) -> np.ndarray:
+    """(count h w 3) uint8: the first pictures decoded from their latents with noise of up to that relative strength."""
+    rng, generator, out = np.random.default_rng(seed), torch.Generator().manual_seed(seed), []
+    for start in range(0, count, 50):
+        z = vae.encode(to_input(data.rgb[start : min(start + 50, count)])).latent_dist.mean.float()  # type: ignore[union-attr]
+        strength = torch.from_numpy(rng.choice([0, noise / 4, noise / 2, noise], (len(z), 1, 1, 1))).float()
+        z = z + strength / vae.config["scaling_factor"] * torch.randn(z.shape, generator=generator)
+        pictures = vae.decode(z).sample.float().clamp(-1, 1)  # type: ignore[union-attr]
+        out.append(((pictures + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+    return np.concatenate(out)

@@ -27,8 +27,8 @@ PLANS: dict[str, TrainConfig] = {
     "vae": TrainConfig(2000, lr=2e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
     "decoder": TrainConfig(1500, lr=1e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
     "unet": TrainConfig(6000, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.998, bf16=True),
-    "judge": TrainConfig(4000, lr=2e-3, optimizer="muon", warmup=50, bf16=True),
-    "clip": TrainConfig(2000, lr=1e-3, optimizer="muon", warmup=50, bf16=True),
+    "judge": TrainConfig(1500, lr=2e-3, optimizer="muon", warmup=50, ema=0.995, clip=10, weight_decay=0.05, bf16=True),
+    "clip": TrainConfig(700, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, clip=5, weight_decay=0.02, bf16=True),
     "inpaint": TrainConfig(1200, lr=7e-4, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "edges": TrainConfig(1200, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "ip-adapter": TrainConfig(1200, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
@@ -56,6 +56,18 @@ class Workshop:
     @cached_property
     def held_out(self) -> Dataset:
         return load(2000, HELD_OUT, root=self.root / "cache")
+
+    def rebuilt(self, count: int) -> np.ndarray:
+        """(count h w 3) uint8: pictures after a round trip through the autoencoder, with up to 0.2 of noise on the latents."""
+        path = self.root / f"rebuilt-{count}.npy"
+        if not path.is_file():
+            from diffusers import AutoencoderKL
+
+            from infuse.training.objectives_vae import rebuilt
+
+            net = AutoencoderKL.from_pretrained(self.models / "base" / "vae").eval()
+            np.save(path, rebuilt(net, self.pictures, count))
+        return np.load(path, mmap_mode="r")
 
     def train(self, stage: str, objective: Any) -> bool:
         """Train on; True if the stage's last step is reached. The modules then hold their moving average."""
@@ -95,7 +107,7 @@ def vae(shop: Workshop) -> bool:
     done = done and shop.train(
         "decoder", VaeObjective(net, shop.pictures, batch_size=12, decoder_only=True, noise=0.05)
     )
-    net.save_pretrained(shop.models / "base" / "vae")
+    halved(net, shop.models / "base" / "vae")
     return done
 
 
@@ -125,6 +137,35 @@ def unet(shop: Workshop) -> bool:
         module.requires_grad_(True)
     done = shop.train("unet", recipes.base_objective(base, shop.root / "latents.npy"))
     save_base(base, folder)
+    return done
+
+
+def judge(shop: Workshop) -> bool:
+    """On renders and on what the autoencoder makes of them. Writes its accuracy on held-out renders beside its weights."""
+    from infuse.tabletop.judge import Judge
+    from infuse.training.objectives_judge import JudgeObjective, accuracy
+
+    torch.manual_seed(0)
+    net = Judge()
+    done = shop.train("judge", JudgeObjective(net, shop.pictures, rebuilt=shop.rebuilt(6000)))
+    net.save(shop.models / "judge.safetensors")
+    found = accuracy(Judge.load(shop.models / "judge.safetensors"), shop.held_out, np.array(shop.held_out.rgb))
+    card = {"description": "the judge that measures tabletop pictures", "accuracy on 2,000 held-out renders": found}
+    (shop.models / "judge.card.json").write_text(json.dumps(card, indent=1))
+    return done
+
+
+def clip(shop: Workshop) -> bool:
+    """An image encoder that knows colours, shapes and rooms, trained with captions beside it."""
+    from infuse.tabletop.tokenizer import build_tokenizer
+    from infuse.training.objectives_clip import ClipObjective, save_image_processor
+
+    torch.manual_seed(0)
+    folder = shop.models / "base"
+    objective = ClipObjective(build_tokenizer(folder / "tokenizer"), shop.pictures, rebuilt=shop.rebuilt(6000), batch_size=64)
+    done = shop.train("clip", objective)
+    halved(objective.vision, folder / "image_encoder")
+    save_image_processor(folder / "feature_extractor")
     return done
 
 
@@ -158,6 +199,16 @@ def ip_adapter(shop: Workshop) -> bool:
     return done
 
 
+def install(shop: Workshop) -> bool:
+    """Put the models where infuse finds its own."""
+    from shutil import copytree
+
+    from infuse.weights.library import embedded_root
+
+    copytree(shop.models, embedded_root(), dirs_exist_ok=True)
+    return True
+
+
 def save_base(base: Base, folder: Path, under: str | None = None) -> None:
     """In Hub layout, fp16; `under` names the model that lends everything but the UNet."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,6 +216,7 @@ def save_base(base: Base, folder: Path, under: str | None = None) -> None:
     index: dict[str, Any] = {
         "_class_name": "StableDiffusionPipeline",
         "infuse_family": "tabletop",
+        "infuse_guidance": recipes.GUIDANCE,
         "unet": ["diffusers", "UNet2DConditionModel"],
     }
     if under is not None:
@@ -198,8 +250,11 @@ STAGES: dict[str, Callable[[Workshop], bool]] = {
     "vae": vae,
     "latents": latents,
     "unet": unet,
+    "judge": judge,
+    "clip": clip,
     "inpaint": inpaint,
     "edges": edges,
     "ip-adapter": ip_adapter,
+    "install": install,
 }
 """In the order in which each needs those before it."""

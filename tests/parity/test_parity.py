@@ -97,7 +97,7 @@ EVERYTHING = next(c for c in CASES if c.name == "two ip-adapters + two controlne
 @pytest.mark.parametrize(
     ("part", "tensor"),
     [
-        ("unet", "mid_block.resnets.0.conv1.weight"),
+        ("unet", "conv_in.weight"),
         ("control1", "controlnet_mid_block.weight"),
         ("plain", "kv.1.1.weight"),
         ("plus", "project.proj_out.weight"),

@@ -89,7 +89,7 @@ def test_light_casts_shadows_away_from_it() -> None:
 
 
 def test_camera_axes_are_a_right_handed_frame() -> None:
-    right, up, forward = (np.array(a) for a in Camera(eye=(0.3, -6, 2.5)).axes())
+    right, up, forward = (np.array(a) for a in Camera(eye=(0.3, -6, 2.5)).axes)
     assert np.allclose(np.cross(right, up), -forward) and np.isclose(np.linalg.norm(up), 1)
     u, v, _ = Camera().project(Camera().target)
     assert (round(u, 6), round(v, 6)) == (0.5, 0.5)
