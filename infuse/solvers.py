@@ -73,6 +73,13 @@ class Choice:
 
         return getattr(diffusers, self.cls).from_config(dict(config), **self.arguments)
 
+    @property
+    def noises(self) -> bool:
+        """Can it bring a picture to the noise level of a step? (diffusers' IPNDM cannot.)"""
+        import diffusers
+
+        return hasattr(getattr(diffusers, self.cls), "add_noise")
+
 
 @cache
 def parse(name: str | None, default: str) -> Choice:

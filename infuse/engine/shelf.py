@@ -188,7 +188,9 @@ class Shelf:
 
     def digests(self, recipe: Recipe) -> dict[str, str]:
         """sha256 of every weights file that a recipe names."""
-        names = {recipe.model} | {m for c in recipe.conditions if isinstance(m := getattr(c, "model", None), str)}
+        fields = ("model", "image_encoder")
+        named = {getattr(c, f, None) for c in recipe.conditions for f in fields}
+        names = {recipe.model} | {n for n in named if isinstance(n, str)}
         return {n: d for n in names if (d := self._digest(n))}
 
     def _digest(self, name: str) -> str:

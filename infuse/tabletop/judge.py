@@ -71,7 +71,7 @@ def _conv(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
 
 
 class Judge(nn.Module):
-    """Down from 32 to 8 cells a side for the context, up again to 32 for the answers. 0.6 M parameters."""
+    """Down from 32 to 8 cells a side for the context, up again to 32 for the answers. 0.72 M parameters."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()

@@ -7,6 +7,8 @@ world does not know fall apart into bytes; nothing is ever unknown.
 import json
 from pathlib import Path
 
+from transformers import CLIPTokenizer
+
 from infuse.tabletop.captions import world_words
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -48,8 +50,8 @@ def _split(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
         pieces = joined
 
 
-def build_tokenizer(folder: Path) -> None:
-    """Write vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json for `CLIPTokenizer`."""
+def build_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Write vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json; the tokenizer they make."""
     letters = byte_letters()
     merges = merges_for(tuple(w for w in world_words() if len(w) > 1))
     tokens = dict.fromkeys([*letters, *(c + "</w>" for c in letters), *(a + b for a, b in merges), START, END])
@@ -61,3 +63,4 @@ def build_tokenizer(folder: Path) -> None:
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2))
+    return CLIPTokenizer.from_pretrained(folder)

@@ -75,7 +75,8 @@ def new_base(vae: Any, tokenizer: Any) -> Base:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), attn_implementation="eager", **ids, **TEXT))
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **ids, **TEXT))
+    text.set_attn_implementation("eager")  # the fused kernel's backward is slow on a CPU
     unet = UNet2DConditionModel(**UNET)
     spec = NetworkSpec.from_unet_config("tabletop", unet.config, prediction="v_prediction", family="tabletop")
     return Base("tabletop", Network(unet, spec), vae, TextEncoders([text], [tokenizer]), SCHEDULE)

@@ -139,7 +139,7 @@ class ClipObjective:
         own = torch.arange(len(logits))
         contrast = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
         pairs, floor, wall = self.questions(image)
-        asked = 8 * F.binary_cross_entropy_with_logits(pairs, batch["pairs"])
+        asked = 20 * F.binary_cross_entropy_with_logits(pairs, batch["pairs"])
         room = F.cross_entropy(floor, batch["rooms"][:, 0]) + F.cross_entropy(wall, batch["rooms"][:, 1])
         right = (logits.argmax(1) == own).float().mean()
         numbers = {"contrast": float(contrast.detach()), "pairs": float(asked.detach()), "room": float(room.detach())}

@@ -13,6 +13,7 @@ import torch
 
 from infuse.conditions import AnyCondition, ControlNet, Inpaint, IPAdapter
 from infuse.engine.engine import Engine
+from infuse.pictures import Picture
 from infuse.recipe import Recipe
 from infuse.tabletop import measure
 from infuse.tabletop.captions import Asked, Prompt, canonical, describe
@@ -85,7 +86,7 @@ class Scorer:
 
         def recipe(e: Example) -> tuple[str, str, Sequence[AnyCondition]]:
             hint = np.repeat(e.picture.edges[..., None], 3, axis=-1)
-            return "tabletop", e.prompt.text, [ControlNet(model="edges", image=hint)] if on else []
+            return "tabletop", e.prompt.text, [ControlNet(model="edges", image=Picture.of(hint))] if on else []
 
         return {
             "edge_f1": float(
@@ -100,7 +101,7 @@ class Scorer:
             return (
                 "tabletop",
                 "a picture of a table",
-                [IPAdapter(model="ip-adapter", image=e.picture.rgb)] if on else [],
+                [IPAdapter(model="ip-adapter", image=Picture.of(e.picture.rgb))] if on else [],
             )
 
         seen = [(s, measure.truth(e.scene, e.picture)) for e, _, s in self.made("looks", recipe)]
@@ -122,7 +123,7 @@ class Scorer:
             hole = around(old, e.scene.camera, 128, np.random.default_rng((HELD_OUT, e.index, 3)))
             holes[e.index] = hole.astype(bool), new
             prompt = f"a {old.size} {new.colour} {new.shape}"
-            return model, prompt, [Inpaint(image=e.picture.rgb, mask=hole * np.uint8(255), paste=paste)]
+            return model, prompt, [Inpaint(image=Picture.of(e.picture.rgb), mask=Picture.of(hole * np.uint8(255)), paste=paste)]
 
         found = [
             measure.inpainting(p, e.picture.rgb, holes[e.index][0], [holes[e.index][1]], s)

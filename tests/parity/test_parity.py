@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 import tiny
+from infuse.conditions import AnyCondition
 from infuse.engine.engine import Engine
+from infuse.errors import RecipeError
 from infuse.recipe import Recipe
 
 from . import stock
-from .cases import CASES, THREE, Case
+from .cases import CASES, THREE, Case, hole, start
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' schedulers
 
@@ -108,3 +110,10 @@ def test_one_tensor_off_by_one_percent_is_noticed(part: str, tensor: str) -> Non
     assert compared(EVERYTHING, "sd1", "DDIM", {part: one}) < TOLERANCE
     one.get_parameter(tensor).mul_(1.01)
     assert compared(EVERYTHING, "sd1", "DDIM", {part: one}) > TOLERANCE
+
+
+@pytest.mark.parametrize("condition", [start(), hole()])
+def test_what_no_stock_pipeline_can_do_either_is_refused(condition: AnyCondition) -> None:
+    asked = Recipe(model="tiny", scheduler="IPNDM", conditions=(condition,))
+    with pytest.raises(RecipeError, match="scheduler: .*cannot add noise"):
+        engine("sd1", 4).check(asked)

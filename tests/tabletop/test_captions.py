@@ -13,9 +13,7 @@ PROMPTS = prompts(300, 11)
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    build_tokenizer(folder)
-    return CLIPTokenizer.from_pretrained(folder)
+    return build_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def test_every_solid_is_mentioned() -> None:

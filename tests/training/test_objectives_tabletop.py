@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPTokenizer
 
 from infuse.tabletop import dataset
 from infuse.tabletop.judge import CELL, COLOUR_NAMES, SHAPE_NAMES, Judge
@@ -75,8 +74,7 @@ def test_an_untrained_judge_scores_low(data: dataset.Dataset) -> None:
 
 
 def test_clip_batches_and_gradients(data: dataset.Dataset, tmp_path: Path) -> None:
-    build_tokenizer(tmp_path)
-    objective = ClipObjective(CLIPTokenizer.from_pretrained(tmp_path), data, batch_size=3)
+    objective = ClipObjective(build_tokenizer(tmp_path), data, batch_size=3)
     batch = objective.batch(rng())
     again = objective.batch(rng())
     assert all(torch.equal(batch[k], again[k]) for k in batch) and batch["pixel_values"].shape == (3, 3, 64, 64)
