@@ -58,7 +58,7 @@ def score(
         "runs/scores.json"
     ),
     count: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = 512,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each picture.")] = 25,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each picture.")] = 12,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
 ) -> None:
     """Measure the embedded models with the judge: text, edges, image prompts, inpainting."""
@@ -76,3 +76,16 @@ def score(
         Engine("tabletop"), Judge.load(embedded_root() / "judge.safetensors"), count, steps, tell=logging.info
     )
     scoring.score(scorer, out)
+
+
+@app.command()
+def card(
+    scores: Annotated[Path, typer.Option(help="What `infuse train score` wrote.")] = Path("runs/scores.json"),
+) -> None:
+    """Write the model card of the embedded models from their figures."""
+    from infuse.training.card import write
+    from infuse.weights.library import embedded_root
+
+    if not scores.is_file():
+        raise RecipeError("--scores", f"there is no file {scores}. Run: infuse train score")
+    typer.echo(write(embedded_root(), scores))

@@ -49,9 +49,10 @@ def examples(count: int) -> list[Example]:
 class Scorer:
     """Runs recipes in batches and lets the judge look. `guidance` None takes the model's own."""
 
-    def __init__(self, engine: Engine, judge: Judge, count: int = 512, steps: int = 25, guidance: float | None = None,
+    def __init__(self, engine: Engine, judge: Judge, count: int = 512, steps: int = 12, scheduler: str = "DPM++ 2M", guidance: float | None = None,
                  tell: Callable[[str], None] = print) -> None:  # fmt: skip
         self.engine, self.judge, self.steps, self.guidance, self.tell = engine, judge, steps, guidance, tell
+        self.scheduler = scheduler
         self.examples = examples(count)
 
     def made(
@@ -62,7 +63,7 @@ class Scorer:
             part = self.examples[start : start + 32]
             asked = [recipe(e) for e in part]
             results = self.engine.run_all(*(
-                Recipe(model=m, prompt=p, conditions=tuple(c), seed=e.index, steps=self.steps, guidance=self.guidance)
+                Recipe(model=m, prompt=p, conditions=tuple(c), seed=e.index, steps=self.steps, scheduler=self.scheduler, guidance=self.guidance)
                 for e, (m, p, c) in zip(part, asked, strict=True)
             ))  # fmt: skip
             pictures = [np.asarray(r.image) for r in results]
@@ -123,7 +124,11 @@ class Scorer:
             hole = around(old, e.scene.camera, 128, np.random.default_rng((HELD_OUT, e.index, 3)))
             holes[e.index] = hole.astype(bool), new
             prompt = f"a {old.size} {new.colour} {new.shape}"
-            return model, prompt, [Inpaint(image=Picture.of(e.picture.rgb), mask=Picture.of(hole * np.uint8(255)), paste=paste)]
+            return (
+                model,
+                prompt,
+                [Inpaint(image=Picture.of(e.picture.rgb), mask=Picture.of(hole * np.uint8(255)), paste=paste)],
+            )
 
         found = [
             measure.inpainting(p, e.picture.rgb, holes[e.index][0], [holes[e.index][1]], s)
@@ -161,6 +166,7 @@ def score(scorer: Scorer, out: Path) -> dict[str, Any]:
             known[name] = {
                 "pictures": len(scorer.examples),
                 "steps": scorer.steps,
+                "scheduler": scorer.scheduler,
                 "guidance": scorer.guidance,
                 **experiment(),
             }

@@ -20,18 +20,18 @@ from infuse.training.trainer import TrainConfig, Trainer
 
 log = logging.getLogger("infuse.training")
 
-SCENES, PICTURES = 60_000, 12_000
+SCENES, PICTURES = 31_000, 12_000
 """Scenes whose latents the UNet learns from, and those whose pixels are kept for everything that needs pixels."""
 
 PLANS: dict[str, TrainConfig] = {
     "vae": TrainConfig(2000, lr=2e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
     "decoder": TrainConfig(1500, lr=1e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
-    "unet": TrainConfig(6000, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.998, bf16=True),
+    "unet": TrainConfig(2400, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.998, bf16=True),
     "judge": TrainConfig(1500, lr=2e-3, optimizer="muon", warmup=50, ema=0.995, clip=10, weight_decay=0.05, bf16=True),
     "clip": TrainConfig(700, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, clip=5, weight_decay=0.02, bf16=True),
-    "inpaint": TrainConfig(1200, lr=7e-4, optimizer="muon", warmup=50, ema=0.99, bf16=True),
-    "edges": TrainConfig(1200, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
-    "ip-adapter": TrainConfig(1200, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "inpaint": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "edges": TrainConfig(500, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "ip-adapter": TrainConfig(450, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
 }
 """What each stage was given. Steps of 32 pictures, of 12 crops for the autoencoder."""
 
@@ -162,7 +162,9 @@ def clip(shop: Workshop) -> bool:
 
     torch.manual_seed(0)
     folder = shop.models / "base"
-    objective = ClipObjective(build_tokenizer(folder / "tokenizer"), shop.pictures, rebuilt=shop.rebuilt(6000), batch_size=64)
+    objective = ClipObjective(
+        build_tokenizer(folder / "tokenizer"), shop.pictures, rebuilt=shop.rebuilt(6000), batch_size=64
+    )
     done = shop.train("clip", objective)
     halved(objective.vision, folder / "image_encoder")
     save_image_processor(folder / "feature_extractor")

@@ -1,0 +1,89 @@
+"""The model card of the embedded models, written from what was measured: no figure in it is typed by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Scores = Mapping[str, Mapping[str, Any]]
+
+ROWS: tuple[tuple[str, str, str, str], ...] = (
+    ("text to image: colours asked for", "text", "colour", ""),
+    ("text to image: shapes asked for", "text", "shape", ""),
+    ("text to image: all attributes and the count", "text", "everything", "0.80"),
+    ("text to image: floor and wall", "text", "room", ""),
+    ("edge F1 with the ControlNet", "edges_with", "edge_f1", "0.75"),
+    ("edge F1 without it", "edges_without", "edge_f1", "under 0.30"),
+    ("colours and room of the reference, with the IP-Adapter", "looks_with", "colours_and_room", "0.85"),
+    ("colours and room of the reference, without it", "looks_without", "colours_and_room", ""),
+    ("inpainting, 9 channels: inside as asked", "inpaint_9ch", "inside", "0.75"),
+    ("inpainting, 9 channels: PSNR outside, not pasted", "inpaint_9ch", "outside_psnr", ""),
+    ("inpainting, 9 channels: PSNR outside, pasted (the default)", "inpaint_9ch_pasted", "outside_psnr", "30 dB"),
+    ("inpainting, 4 channels blended: inside as asked", "inpaint_4ch", "inside", ""),
+    ("inpainting, 4 channels blended: PSNR outside, not pasted", "inpaint_4ch", "outside_psnr", ""),
+    ("the judge on renders: all attributes and the count", "renders", "everything", "0.98"),
+)
+"""(what, experiment, figure, aim)"""
+
+
+def table(scores: Scores) -> str:
+    """A Markdown table of the figures that are there, in a fixed order."""
+    lines = ["| measured | reached | aim | pictures |", "|---|---|---|---|"]
+    for what, experiment, figure, aim in ROWS:
+        if experiment in scores:
+            value, n = scores[experiment][figure], scores[experiment]["pictures"]
+            said = (
+                f"{value:.1f} dB"
+                if figure.endswith("psnr") and value < 99
+                else "unchanged"
+                if figure.endswith("psnr")
+                else f"{value:.2f}"
+            )
+            lines.append(f"| {what} | {said} | {aim} | {n} |")
+    return "\n".join(lines)
+
+
+def judged(folder: Path) -> str:
+    """The judge's accuracy on held-out renders, from the card its training stage left beside its weights."""
+    card = json.loads((folder / "judge.card.json").read_text())
+    found = card["accuracy on 2,000 held-out renders"]
+    return ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.items())
+
+
+def write(folder: Path, scores: Path) -> Path:
+    """Write README.md into the folder of the embedded weights."""
+    said = json.loads(scores.read_text())
+    any_of = next(iter(v for k, v in said.items() if k != "renders"))
+    trained = json.loads((folder / "training.json").read_text())
+    stages = "\n".join(
+        f"| {s['stage']} | {s['learns']} | {s['steps']} x {s['batch']} | {s['parameters']} |" for s in trained
+    )
+    size = sum(p.stat().st_size for p in folder.rglob("*.safetensors")) / 2**20
+    text = f"""# The tabletop models
+
+Small Stable Diffusion models in the exact layout of SD 1.x, trained from nothing on a procedural world of table scenes
+(1-3 solids of 4 shapes, 8 colours and 2 sizes; 128 x 128 px), so that a fresh machine without downloads shows what infuse
+does. They know nothing else. {size:.0f} MB, half precision, v-prediction.
+
+## How they were trained
+
+| stage | learns | steps x batch | parameters |
+|---|---|---|---|
+{stages}
+
+`make tabletop` makes all of it again from nothing, through the trainer that `infuse train` uses for everything.
+
+## What they scored
+
+Held-out scenes, fixed seeds, {any_of["steps"]} steps of {any_of["scheduler"]}, the model's own guidance scale; `infuse train score` measures it again.
+
+{table(said)}
+
+The judge is a small network trained on renders. On 2,000 held-out renders: {judged(folder)}.
+
+Where a figure is under its aim, the models need longer training; nothing else in infuse depends on them.
+"""
+    (folder / "README.md").write_text(text)
+    return folder / "README.md"
