@@ -41,7 +41,6 @@ NAMES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "DPM++ 2S a": (SINGLE, {}),
     "DEIS": ("DEISMultistepScheduler", {}),
     "UniPC": ("UniPCMultistepScheduler", {}),
-    "IPNDM": ("IPNDMScheduler", {}),
     "SA-Solver": ("SASolverScheduler", {}),
     "LCM": ("LCMScheduler", {}),
     "TCD": ("TCDScheduler", {}),
@@ -72,13 +71,6 @@ class Choice:
         import diffusers
 
         return getattr(diffusers, self.cls).from_config(dict(config), **self.arguments)
-
-    @property
-    def noises(self) -> bool:
-        """Can it bring a picture to the noise level of a step? (diffusers' IPNDM cannot.)"""
-        import diffusers
-
-        return hasattr(getattr(diffusers, self.cls), "add_noise")
 
 
 @cache
@@ -111,7 +103,13 @@ def parse(name: str | None, default: str) -> Choice:
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[\s_\-]+|scheduler$", "", name.lower().removeprefix("k_")).replace("pp", "++") if name else ""
+    return (
+        re.sub(r"[\s_\-]+|scheduler$", "", name.lower().removeprefix("k_"))
+        .replace("pp", "++")
+        .replace("ancestral", "a")
+        if name
+        else ""
+    )
 
 
 def _accepted(cls: str) -> frozenset[str]:

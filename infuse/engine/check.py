@@ -67,12 +67,6 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
             f"it starts from a picture, and so does conditions.{starts[0][0]}. Keep one of the two.",
         )
     exclusive(recipe, routes)
-    if not choice.noises and (starts or any(route.port == "latent" for _, _, route in routes)):
-        raise RecipeError(
-            "scheduler",
-            f"{recipe.scheduler or choice.cls!r} cannot add noise to a picture, so it can neither start from one nor "
-            "keep one. Choose another, such as DDIM or Euler.",
-        )
     try:
         steps = len(plan(choice, view.scheduler, recipe.steps, starts[0][1] if starts else None).timesteps)
     except RecipeError as error:

@@ -25,15 +25,15 @@ SCENES, PICTURES = 31_000, 12_000
 
 PLANS: dict[str, TrainConfig] = {
     "vae": TrainConfig(2000, lr=2e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
-    "decoder": TrainConfig(1500, lr=1e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
-    "unet": TrainConfig(2400, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.998, bf16=True),
-    "judge": TrainConfig(1500, lr=2e-3, optimizer="muon", warmup=50, ema=0.995, clip=10, weight_decay=0.05, bf16=True),
-    "clip": TrainConfig(700, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, clip=5, weight_decay=0.02, bf16=True),
+    "decoder": TrainConfig(450, lr=1e-3, optimizer="muon", warmup=20, ema=0.98, bf16=True, save_every=250),
+    "unet": TrainConfig(2400, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.999, bf16=True),
+    "judge": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.995, clip=10, weight_decay=0.05, bf16=True),
+    "clip": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, clip=5, weight_decay=0.02, bf16=True),
     "inpaint": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "edges": TrainConfig(500, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "ip-adapter": TrainConfig(450, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
 }
-"""What each stage was given. Steps of 32 pictures, of 12 crops for the autoencoder."""
+"""What each stage is given. Steps of 32 pictures; of 20 crops for the autoencoder, 64 pictures for the image encoder."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Workshop:
             trainer.use_average()
         return done
 
-    def base(self, name: str = "base") -> Base:
+    def base(self, name: str = "tabletop") -> Base:
         """A model made by an earlier stage."""
         from infuse.engine.shelf import Shelf
         from infuse.weights.library import Library
@@ -100,12 +100,12 @@ def vae(shop: Workshop) -> bool:
         shop.root / "runs" / "vae-anchored",
     )
     start.run()
-    done = shop.train("vae", VaeObjective(net, shop.pictures, batch_size=12))
+    done = shop.train("vae", VaeObjective(net, shop.pictures, batch_size=20, kl=5e-6))
     net.eval()
     means = latent_means(net, shop.held_out)
     net.register_to_config(scaling_factor=float(1 / means.astype(np.float32).std()))
     done = done and shop.train(
-        "decoder", VaeObjective(net, shop.pictures, batch_size=12, decoder_only=True, noise=0.05)
+        "decoder", VaeObjective(net, shop.pictures, batch_size=20, decoder_only=True, noise=0.06)
     )
     halved(net, shop.models / "base" / "vae")
     return done

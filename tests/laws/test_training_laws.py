@@ -116,3 +116,17 @@ def test_training_and_inference_ask_the_same_question() -> None:
         )
     del base.network.predict
     assert torch.equal(seen[-1][1], answer)
+
+
+def test_attention_is_the_same_with_and_without_gradients() -> None:
+    """Under gradients a CPU takes plain products instead of the fused kernel; padding and weights must reach both."""
+    from infuse.network.attention import attend
+
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 4, n, 8, generator=g, dtype=torch.float64) for n in (9, 5, 5))
+    bias = torch.zeros(2, 1, 1, 5, dtype=torch.float64)
+    bias[0, ..., 3:] = -torch.inf
+    for b in (None, bias):
+        with torch.no_grad():
+            fused = attend(q, k, v, b)
+        assert torch.allclose(attend(q, k, v, b), fused, atol=1e-12)

@@ -85,7 +85,7 @@ CASES = [
     Case("text"),
     Case("text, negative prompt", fields=LOUD),
     Case("text, no guidance", fields=OFF),
-    Case("text, other schedulers", fields=LOUD, families=("sd1",), schedulers=(*OTHERS, "IPNDM")),
+    Case("text, other schedulers", fields=LOUD, families=("sd1",), schedulers=OTHERS),
     Case("text, wide", fields={"width": 48, "height": 24}),
     Case("text, two pictures", fields={**LOUD, "count": 2}),
     Case("text, rescaled guidance", fields={**LOUD, "guidance_rescale": 0.7}),

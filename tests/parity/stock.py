@@ -53,7 +53,6 @@ SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "UniPC": ("UniPCMultistepScheduler", {}),
     "LCM": ("LCMScheduler", {}),
     "TCD": ("TCDScheduler", {}),
-    "IPNDM": ("IPNDMScheduler", {}),
     "SA-Solver": ("SASolverScheduler", {}),
     "Euler trailing": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
 }
