@@ -15,13 +15,13 @@ demo: $(STAMP)  ## the embedded models at work: demo/contact_sheet.png
 	$(BIN)/infuse demo --out demo
 
 test: $(STAMP)  ## every test, the slow ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: $(STAMP)  ## before every commit, two minutes: format, lint, types, house rules, fast tests
 	$(BIN)/ruff format --check infuse tests
 	$(BIN)/ruff check infuse tests
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
 
 tabletop: $(STAMP)  ## train the embedded models from nothing
 	$(BIN)/infuse train tabletop

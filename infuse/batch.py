@@ -146,7 +146,7 @@ def mix(entries: Sequence[Vector], slot: str, like: Tensor) -> Float[Tensor, " e
     return out.to(like.device)
 
 
-def tokens(spoken: Sequence[Sequence[Tokens]], grid: tuple[int, int], empty: Tensor | None = None) -> Spoken:
+def tokens(spoken: Sequence[Sequence[Tokens]], grid: tuple[int, int]) -> Spoken:
     """Concatenate each row's tokens, pad rows to one length; a bias only if something must be hidden or weighed."""
     lengths = [sum(len(t.values) for t in row) for row in spoken]
     n = max(lengths)

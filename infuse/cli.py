@@ -18,6 +18,8 @@ from typer.core import TyperGroup
 from infuse.errors import CapacityError, InfuseError, RecipeError
 
 INTERRUPTED = 130
+WIDE = 160
+"""Columns of a table that goes into a file or a pipe."""
 
 
 class Letters(TyperGroup):
@@ -126,7 +128,7 @@ def models_command() -> None:
     from infuse.cli_show import models
     from infuse.weights.library import Library
 
-    models(Console(), Library())
+    models(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), Library())
 
 
 @app.command()
@@ -169,7 +171,7 @@ def show_check(asked: Any) -> None:
 
     quiet()
     recipe = asked.recipe()
-    report(Console(width=None if sys.stdout.isatty() else 160, soft_wrap=True), recipe, check(recipe, Shelf()))
+    report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), recipe, check(recipe, Shelf()))
 
 
 def make(asked: Any, out: Path, together: bool = False, shelf: Any = None) -> list[Path]:

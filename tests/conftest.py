@@ -1,5 +1,6 @@
 """Tests import `tiny` from beside them."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; tiny networks are fastest on one thread anyway
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -142,10 +142,13 @@ def test_schema_and_version() -> None:
     assert call("--version").stdout.strip() == __import__("infuse").__version__
 
 
-def test_models_tells_what_files_are(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INFUSE_MODELS", str(world))
-    shown = call("models").stdout
-    assert "a ControlNet" in shown and "an IP-Adapter (plain)" in shown
+def test_models_tells_what_files_are(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, source in (("lines", "edges"), ("look.safetensors", "ip-adapter.safetensors")):
+        (tmp_path / name).symlink_to(world / source)
+    monkeypatch.setenv("INFUSE_MODELS", str(tmp_path))
+    shown = {line.split()[0]: line for line in call("models").stdout.splitlines()}
+    assert "a ControlNet" in shown["lines"] and "an IP-Adapter (plain)" in shown["look"]
+    assert "a base model" in shown["tabletop"]
 
 
 @pytest.mark.slow

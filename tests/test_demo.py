@@ -47,7 +47,8 @@ def test_the_demo_on_random_networks(tmp_path: Path) -> None:
         Cast("base", "nine", "lines", "look", side=32, steps=4),
         told.append,
     )
-    assert path == tmp_path / "contact_sheet.png" and Image.open(path).size > (1000, 1000)
+    with Image.open(path) as sheet:
+        assert path == tmp_path / "contact_sheet.png" and sheet.size > (1000, 1000)
     everything = Recipe.load(tmp_path / "all.png")
     assert [c.kind for c in everything.conditions] == ["inpaint", "controlnet", "ip_adapter"]
     assert len(told) == len(set(told)) >= 16 and all(Recipe.load(p) for p in told)

@@ -35,7 +35,7 @@ class Cast:
     adapter: str = "ip-adapter"
     side: int = 128
     steps: int = 30
-    guidance: float = 5.0
+    guidance: float | None = None
 
 
 TABLE = Scene(
@@ -54,6 +54,8 @@ LOOK = Scene(
     (Thing("cone", "orange", "large", -0.5, 0.0), Thing("cylinder", "cyan", "small", 0.9, -0.4)), Room("slate", "rose", "right")
 )  # fmt: skip
 """The picture that is shown to the IP-Adapter."""
+COLOURS = Scene((Thing("cone", "purple", "large", -0.4, 0.1),), Room("grey", "beige", "left"))
+"""What the IP-Adapter is shown where the words name no colour and the room must stay."""
 
 
 def demo(
@@ -80,8 +82,12 @@ class Stage:
     say: Callable[[Path], None]
 
     def text(self) -> Row:
-        prompts = ("a large red cube and a small blue sphere", "two cones on a brown floor", "a purple cylinder, lit from the right",
-                   "a green ball behind a yellow cube, slate wall")  # fmt: skip
+        prompts = (
+            "a large red cube and a small blue sphere on a grey floor, beige wall",
+            "a small green cone on a brown floor, slate wall",
+            "a large purple cylinder on a beige floor, rose wall",
+            "a small white ball and a small yellow cone, olive floor, grey wall",
+        )
         made = [self.run(f"text-{i}", prompt, seed=i) for i, prompt in enumerate(prompts)]
         return Row(
             "Text",
@@ -90,7 +96,10 @@ class Stage:
         )
 
     def img2img(self) -> Row:
-        start, prompt = self.seen(TABLE, "img2img-input"), "a large green cone and a small yellow sphere"
+        start, prompt = (
+            self.seen(TABLE, "img2img-input"),
+            "a large yellow cube and a small green sphere on a grey floor, beige wall",
+        )
         made = [
             Panel(
                 self.run(f"img2img-{s}", prompt, Img2Img(image=Picture.of(start), strength=s), seed=3),
@@ -107,7 +116,7 @@ class Stage:
     def inpaint(self) -> Row:
         picture, mask = self.seen(TABLE, "inpaint-input"), self.hole("inpaint-mask")
         hole = Inpaint(image=Picture.of(picture), mask=Picture.of(mask))
-        prompts = ("a large green cone and a small blue sphere", "a large yellow sphere and a small blue sphere")
+        prompts = ("a large green cone", "a large yellow cylinder")
         made = [
             Panel(self.run(f"inpaint-{i}", p, hole, model=self.cast.inpaint, seed=5), f'"{p}"')
             for i, p in enumerate(prompts)
@@ -121,8 +130,8 @@ class Stage:
     def controlnet(self) -> Row:
         hint = self.edges(LAYOUT, "controlnet-hint")
         prompts = (
-            "a large yellow cylinder and a small purple cube",
-            "a large white cylinder and a small red cube, slate wall",
+            "a large yellow cylinder and a small purple cube on an olive floor, rose wall",
+            "a large white cylinder and a small red cube on a brown floor, slate wall",
         )
         net = ControlNet(model=self.cast.edges, image=Picture.of(hint))
         made = [Panel(self.run(f"controlnet-{i}", p, net, seed=7), f'"{p}"') for i, p in enumerate(prompts)]
@@ -131,7 +140,7 @@ class Stage:
             Panel(hint, "edges", True), *made, Panel(without, "first prompt and seed, no ControlNet")])  # fmt: skip
 
     def ip_adapter(self) -> Row:
-        look, prompt = self.seen(LOOK, "ip-adapter-input"), "two solids"
+        look, prompt = self.seen(LOOK, "ip-adapter-input"), "a large cone and a small cylinder"
         made = [
             Panel(
                 self.run(
@@ -150,8 +159,8 @@ class Stage:
 
     def combination(self) -> Row:
         picture, mask = self.seen(TABLE, "all-input"), self.hole("all-mask")
-        hint, look = self.edges(TARGET, "all-hint"), self.seen(LOOK, "all-reference")
-        prompt = "a large cone and a small blue sphere"
+        hint, look = self.edges(TARGET, "all-hint"), self.seen(COLOURS, "all-reference")
+        prompt = "a large cone"
         everything: tuple[AnyCondition, ...] = (
             Inpaint(image=Picture.of(picture), mask=Picture.of(mask)), ControlNet(model=self.cast.edges, image=Picture.of(hint)),
             IPAdapter(model=self.cast.adapter, image=(Picture.of(look),), weight=0.7),

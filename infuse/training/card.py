@@ -83,10 +83,6 @@ def write(folder: Path, scores: Path) -> Path:
     """Write README.md into the folder of the embedded weights."""
     said = json.loads(scores.read_text())
     any_of = next(iter(v for k, v in said.items() if k != "renders"))
-    trained = json.loads((folder / "training.json").read_text())
-    stages = "\n".join(
-        f"| {s['stage']} | {s['learns']} | {s['steps']} x {s['batch']} | {s['parameters']} |" for s in trained
-    )
     size = sum(p.stat().st_size for p in folder.rglob("*.safetensors")) / 2**20
     text = f"""# The tabletop models
 

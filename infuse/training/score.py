@@ -102,7 +102,7 @@ class Scorer:
             return (
                 "tabletop",
                 "a picture of a table",
-                [IPAdapter(model="ip-adapter", image=Picture.of(e.picture.rgb))] if on else [],
+                [IPAdapter(model="ip-adapter", image=(Picture.of(e.picture.rgb),))] if on else [],
             )
 
         seen = [(s, measure.truth(e.scene, e.picture)) for e, _, s in self.made("looks", recipe)]

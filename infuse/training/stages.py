@@ -29,9 +29,9 @@ PLANS: dict[str, TrainConfig] = {
     "unet": TrainConfig(2400, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.999, bf16=True),
     "judge": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.995, clip=10, weight_decay=0.05, bf16=True),
     "clip": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, clip=5, weight_decay=0.02, bf16=True),
-    "inpaint": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "inpaint": TrainConfig(850, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "edges": TrainConfig(500, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
-    "ip-adapter": TrainConfig(450, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "ip-adapter": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
 }
 """What each stage is given. Steps of 32 pictures; of 20 crops for the autoencoder, 64 pictures for the image encoder."""
 
@@ -198,6 +198,8 @@ def ip_adapter(shop: Workshop) -> bool:
     done = shop.train("ip-adapter", objective)
     adapter: Any = objective.learn["ip_adapter"]
     save_file({k: t.half().contiguous() for k, t in adapter.save().items()}, shop.models / "ip-adapter.safetensors")
+    card = {"description": "IP-Adapter plus for tabletop pictures"}
+    (shop.models / "ip-adapter.card.json").write_text(json.dumps(card, indent=1))
     return done
 
 
@@ -237,6 +239,8 @@ def save_base(base: Base, folder: Path, under: str | None = None) -> None:
             "safety_checker": [None, None],
         }
     (folder / "model_index.json").write_text(json.dumps(index, indent=1))
+    said = "text to image" if under is None else "inpainting, nine channels"
+    (folder / "card.json").write_text(json.dumps({"description": f"the tabletop's own model: {said}"}, indent=1))
 
 
 def halved(module: Any, folder: Path) -> None:
@@ -246,6 +250,9 @@ def halved(module: Any, folder: Path) -> None:
     copy = deepcopy(module)
     torch.nn.Module.half(copy)
     copy.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("_name_or_path", None)  # where it was loaded from is nobody's business
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
 
 
 STAGES: dict[str, Callable[[Workshop], bool]] = {

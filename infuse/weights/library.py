@@ -13,6 +13,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.resources import files
+from os.path import normpath
 from pathlib import Path
 
 from infuse.errors import WeightsError
@@ -109,7 +110,9 @@ class Library:
     def _in_roots(self, name: str) -> Path | None:
         for root in self.roots:
             for candidate in (root / name, *(root / f"{name}{s}" for s in SUFFIXES)):
-                inside = candidate.resolve().is_relative_to(root.resolve())
+                inside = Path(normpath(candidate)).is_relative_to(
+                    normpath(root)
+                )  # links in a root are its owner's choice
                 if inside and _is_there(candidate):
                     return candidate
         return None

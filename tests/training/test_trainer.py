@@ -109,7 +109,8 @@ trainer.run()
 def test_survives_kill_9_in_the_middle_of_a_save(tmp_path: Path) -> None:
     here = Path(__file__).resolve()
     command = [sys.executable, "-c", VICTIM, str(tmp_path / "killed"), str(here.parent), str(here.parents[2])]
-    process = subprocess.run(command, env=os.environ, capture_output=True, text=True)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums in another order would be other bits
+    process = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     resumed = Trainer(Line(), config(), tmp_path / "killed")
     resumed.resume()
