@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from infuse.conditions import Condition, ControlNet, Img2Img, Inpaint, IPAdapter, Size, Text
+from infuse.conditions import BrushNet, Condition, ControlNet, Img2Img, Inpaint, IPAdapter, PowerPaint, Size, Text
 from infuse.errors import CapacityError, InfuseError, RecipeError, WeightsError
 from infuse.pictures import Picture
 from infuse.recipe import Recipe
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "BrushNet",
     "CapacityError",
     "Condition",
     "ControlNet",
@@ -22,6 +23,7 @@ __all__ = [
     "InfuseError",
     "Inpaint",
     "Picture",
+    "PowerPaint",
     "Recipe",
     "RecipeError",
     "Size",

@@ -7,9 +7,8 @@ rows they speak to, empty slots get their ground value.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,8 +24,8 @@ from infuse.ports import Channel, Decoupled, Ports, Residual, Tokens, Vector
 class Row:
     """One evaluation of the network for one job."""
 
-    x: Float[Tensor, "c h w"]
-    """The latent as the solver scaled it."""
+    x: Float[Tensor, "c h w"] | Float[Tensor, "c f h w"]
+    """The latent as the solver scaled it; a clip has its frames beside its channels."""
     timestep: Float[Tensor, ""]
     ports: Ports
 
@@ -36,11 +35,13 @@ class Spoken:
     """Padded tokens of some rows, with what their attention must know."""
 
     values: Float[Tensor, "k n d"]
-    bias: Float[Tensor, "k n"] | None
-    """log(weight) per token, -inf for padding; None when all are plain."""
+    bias: Float[Tensor, "k n"] | Float[Tensor, "k f n"] | None
+    """log(weight) per token (and frame), -inf for padding; None when all are plain."""
     regions: tuple[tuple[int, slice, Tensor], ...] = ()
     """(row, its tokens, mask (height width)): these tokens are heard inside the mask only."""
     grid: tuple[int, int] = (1, 1)
+    frames: int = 1
+    """Of a clip: its attention sees every frame as a row of its own."""
     cache: dict[int, Tensor | None] = field(default_factory=dict)
 
     def bias_for(self, queries: int) -> Float[Tensor, "k 1 q n"] | None:
@@ -53,11 +54,13 @@ class Spoken:
         if self.bias is None and not self.regions:
             return None
         flat = self.bias if self.bias is not None else self.values.new_zeros(self.values.shape[:2])
+        flat = flat.flatten(0, 1) if flat.ndim == 3 else flat.repeat_interleave(self.frames, 0)
         if not self.regions:
             return flat[:, None, None]
         full = flat[:, None, None].repeat(1, 1, queries, 1)
         for row, tokens, mask in self.regions:
-            full[row, 0, :, tokens] += on_grid(mask, self.grid, queries).clamp(1e-9, 1).log()[:, None].to(full)
+            here = slice(row * self.frames, (row + 1) * self.frames)
+            full[here, 0, :, tokens] += on_grid(mask, self.grid, queries).clamp(1e-9, 1).log()[:, None].to(full)
         return full
 
 
@@ -69,8 +72,10 @@ class SpokenDecoupled:
     rows: Tensor
     tokens: Spoken
     weights: Float[Tensor, " k"]
+    """Of each row; of each frame, once a clip's rows are unrolled."""
     layers: Float[Tensor, "k layers"] | None
     masks: tuple[Tensor | None, ...]
+    frames: tuple[tuple[float, ...] | None, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,10 @@ class SpokenResidual:
     hints: Float[Tensor, "k c height width"]
     weights: Float[Tensor, "k sites"]
     masks: tuple[Tensor | None, ...]
+    context: Spoken | None = None
+    """Tokens of the branch's own; None: it hears those of its rows."""
+    frames: tuple[tuple[float, ...] | None, ...] = ()
+    """Weight of each frame of a clip, for each row; None: all the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +122,11 @@ def collate(rows: Sequence[Row], spec: NetworkSpec) -> Batch:
         timestep,
         channels,
         tokens([r.ports.context for r in rows], grid),
-        tuple(decoupled(*group, grid) for group in grouped(rows, lambda p: p.decoupled, lambda e: e.adapter)),
-        tuple(residual(*group, spec) for group in grouped(rows, lambda p: p.residuals, lambda e: e.branch)),
+        tuple(decoupled(*group, grid) for group in grouped(rows, lambda p: p.decoupled, lambda e: id(e.adapter))),
+        tuple(
+            residual(*group, spec, grid)
+            for group in grouped(rows, lambda p: p.residuals, lambda e: (id(e.branch), bool(e.context)))
+        ),
         {s: torch.stack([mix(r.ports.embedding, s, x) for r in rows]) for s in spec.embedding_slots},
     )
 
@@ -126,9 +138,11 @@ def fill(slot: Any, entries: Sequence[Channel], x: Tensor) -> Float[Tensor, "c h
     for e in entries:
         if e.ground:
             continue
-        if e.voice.weight == 1 and e.voice.mask is None and slot.exclusive:
+        if e.voice.weight == 1 and e.voice.mask is None and e.voice.frames is None and slot.exclusive:
             return e.value  # type: ignore[return-value]
         mask = 1.0 if e.voice.mask is None else resized(e.voice.mask, (x.shape[-2], x.shape[-1])).to(x)
+        if e.voice.frames is not None:
+            mask = mask * x.new_tensor(e.voice.frames)[:, None, None]
         out = out + e.voice.weight * mask * (e.value - base)  # type: ignore[operator]
     return out  # type: ignore[return-value]
 
@@ -156,28 +170,31 @@ def tokens(spoken: Sequence[Sequence[Tokens]], grid: tuple[int, int]) -> Spoken:
     regions, plain = [], all(m == n for m in lengths)
     bias = values.new_zeros(len(spoken), n)
     for i, (row, m) in enumerate(zip(spoken, lengths, strict=True)):
-        bias[i, m:] = -math.inf
+        bias[i, ..., m:] = -math.inf
         at = 0
         for t in row:
             here = slice(at, at := at + len(t.values))
             if t.voice.weight != 1:
-                plain, bias[i, here] = False, math.log(t.voice.weight)  # type: ignore[arg-type]
+                plain, bias[i, ..., here] = False, math.log(t.voice.weight)  # type: ignore[arg-type]
+            if t.voice.frames is not None:  # a weight for every frame: the bias has one more axis
+                plain, bias = False, bias if bias.ndim == 3 else bias[:, None].repeat(1, len(t.voice.frames), 1)  # type: ignore[arg-type]
+                bias[i, :, here] += bias.new_tensor(t.voice.frames).clamp(min=1e-9).log()[:, None]
             if t.voice.mask is not None:
                 regions.append((i, here, t.voice.mask))
     return Spoken(values, None if plain else bias, tuple(regions), grid)
 
 
 def grouped(
-    rows: Sequence[Row], port: Callable[[Ports], Sequence[Any]], key: Callable[[Any], nn.Module]
+    rows: Sequence[Row], port: Callable[[Ports], Sequence[Any]], key: Callable[[Any], Hashable]
 ) -> list[tuple[list[int], list[Any]]]:
-    """Entries of one port, grouped by the module they speak through: [(row indices, entries)] in first-seen order."""
-    seen: dict[int, int] = {}
-    items = [(i, e) for i, r in enumerate(rows) for e in port(r.ports)]
-    order = sorted(items, key=lambda ie: seen.setdefault(id(key(ie[1])), len(seen)))
-    return [
-        ([i for i, _ in g], [e for _, e in g])
-        for g in (list(g) for _, g in groupby(order, key=lambda ie: id(key(ie[1]))))
-    ]
+    """Entries of one port, grouped by whom they speak through: [(row indices, entries)] in first-seen order."""
+    groups: dict[Hashable, tuple[list[int], list[Any]]] = {}
+    for i, row in enumerate(rows):
+        for entry in port(row.ports):
+            where, entries = groups.setdefault(key(entry), ([], []))
+            where.append(i)
+            entries.append(entry)
+    return list(groups.values())
 
 
 def decoupled(rows: list[int], entries: list[Decoupled], grid: tuple[int, int]) -> SpokenDecoupled:
@@ -195,15 +212,23 @@ def decoupled(rows: list[int], entries: list[Decoupled], grid: tuple[int, int]) 
         v.new_tensor([e.voice.weight for e in entries]),
         layers,
         tuple(e.voice.mask for e in entries),
+        tuple(e.voice.frames for e in entries),  # type: ignore[arg-type]  numbers by now
     )
 
 
-def residual(rows: list[int], entries: list[Residual], spec: NetworkSpec) -> SpokenResidual:
+def residual(rows: list[int], entries: list[Residual], spec: NetworkSpec, grid: tuple[int, int]) -> SpokenResidual:
     """One branch, all rows that carry it, with each entry's weight per site."""
-    hints = torch.stack([e.hint for e in entries])
-    weights = hints.new_tensor([[e.voice.weight * s for s in e.sites or (1.0,) * spec.sites] for e in entries])  # type: ignore[operator]
+    hints = torch.stack([e.hint for e in entries])  # type: ignore[arg-type]  tensors by now: the job has drawn
+    sites = (1.0,) * getattr(entries[0].branch, "sites", spec.sites)
+    weights = hints.new_tensor([[e.voice.weight * s for s in e.sites or sites] for e in entries])  # type: ignore[operator]
     return SpokenResidual(
-        entries[0].branch, torch.tensor(rows, device=hints.device), hints, weights, tuple(e.voice.mask for e in entries)
+        entries[0].branch,
+        torch.tensor(rows, device=hints.device),
+        hints,
+        weights,
+        tuple(e.voice.mask for e in entries),
+        tokens([e.context for e in entries], grid) if entries[0].context else None,
+        tuple(e.voice.frames for e in entries),  # type: ignore[arg-type]  numbers by now: the job has cut its window
     )
 
 
@@ -224,3 +249,61 @@ def level(grid: tuple[int, int], queries: int) -> tuple[int, int]:
 def on_grid(mask: Float[Tensor, "height width"], grid: tuple[int, int], queries: int) -> Float[Tensor, " q"]:
     """A mask on the query grid of an attention layer, bicubic as in diffusers' IP-Adapter masks."""
     return resized(mask, level(grid, queries), "bicubic").flatten()
+
+
+# ── clips ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def unrolled(batch: Batch) -> Batch:
+    """A batch of clips (b c f h w) as one of pictures (b*f c h w): what attention and branch networks see of it.
+
+    `context.values` stay one per clip; a video UNet repeats them itself, a branch is handed them by `subset`.
+    """
+    b, _, f = batch.x.shape[:3]
+    pictures = batch.x.transpose(1, 2).flatten(0, 1)
+    context = replace(batch.context, frames=f, cache={})
+    return Batch(
+        pictures,
+        batch.timestep.repeat_interleave(f),
+        None,
+        context,
+        tuple(_adapter_frames(d, f) for d in batch.decoupled),
+        tuple(_branch_frames(r, f) for r in batch.residuals),
+        {k: v.repeat_interleave(f, 0) for k, v in batch.embedding.items()},
+    )
+
+
+def _every(rows: Tensor, f: int) -> Tensor:
+    """Indices of all frames of these rows."""
+    return (rows[:, None] * f + torch.arange(f, device=rows.device)).flatten()
+
+
+def _loudness(weights: Tensor, frames: Sequence[tuple[float, ...] | None], f: int) -> Tensor:
+    """(k, ...) weights of rows to (k*f, ...) weights of frames."""
+    spread = weights.repeat_interleave(f, 0)
+    each = [w for row in frames for w in (row or (1.0,) * f)] or [1.0] * len(spread)
+    return spread * spread.new_tensor(each).reshape(-1, *(1,) * (spread.ndim - 1))
+
+
+def _adapter_frames(said: SpokenDecoupled, f: int) -> SpokenDecoupled:
+    values = said.tokens.values.repeat_interleave(f, 0)
+    bias = None if said.tokens.bias is None else said.tokens.bias.repeat_interleave(f, 0)
+    return replace(
+        said,
+        rows=_every(said.rows, f),
+        tokens=Spoken(values, bias, grid=said.tokens.grid),
+        weights=_loudness(said.weights, said.frames, f),
+        layers=None if said.layers is None else said.layers.repeat_interleave(f, 0),
+        masks=tuple(m for m in said.masks for _ in range(f)),
+    )
+
+
+def _branch_frames(said: SpokenResidual, f: int) -> SpokenResidual:
+    hints = said.hints if said.hints.ndim == 5 else said.hints[:, :, None].expand(-1, -1, f, -1, -1)
+    return replace(
+        said,
+        rows=_every(said.rows, f),
+        hints=hints.transpose(1, 2).flatten(0, 1),
+        weights=_loudness(said.weights, said.frames, f),
+        masks=tuple(m for m in said.masks for _ in range(f)),
+    )

@@ -34,13 +34,32 @@ class Posterior:
 
 
 @dataclass(frozen=True, eq=False)
+class Windowed:
+    """A value of a clip, made for each window of its frames by itself: `pieces[first, last + 1]`."""
+
+    pieces: Mapping[tuple[int, int], Float[Tensor, "c f h w"]]
+
+
+@dataclass(frozen=True, eq=False)
 class Voice:
-    """How loudly (`weight`), when (`start`..`end`, fractions of the steps) and where (`mask`, 0-1) an entry speaks."""
+    """How loudly (`weight`), when (`start`..`end`, fractions of the steps) and where (`mask`, 0-1) an entry speaks.
+
+    `frames` weighs a clip's frames on top of that: a curve from its first (0) to its last (1).
+    """
 
     weight: Curve = 1.0
     start: float = 0.0
     end: float = 1.0
     mask: Float[Tensor, "height width"] | None = None
+    frames: Curve | tuple[float, ...] | None = None
+    """A curve, or the numbers themselves once `Ports.clip` has asked it."""
+
+    def clip(self, first: int, last: int, count: int) -> Voice:
+        """This voice in the frames `first`..`last` - 1 of `count`: the curve becomes one number for each."""
+        if self.frames is None or isinstance(self.frames, tuple):
+            return self
+        said = [value_at(self.frames, i / max(count - 1, 1)) for i in range(first, last)]
+        return replace(self, frames=tuple(said))
 
     def at(self, step: Step) -> float:
         """The weight during this step; 0 when silent. Window rule of diffusers: a step must lie in it as a whole."""
@@ -69,7 +88,7 @@ class Channel:
     """Channels beside the latent. `ground` entries are what a slot holds when nobody speaks."""
 
     slot: str
-    value: Float[Tensor, "c h w"] | Posterior
+    value: Float[Tensor, "c h w"] | Posterior | Windowed
     voice: Voice = LOUD
     ground: bool = False
 
@@ -80,6 +99,16 @@ class Tokens:
 
     values: Float[Tensor, "n d"]
     voice: Voice = LOUD
+    other: Float[Tensor, "n d"] | None = None
+    """Another reading of the same words: heard is `share * values + (1 - share) * other` (PowerPaint's fitting degree)."""
+    share: Curve = 1.0
+
+    def at(self, step: Step) -> Tokens:
+        """This step's reading."""
+        if self.other is None:
+            return self
+        share = value_at(self.share, step.begin)
+        return replace(self, values=share * self.values + (1 - share) * self.other, other=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +127,21 @@ class Residual:
     """A branch network's hint; what the branch answers is added at the sites of the base network."""
 
     branch: nn.Module
-    hint: Float[Tensor, "c height width"]
+    hint: Float[Tensor, "c height width"] | tuple[Float[Tensor, "c h w"] | Posterior, ...]
+    """A picture, or latent-sized parts to be stacked along channels; the job draws those that are distributions."""
     sites: tuple[float, ...] | None = None
-    """One factor per site, shallow to middle, or None for 1 everywhere."""
+    """One factor per site, in the order of the branch's answer, or None for 1 everywhere."""
     voice: Voice = LOUD
+    context: tuple[Tokens, ...] = ()
+    """Tokens for the branch alone (PowerPaint 2's task tokens); empty: it hears what the base hears."""
+
+    def at(self, step: Step) -> Residual:
+        return replace(self, context=tuple(t.at(step) for t in self.context)) if self.context else self
+
+    def drawn(self, samples: Mapping[int, Tensor]) -> Residual:
+        if isinstance(self.hint, Tensor):
+            return self
+        return replace(self, hint=torch.cat([samples[id(p)] if isinstance(p, Posterior) else p for p in self.hint]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +188,43 @@ class Ports:
 
         def now(entry: Entry) -> Entry | None:
             weight = entry.voice.at(step)
-            return replace(entry, voice=Voice(weight, mask=entry.voice.mask)) if weight else None
+            if not weight:
+                return None
+            entry = entry.at(step) if isinstance(entry, Tokens | Residual) else entry
+            return replace(entry, voice=Voice(weight, mask=entry.voice.mask, frames=entry.voice.frames))
 
         return self.map(now)
 
-    def drawn(self, samples: Mapping[int, Tensor]) -> Ports:
-        """Channel values that were distributions, replaced by this job's samples (keyed by the posterior's id)."""
+    def clip(self, first: int, last: int, count: int) -> Ports:
+        """What is said of the frames `first`..`last` - 1 of a clip of `count`."""
 
         def change(entry: Entry) -> Entry:
+            if not isinstance(entry, Latent):
+                entry = replace(entry, voice=entry.voice.clip(first, last, count))
+            match entry:
+                case Channel(value=Windowed() as value):
+                    return replace(entry, value=value.pieces[first, last])
+                case Channel(value=Tensor() as value) if value.ndim == 4:
+                    return replace(entry, value=value[:, first:last])
+                case Residual(hint=Tensor() as hint) if hint.ndim == 4:
+                    return replace(entry, hint=hint[:, first:last])
+            return entry
+
+        return self.map(change)
+
+    def posteriors(self) -> list[Posterior]:
+        """What is to be drawn for channels and hints, in order, each once."""
+        shown = [c.value for c in self.channels] + [
+            p for r in self.residuals for p in r.hint if isinstance(r.hint, tuple)
+        ]
+        return list({id(p): p for p in shown if isinstance(p, Posterior)}.values())
+
+    def drawn(self, samples: Mapping[int, Tensor]) -> Ports:
+        """What was a distribution in channels and hints, replaced by this job's samples (keyed by the posterior's id)."""
+
+        def change(entry: Entry) -> Entry:
+            if isinstance(entry, Residual):
+                return entry.drawn(samples)
             value = getattr(entry, "value", None)
             return replace(entry, value=samples[id(value)]) if isinstance(value, Posterior) else entry  # type: ignore[arg-type]
 

@@ -47,9 +47,13 @@ def models(folder: Path) -> None:
         "ip-short": full.ip_adapter(768, plain | norm, layers=4),
         "faceid": full.ip_adapter(768, {"proj.0.weight": (1024, 512), "proj.2.weight": (3072, 1024), "norm.weight": (768,)}),
         "lora": lora(768), "flux": {"double_blocks.0.img_attn.norm.key_norm.scale": (128,)}, "odd": {"a": (1,), "b": (2,)},
+        "brush15": full.brushnet(attention=False), "powerpaint2/diffusion_pytorch_model": full.brushnet(),
+        "powerpaint2/model": full.wrapped_clip(), "powerpaint-nine/diffusion_pytorch_model": full.brushnet(),
+        "powerpaint-nine/model": full.wrapped_clip(9),
         "vae": {k.removeprefix("first_stage_model."): v for k, v in full.checkpoint("sd15").items() if k.startswith("first_stage")},
     }  # fmt: skip
     for name, shapes in everything.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         sparse(folder / f"{name}.safetensors", shapes)
     for name, hidden, projection in (("vit-h", 1280, 1024), ("bigg", 1664, 1280)):
         (folder / name).mkdir()

@@ -27,6 +27,8 @@ def base(**fields: Any) -> dict[str, Any]:
 def one(kind: str, **fields: Any) -> dict[str, Any]:
     """A recipe with one condition that is otherwise sound."""
     sound = {"text": {"prompt": "x"}, "img2img": {"image": "a.png"}, "inpaint": {"image": "a.png", "mask": "mask.png"},
+             "brushnet": {"model": "brush15.safetensors", "image": "a.png", "mask": "mask.png"},
+             "powerpaint": {"model": "./powerpaint2", "image": "a.png", "mask": "mask.png"},
              "controlnet": {"model": "canny15.safetensors", "image": "a.png"},
              "ip_adapter": {"model": "ip15.safetensors", "image": "a.png", "image_encoder": "./vit-h"}}.get(kind, {})  # fmt: skip
     return base(conditions=[{"kind": kind, **sound, **fields}])
@@ -243,6 +245,22 @@ MODELS: list[Case] = [
     ("a FaceID adapter", one("ip_adapter", model="faceid.safetensors"), WeightsError, "conditions.0.model", ("face vectors", "plain, plus or full")),
     ("a missing ControlNet", one("controlnet", model="./gone"), WeightsError, "conditions.0.model", ("not found",)),
     ("a broken ControlNet", one("controlnet", model="html.safetensors"), WeightsError, "conditions.0.model", ("a web page",)),
+    ("a BrushNet as base", base(model="brush15.safetensors"), WeightsError, "model", ("a BrushNet (plain)", "condition of kind brushnet")),
+    ("a PowerPaint 2 as base", base(model="./powerpaint2"), WeightsError, "model", ("a BrushNet (powerpaint)", "kind powerpaint")),
+    ("a base as BrushNet", one("brushnet", model="sd15.safetensors"), WeightsError, "conditions.0.model", ("a base model", "needs a BrushNet")),
+    ("a base as PowerPaint", one("powerpaint", model="sd15.safetensors"), WeightsError, "conditions.0.model", ("a base model", "recipe's `model`")),
+    ("an IP-Adapter as BrushNet", one("brushnet", model="ip15.safetensors"), WeightsError, "conditions.0.model",
+     ("an IP-Adapter", "needs a BrushNet", "kind ip_adapter")),
+    ("a broken BrushNet", one("brushnet", model="cut.safetensors"), WeightsError, "conditions.0.model", ("cut short",)),
+    ("a BrushNet without task tokens", one("powerpaint", model="brush15.safetensors"), RecipeError, "conditions.0.model",
+     ("without task tokens", "kind brushnet")),
+    ("task tokens of nine vectors", one("powerpaint", model="./powerpaint-nine"), WeightsError, "conditions.0.model",
+     ("P_ctxt, P_shape, P_obj", "not ten", "Download it again")),
+    ("PowerPaint 1 where there is none", one("powerpaint", model=None), RecipeError, "conditions.0.model", ("no task tokens", "`inpaint`")),
+    ("SD 1.5 BrushNet on SDXL", {**one("brushnet"), "model": "sdxl.safetensors"}, RecipeError, "conditions.0.model",
+     ("SD 1.x (context width 768)", "SDXL (context width 2048)", "Choose a BrushNet")),
+    ("SD 1.5 PowerPaint on SDXL", {**one("powerpaint"), "model": "sdxl.safetensors"}, RecipeError, "conditions.0.model",
+     ("SD 1.x (context width 768)", "SDXL (context width 2048)", "another base")),
     ("a ControlNet with code", one("controlnet", model="burglar.ckpt"), WeightsError, "conditions.0.model", ("would run code",)),
 ]  # fmt: skip
 
@@ -284,6 +302,8 @@ def _nothing_is_loaded(world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         "infuse.weights.base.load_base",
         "infuse.weights.base.load_vision",
         "infuse.weights.controlnet.load_controlnet",
+        "infuse.weights.powerpaint.load_brushnet",
+        "infuse.weights.powerpaint.load_tasks",
     ):
         monkeypatch.setattr(name, loaded)
     monkeypatch.setattr(Adapter, "load", loaded)
@@ -308,7 +328,7 @@ def test_the_table_is_long_enough() -> None:
 
 def test_the_sound_ones_pass() -> None:
     """What the table's recipes are bent from is in order; else each would be refused for the wrong reason."""
-    for kind in ("text", "img2img", "inpaint", "controlnet", "ip_adapter"):
+    for kind in ("text", "img2img", "inpaint", "controlnet", "ip_adapter", "brushnet", "powerpaint"):
         report = check(Recipe.load(one(kind)), Shelf(device="cpu"))
         assert report.size == (512, 512) and report.memory > 1e9
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -205,3 +205,64 @@ def engine(tiny: Tiny, modules: dict[str, nn.Module] | None = None, **options: A
     for name, module in (modules or {}).items():
         shelf.add(name, cast(copy.deepcopy(module), tiny.base.network.dtype))
     return Engine("tiny", shelf=shelf, **options)
+
+
+def task_texts(generation: str, seed: int = 21, dtype: torch.dtype = torch.float32) -> Any:
+    """The SD 1.x text encoder with random task tokens."""
+    from infuse.conditions.powerpaint.words import GENERATIONS
+    from infuse.encoders.tasks import ROWS, TaskTexts, widened
+
+    rows = torch.randn(ROWS, 32, generator=torch.Generator().manual_seed(seed)) * 0.5
+    model = widened(text_encoder(32, False, 3), rows).to(dtype).eval().requires_grad_(False)
+    return TaskTexts(model, tokenizer(), GENERATIONS[generation])
+
+
+def powerpaint1(generation: str = "v1", dtype: torch.dtype = torch.float32) -> Tiny:
+    """A nine-channel SD 1.x whose text encoder has task tokens."""
+    tiny = base("sd1", 9, dtype)
+    texts = task_texts(generation, dtype=dtype)
+    spec = replace(tiny.base.network.spec, tasks=generation)
+    network = Network(tiny.base.network.unet, spec)
+    encoders = TextEncoders([texts.model], [tokenizer()])
+    return Tiny("sd1", tiny.parts, replace(tiny.base, network=network, texts=encoders, tasks=texts))
+
+
+def brushnet(attention: bool = True, seed: int = 30, generation: str | None = None) -> Any:
+    """A BrushNet beside the tiny SD 1.x, with task tokens if a generation (v2, dev2) is named."""
+    from infuse.network.brushnet import BrushNet
+
+    torch.manual_seed(seed)
+    net = randomized(BrushNet.from_unet(unet("sd1"), attention=attention), seed)
+    for p in net.parameters():  # untrained copies would speak too much alike
+        p.data = p.data + 0.05 * torch.randn(p.shape)
+    net.tasks = task_texts(generation) if generation else None  # type: ignore[assignment]
+    return net
+
+
+def video_unet(in_channels: int = 4) -> Any:
+    from diffusers import UNet3DConditionModel
+
+    torch.manual_seed(40)
+    net = UNet3DConditionModel(
+        sample_size=16,
+        in_channels=in_channels,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        cross_attention_dim=32,
+        attention_head_dim=8,
+    )
+    return randomized(net, 41)
+
+
+def video(in_channels: int = 4, dtype: torch.dtype = torch.float32, frames: int = 4) -> Tiny:
+    """A tiny text-to-video model around the tiny SD 2.x's other parts."""
+    from infuse.network.video import VideoNetwork
+
+    still = base("sd1", dtype=dtype)
+    unet = cast(video_unet(in_channels), dtype)
+    spec = NetworkSpec.from_unet_config("video", unet.config, vae_factor=2, family="sd1", frames=frames)
+    ours = replace(still.base, name="video", network=VideoNetwork(copy.deepcopy(unet), spec))
+    return Tiny("video", still.parts | {"unet": unet}, ours)

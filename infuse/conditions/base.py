@@ -9,17 +9,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from infuse.curves import Curve, span
+from infuse.curves import Curve, Step, span, value_at
 from infuse.errors import RecipeError
 from infuse.letters import Strict
 from infuse.network.spec import NetworkSpec
 from infuse.pictures import Picture
-from infuse.ports import Ports, Posterior, Sides, Voice
+from infuse.ports import Ports, Posterior, Sides, Tokens, Vector, Voice
+
+if TYPE_CHECKING:
+    from infuse.recipe import Recipe
+
+PROMPT = "prompt"
+"""Whose words guidance pulls apart: the recipe's own prompt, among its conditions."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,9 @@ class Encoders(Protocol):
     def look(self, picture: Picture | None, folder: str | None, hidden: bool) -> Tensor: ...
     def module(self, model: str, build: Callable[[Any], nn.Module]) -> Any: ...
     def controlnet(self, model: str) -> Any: ...
+    def brushnet(self, model: str) -> Any: ...
+    def tasks(self, model: str | None) -> Any: ...
+    def task_text(self, model: str | None, said: tuple[str, str | None]) -> Tensor: ...
     def card(self, model: str) -> Mapping[str, Any]: ...
     def vector(self, values: Any) -> Tensor: ...
 
@@ -97,6 +106,21 @@ class Condition(Strict, ABC):
         """What training may update; nothing by default."""
         return {}
 
+    def join(self, who: str, everyone: Mapping[str, Condition], recipe: Recipe) -> dict[str, Condition]:
+        """Everyone who will speak, once this condition is among them: most leave the others as they are."""
+        return dict(everyone)
+
+    def native(self) -> tuple[int, int] | None:
+        """(width, height) of the picture that this condition paints in, for a recipe that names no size."""
+        return None
+
+    def heard_at(self, step: Step) -> bool:
+        return self.start <= step.begin and step.end <= self.end and value_at(self.weight, step.begin) != 0
+
+    def heard(self, steps: int) -> bool:
+        """Will it say anything in a run of this many steps?"""
+        return any(self.heard_at(Step(i, steps)) for i in range(steps))
+
     def strength_of_start(self) -> float | None:
         """For conditions that start the job from a picture: how much of it is repainted (0-1)."""
         return None
@@ -131,3 +155,11 @@ class Condition(Strict, ABC):
         """For mechanisms in which a negative weight has no meaning."""
         if span(self.weight)[0] < 0:
             raise RecipeError("weight", f"{self.kind} cannot be heard less than not at all. Use 0 or more.")
+
+
+def said(kit: Encoders, prompt: str) -> Ports:
+    """A prompt as the base hears it: tokens, and SDXL's pooled text."""
+    pooled = kit.pooled(prompt)
+    return Ports(
+        context=(Tokens(kit.text(prompt)),), embedding=() if pooled is None else (Vector("text_embeds", pooled),)
+    )

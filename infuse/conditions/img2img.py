@@ -30,5 +30,8 @@ class Img2Img(Condition):
         start = kit.posterior(kit.pixels(self.image))
         return Sides.both(Ports(latent=(Latent(start=start, strength=self.strength),)))
 
+    def native(self) -> tuple[int, int]:
+        return self.image.size
+
     def strength_of_start(self) -> float | None:
         return self.strength

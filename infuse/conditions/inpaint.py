@@ -76,6 +76,9 @@ class Inpaint(Condition):
         """The mask is the hole itself, not a region in which the condition is heard."""
         return Voice(self.weight, self.start, self.end)
 
+    def native(self) -> tuple[int, int]:
+        return self.image.size
+
     def strength_of_start(self) -> float | None:
         return self.strength if self.strength < 1 else None
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.conditions.base import Condition, Encoders, Route, Shelf, said
 from infuse.errors import CapacityError
 from infuse.network.spec import NetworkSpec
-from infuse.ports import Ports, Sides, Tokens, Vector
+from infuse.ports import Ports, Sides, Tokens
 
 MOST_TOKENS = 75 * 32
 """Tokens of one prompt: 32 chunks. Attention reads more, but nobody has meant more yet."""
@@ -47,11 +47,4 @@ class Prompt(Text):
     def encode(self, kit: Encoders) -> Sides:
         # SDXL was trained to hear zeros, not the empty sentence, where no negative prompt is given.
         silent = kit.silence() if not self.negative_prompt else None
-        return Sides(_said(kit, self.prompt), silent or _said(kit, self.negative_prompt))
-
-
-def _said(kit: Encoders, prompt: str) -> Ports:
-    pooled = kit.pooled(prompt)
-    return Ports(
-        context=(Tokens(kit.text(prompt)),), embedding=() if pooled is None else (Vector("text_embeds", pooled),)
-    )
+        return Sides(said(kit, self.prompt), silent or said(kit, self.negative_prompt))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders
 from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
@@ -34,6 +35,8 @@ class Base:
     silent_is_zero: bool = False
     """SDXL: no negative prompt means zeros."""
     digest: str = ""
+    tasks: TaskTexts | None = None
+    """PowerPaint 1: the same text encoder, with its task tokens."""
 
     @property
     def spec(self) -> NetworkSpec:
@@ -60,6 +63,10 @@ class Kit:
     size: tuple[int, int]
     """(width, height) in pixels."""
     shelf: Any
+    frames: int = 1
+    """Of the clip to be made; 1 for a picture."""
+    windows: tuple[tuple[int, int], ...] = ()
+    """Of a clip: the frames (first, last + 1) that the network sees at a time."""
     _said: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -112,6 +119,15 @@ class Kit:
         """A region on the canvas, 0-1."""
         return self.pixels(picture, 1)[0].float()
 
+    def film(self, frames: Sequence[Any], channels: int = 3) -> Float[Tensor, "c f height width"]:
+        """PIL images on the canvas, 0-1."""
+        return torch.stack([self.pixels(Picture.of(f), channels) for f in frames], dim=1)
+
+    def clip_posterior(self, pixels: Float[Tensor, "3 f height width"]) -> Posterior:
+        """What the VAE says of each frame, (4 f h w)."""
+        said = [self.posterior(frame) for frame in pixels.transpose(0, 1)]
+        return Posterior(torch.stack([p.mean for p in said], 1), torch.stack([p.std for p in said], 1))
+
     def posterior(self, pixels: Float[Tensor, "3 height width"]) -> Posterior:
         """What the VAE says of a picture (0-1), scaled as the network expects its latents."""
         vae = self.base.vae
@@ -147,6 +163,21 @@ class Kit:
     def controlnet(self, model: str) -> nn.Module:
         """A ControlNet in any layout, with ported attention, loaded once."""
         return self.shelf.controlnet(model, self.base, self.dtype, self.device)
+
+    def brushnet(self, model: str) -> nn.Module:
+        """A BrushNet with ported attention, loaded once."""
+        return self.shelf.brushnet(model, self.base, self.dtype, self.device)
+
+    def tasks(self, model: str | None) -> TaskTexts:
+        """The encoder of task tokens beside a BrushNet, or the base's own."""
+        found = self.base.tasks if model is None else self.shelf.tasks(model, self.base, self.dtype, self.device)
+        assert found is not None, "checked: these weights have task tokens"
+        return found
+
+    def task_text(self, model: str | None, said: tuple[str, str | None]) -> Float[Tensor, "n d"]:
+        """(77 k, d) tokens of a description with its task token."""
+        key = f"task {model} {said}"
+        return self._once(key, lambda: self.tasks(model).tokens(*said).to(self.device, self.dtype))
 
     def card(self, model: str) -> Mapping[str, Any]:
         """What is written beside a model: its annotator and the like."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from infuse.conditions.base import Condition, Route
-from infuse.conditions.img2img import Img2Img
-from infuse.conditions.inpaint import Inpaint
+from infuse.conditions.base import PROMPT, Condition, Route
 from infuse.conditions.text import Prompt
 from infuse.curves import Step, value_at
 from infuse.engine.shelf import Shelf
@@ -18,6 +16,10 @@ from infuse.errors import CapacityError, InfuseError, RecipeError
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import LARGEST_SIDE, Recipe, opened
 from infuse.solvers import Choice, parse, plan
+
+MOST_FRAMES = 1024
+HOLES = ("inpaint", "powerpaint", "brushnet")
+"""Kinds whose mask is a hole in their own image, not a region of the canvas."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Report:
     """Rows that ControlNets and their kin evaluate."""
     memory: int
     """Bytes: weights of the base and of everything the conditions bring."""
+    steps: int
+    """Steps that run: fewer than the recipe's with a start picture."""
+    frames: int
+    """Of a clip; 1 for a picture."""
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -48,35 +54,36 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
     opened(recipe)
     view = shelf.beside(recipe.model)
     spec = view.spec
-    if recipe.frames not in (None, 1):
-        raise RecipeError("frames", f"{spec.name} makes pictures, not videos. Remove frames, or choose a video base.")
+    frames = clip_length(recipe, spec)
     size = canvas(recipe, spec)
     choice = parse(recipe.scheduler, view.scheduler.get("_class_name", "PNDMScheduler"))
     routes: list[tuple[str, str, Route]] = []
-    prompt = Prompt(kind="text", prompt=recipe.prompt, negative_prompt=recipe.negative_prompt)
-    for where, condition in [("", prompt), *((f"conditions.{i}", c) for i, c in enumerate(recipe.conditions))]:
-        try:
-            region(condition, size)
-            routes += [(where or "prompt", condition.kind, route) for route in condition.check(spec, view)]
-        except InfuseError as error:
-            raise error.under(where) from None
     starts = [(i, s) for i, c in enumerate(recipe.conditions) if (s := c.strength_of_start()) is not None]
     if len(starts) > 1:
         raise RecipeError(
             f"conditions.{starts[1][0]}",
             f"it starts from a picture, and so does conditions.{starts[0][0]}. Keep one of the two.",
         )
-    exclusive(recipe, routes)
     try:
         steps = len(plan(choice, view.scheduler, recipe.steps, starts[0][1] if starts else None).timesteps)
     except RecipeError as error:
         raise error.under(f"conditions.{starts[0][0]}" if starts else "") from None
+    everyone = {PROMPT: speakers(recipe, steps)[PROMPT], **named(recipe)}
+    for where, condition in everyone.items():
+        place = "" if where == PROMPT else where
+        try:
+            region(condition, size)
+            routes += [(place or "prompt", condition.kind, route) for route in condition.check(spec, view)]
+        except InfuseError as error:
+            raise error.under(place) from None
+    exclusive(routes)
+    entered = {(where, route.port) for where, _, route in routes}
     per_step = [rows(recipe, spec, Step(i, steps)) for i in range(steps)]
     branch = sum(
         r
         for i, r in enumerate(per_step)
-        for c in recipe.conditions
-        if c.kind == "controlnet" and heard(c, Step(i, steps))
+        for k, c in enumerate(recipe.conditions)
+        if (f"conditions.{k}", "residuals") in entered and c.heard_at(Step(i, steps))
     )
     width = min(recipe.count, 64 // max(per_step))
     return Report(
@@ -89,17 +96,59 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
         sum(per_step) * recipe.count,
         branch * recipe.count,
         view.memory + sum(r.memory for _, _, r in routes),
+        steps,
+        frames,
         tuple(warnings(recipe, size, steps)),
     )
 
 
+def clip_length(recipe: Recipe, spec: NetworkSpec) -> int:
+    """Frames of the clip, 1 for a picture. Longer clips than the network's own are made in overlapping windows."""
+    if not spec.frames:
+        if recipe.frames not in (None, 1):
+            raise RecipeError(
+                "frames", f"{spec.name} makes pictures, not videos. Remove frames, or choose a video base."
+            )
+        return 1
+    asked = recipe.frames or spec.frames
+    if asked > MOST_FRAMES:
+        raise CapacityError("frames", f"{asked} are more than the limit of {MOST_FRAMES}. Make several clips, each starting from the "
+                                      "last frame of the one before.")  # fmt: skip
+    return asked
+
+
+def named(recipe: Recipe) -> dict[str, Condition]:
+    """Conditions by their field."""
+    return {f"conditions.{i}": c for i, c in enumerate(recipe.conditions)}
+
+
+def speakers(recipe: Recipe, steps: int) -> dict[str, Condition]:
+    """Everyone who will be heard: the prompt first, then the recipe's conditions, joined where some act as one.
+
+    Whoever is silent in all steps is left out here, before anything random is drawn for it.
+    """
+    everyone: dict[str, Condition] = {
+        PROMPT: Prompt(kind="text", prompt=recipe.prompt, negative_prompt=recipe.negative_prompt)
+    }
+    everyone |= {who: c for who, c in named(recipe).items() if c.heard(steps)}
+    for who in list(everyone):
+        if who in everyone:
+            everyone = everyone[who].join(who, everyone, recipe)
+    return everyone
+
+
 def canvas(recipe: Recipe, spec: NetworkSpec) -> tuple[int, int]:
     """The picture's size: as asked, or that of the picture it starts from or fills, or what the network was trained at."""
-    start = next((c.image for c in recipe.conditions if isinstance(c, Img2Img | Inpaint)), None)
+    start = None
+    for where, condition in named(recipe).items():
+        try:
+            start = start or condition.native()
+        except InfuseError as error:
+            raise error.under(where) from None
     f = spec.vae_factor
     out = []
     for i, (name, asked) in enumerate((("width", recipe.width), ("height", recipe.height))):
-        side = asked or (start.size[i] // f * f if start is not None else spec.native_size)
+        side = asked or (start[i] // f * f if start is not None else spec.native_size)
         if side > LARGEST_SIDE:
             raise CapacityError(
                 name,
@@ -119,7 +168,7 @@ def canvas(recipe: Recipe, spec: NetworkSpec) -> tuple[int, int]:
 
 def region(condition: Condition, size: tuple[int, int]) -> None:
     """A region mask is drawn on the canvas: same size, not empty."""
-    if condition.mask is None or condition.kind == "inpaint":
+    if condition.mask is None or condition.kind in HOLES:
         return
     if condition.mask.size != size:
         w, h = condition.mask.size
@@ -133,21 +182,16 @@ def region(condition: Condition, size: tuple[int, int]) -> None:
         )
 
 
-def exclusive(recipe: Recipe, routes: Sequence[tuple[str, str, Route]]) -> None:
-    """Two conditions cannot fill the same exclusive channels."""
-    claims: dict[str, str] = {}
-    for where, _, route in routes:
+def exclusive(routes: Sequence[tuple[str, str, Route]]) -> None:
+    """Two conditions cannot fill the same exclusive channels, unless they join to fill them together (PowerPaint)."""
+    claims: dict[str, tuple[str, str]] = {}
+    for where, kind, route in routes:
         if route.port == "channels":
-            if route.shape in claims:
+            who, other = claims.setdefault(route.shape, (where, kind))
+            if who != where and not kind == other == "powerpaint":
                 raise RecipeError(
-                    where,
-                    f"it fills {route.shape}, and so does {claims[route.shape]}. Keep one of the two, or join their masks.",
+                    where, f"it fills {route.shape}, and so does {who}. Keep one of the two, or join their masks."
                 )
-            claims[route.shape] = where
-
-
-def heard(condition: Condition, step: Step) -> bool:
-    return condition.start <= step.begin and step.end <= condition.end and value_at(condition.weight, step.begin) != 0
 
 
 def rows(recipe: Recipe, spec: NetworkSpec, step: Step) -> int:
@@ -160,7 +204,7 @@ def warnings(recipe: Recipe, size: tuple[int, int], steps: int) -> list[str]:
     """What is allowed, but hardly meant."""
     out = []
     for i, c in enumerate(recipe.conditions):
-        if not any(heard(c, Step(k, steps)) for k in range(steps)):
+        if not c.heard(steps):
             why = (
                 "its weight is 0"
                 if value_at(c.weight, 0.5) == 0
@@ -168,8 +212,8 @@ def warnings(recipe: Recipe, size: tuple[int, int], steps: int) -> list[str]:
             )
             out.append(f"conditions.{i}: it will not be heard: {why}.")
         image = getattr(c, "image", None)
-        if c.kind in ("controlnet", "img2img", "inpaint") and image is not None:
-            (w, h), (width, height) = image.size, size
+        if c.kind in ("controlnet", "img2img", *HOLES) and image is not None:
+            (w, h), (width, height) = c.native() or image.size, size
             if abs(w * height - h * width) > 0.02 * w * height:
                 out.append(
                     f"conditions.{i}.image: {w} x {h} px will be stretched to {width} x {height} px. Crop it to the same shape to avoid this."

@@ -13,11 +13,10 @@ import torch
 
 from infuse.batch import collate
 from infuse.conditions import AnyCondition
-from infuse.conditions.text import Prompt
 from infuse.encoders.kit import Base, Kit
-from infuse.engine.check import Report, check
+from infuse.engine.check import Report, check, speakers
 from infuse.engine.events import Result, Ticket
-from infuse.engine.job import PROMPT, Job, ground
+from infuse.engine.job import PROMPT, Job, ground, windows
 from infuse.engine.scheduler import Scheduler, Waiting
 from infuse.engine.shelf import Shelf
 from infuse.errors import InfuseError
@@ -96,21 +95,20 @@ class Engine:
         report = self.check(recipe)
         with self._lock, torch.no_grad():
             base = self.shelf.base(recipe.model)
-            kit = Kit(base, report.size, self.shelf)
-            sides = self.encode(recipe, kit)
+            kit = Kit(base, report.size, self.shelf, report.frames, windows(report.frames, base.spec.frames))
+            sides = self.encode(recipe, kit, report.steps)
             jobs = [self._job(recipe, kit, sides, report, recipe.seed + i).start() for i in range(recipe.count)]
             ticket = Ticket(recipe, sum(j.n for j in jobs), watch)
             self._running += [_Running(j, base, ticket, next(self._arrivals)) for j in jobs]
         return ticket
 
-    def encode(self, recipe: Recipe, kit: Kit) -> dict[str, Sides]:
+    def encode(self, recipe: Recipe, kit: Kit, steps: int | None = None) -> dict[str, Sides]:
         """Everybody's sides: texts in recipe order, the rest in an order that does not depend on the recipe's."""
-        everyone = {PROMPT: Prompt(kind="text", prompt=recipe.prompt, negative_prompt=recipe.negative_prompt)}
-        everyone |= {f"conditions.{i}": c for i, c in enumerate(recipe.conditions)}
+        everyone = speakers(recipe, steps or recipe.steps)
         digests = {who: digest(c) for who, c in everyone.items()}
         said: dict[str, Sides] = {}
         for who, condition in everyone.items():
-            key = (kit.base.name, kit.base.digest, kit.size, type(condition).__name__, digests[who])
+            key = (kit.base.name, kit.base.digest, kit.size, kit.frames, type(condition).__name__, digests[who])
             try:
                 said[who] = self._encoded.get(key) or condition.sides(kit)
             except InfuseError as error:
@@ -136,9 +134,10 @@ class Engine:
             recipe.guidance_rescale,
             torch.Generator("cpu").manual_seed(seed),
             ground(kit, [s.on for s in sides.values()]),
-            (spec.latent_channels, height // f, width // f),
+            (spec.latent_channels, *((report.frames,) if spec.frames else ()), height // f, width // f),
             net.dtype,
             net.device,
+            windows(report.frames, spec.frames),
         )
 
     # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,13 +158,19 @@ class Engine:
             self._deliver()
 
     def _predict(self, network: Network, rows: list[Any]) -> torch.Tensor:
-        padding = max(0, (self.row_width or 0) - len(rows))
-        return network.predict(collate(rows + rows[-1:] * padding, network.spec))[: len(rows)]
+        """All rows' answers; clips in several calls, if they are more than fit into one, so that memory stays flat."""
+        frames = rows[0].x.shape[1] if rows[0].x.ndim == 4 else 1
+        if frames == 1:
+            padding = max(0, (self.row_width or 0) - len(rows))
+            return network.predict(collate(rows + rows[-1:] * padding, network.spec))[: len(rows)]
+        n = max(1, self.scheduler.max_rows // frames)
+        parts = [rows[i : i + n] for i in range(0, len(rows), n)]
+        return torch.cat([network.predict(collate(part, network.spec)) for part in parts])
 
     def _pick(self) -> list[_Running]:
         for r in [r for r in self._running if r.ticket.cancelled]:
             self._drop(r.ticket, error=InfuseError("", "the request was cancelled"))
-        waiting = [Waiting(r, r.bucket, len(r.job.guidance().terms), r.arrived) for r in self._running]
+        waiting = [Waiting(r, r.bucket, r.job.width, r.arrived) for r in self._running]
         return self.scheduler.pick(waiting)  # type: ignore[return-value]
 
     # ── delivery ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,12 +203,9 @@ class Engine:
                 self._finished.pop(ticket, None)
 
     def _result(self, ticket: Ticket, parts: list[_Running]) -> Result:
-        from infuse.engine.finish import pictures
+        from infuse.engine.finish import clips, pictures
 
-        latents = torch.stack([r.job.latent for r in parts if r.job.latent is not None])
-        return Result(
-            tuple(pictures(parts[0].base, latents, [r.job for r in parts])),
-            ticket.recipe,
-            latents,
-            self.shelf.digests(ticket.recipe),
-        )
+        latents, jobs = torch.stack([r.job.latent for r in parts if r.job.latent is not None]), [r.job for r in parts]
+        made = clips(parts[0].base, latents, jobs) if parts[0].base.spec.frames else ()
+        images = [clip[0] for clip in made] or pictures(parts[0].base, latents, jobs)
+        return Result(tuple(images), ticket.recipe, latents, self.shelf.digests(ticket.recipe), tuple(made))

@@ -23,6 +23,8 @@ class Result:
     """(count c h w) tensor."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """Model name -> sha256 of what was loaded."""
+    frames: tuple[tuple[Any, ...], ...] = ()
+    """PIL images of each clip, of a video network; `images` then holds each clip's first frame."""
 
     @property
     def image(self) -> Any:
@@ -33,14 +35,28 @@ class Result:
         one = self.recipe.model_copy(update={"seed": self.recipe.seed + i, "count": 1})
         return Record.of(one, self.weights)
 
-    def save(self, path: str | Path) -> list[Path]:
-        """Write PNGs that carry their recipe: `path`, or `path` with -0, -1, ... before the suffix for several."""
+    def save(self, path: str | Path, fps: float = 8) -> list[Path]:
+        """Write files that carry their recipe: `path`, or `path` with -0, -1, ... before the suffix for several.
+
+        Pictures become PNGs. Clips become .mp4, .gif, .webp or, without a suffix, folders of PNG frames.
+        """
         path = Path(path)
+        if self.frames:
+            return self._save_films(path, fps)
         path.parent.mkdir(parents=True, exist_ok=True)
         several = len(self.images) > 1
         out = [path.with_stem(f"{path.stem}-{i}") if several else path for i in range(len(self.images))]
         for i, (image, to) in enumerate(zip(self.images, out, strict=True)):
             write_png(image, to, self.record(i))
+        return out
+
+    def _save_films(self, path: Path, fps: float) -> list[Path]:
+        from infuse.films_out import write_film
+
+        several = len(self.frames) > 1
+        out = [path.with_stem(f"{path.stem}-{i}") if several else path for i in range(len(self.frames))]
+        for i, (frames, to) in enumerate(zip(self.frames, out, strict=True)):
+            write_film(frames, to, self.record(i), fps)
         return out
 
 

@@ -32,6 +32,11 @@ def pictures(base: Base, latents: Float[Tensor, "b c h w"], jobs: Sequence[Job])
     return out
 
 
+def clips(base: Base, latents: Float[Tensor, "b c f h w"], jobs: Sequence[Job]) -> list[tuple[Any, ...]]:
+    """PIL images of every clip's frames, decoded one by one: memory does not grow with their number."""
+    return [tuple(pictures(base, z.transpose(0, 1), [job] * z.shape[1])) for z, job in zip(latents, jobs, strict=True)]
+
+
 def pasted(image: Float[Tensor, "3 height width"], job: Job) -> Float[Tensor, "3 height width"]:
     """Original pixels outside of every hole; pixel for pixel unchanged there, faded in inside of it."""
     said = reduce(add, (s.on for s in job.sides.values()), Ports()).latent

@@ -12,13 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infuse.batch import Row
+from infuse.conditions.base import PROMPT
 from infuse.curves import Curve, Step, value_at
 from infuse.encoders.kit import Kit
 from infuse.guidance import Guidance, chain
-from infuse.ports import Channel, Latent, Ports, Posterior, Sides, Vector
+from infuse.ports import Channel, Latent, Ports, Sides, Vector
 from infuse.solvers import Plan, Solver, solve
-
-PROMPT = "prompt"
 
 
 @dataclass(eq=False)
@@ -35,9 +34,12 @@ class Job:
     rescale: float
     generator: torch.Generator
     ground: Ports
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
+    """(c h w); (c f h w) of a clip."""
     dtype: torch.dtype
     device: torch.device
+    windows: tuple[tuple[int, int], ...] = ()
+    """Of a clip: the frames (first, last + 1) of each call; they overlap in clips longer than the network's own."""
     latent: Tensor | None = None
     """The finished latent."""
     i: int = 0
@@ -56,10 +58,7 @@ class Job:
         noise = torch.randn((1, *self.shape), generator=self.generator, dtype=torch.float32)[0].to(
             self.device, self.dtype
         )
-        drawn: dict[int, Tensor] = {}
-        for c in everyone.channels:
-            if isinstance(c.value, Posterior) and id(c.value) not in drawn:
-                drawn[id(c.value)] = c.value.draw(self.generator)
+        drawn = {id(p): p.draw(self.generator) for p in everyone.posteriors()}
         if keep and not drawn:  # diffusers draws for a masked picture that a 4-channel network is never shown
             torch.randn((1, *self.shape), generator=self.generator)
         self.sides = {k: Sides(s.on.drawn(drawn), s.off.drawn(drawn)) for k, s in self.sides.items()}
@@ -89,7 +88,15 @@ class Job:
         """One row per term of the guidance: the conditions it names say `on`, other guided ones say `off`."""
         x, t = self._query
         self._guidance = self.guidance()
-        return [Row(x, t, self.ports(term.speaks)) for term in self._guidance.terms]
+        said = [self.ports(term.speaks) for term in self._guidance.terms]
+        if not self.windows:
+            return [Row(x, t, ports) for ports in said]
+        return [Row(x[:, a:b], t, ports.clip(a, b, self.shape[1])) for ports in said for a, b in self.windows]
+
+    @property
+    def width(self) -> int:
+        """Rows that it brings to its next call."""
+        return len(self.guidance().terms) * max(len(self.windows), 1)
 
     def ports(self, speaks: frozenset[str]) -> Ports:
         said = (s.on if who in speaks else s.off for who, s in self.sides.items())
@@ -98,10 +105,42 @@ class Job:
     def answer(self, answers: Float[Tensor, "terms c h w"]) -> None:
         """Combine the rows' answers and let the solver go on; sets `latent` when it is done."""
         self.i += 1
+        if len(self.windows) > 1:
+            answers = torch.stack([blended(part, self.windows) for part in answers.split(len(self.windows))])
         try:
             self._query = self._solver.send(self._guidance.combine(answers))
         except StopIteration as done:
             self.latent = done.value
+
+
+def windows(count: int, native: int) -> tuple[tuple[int, int], ...]:
+    """Stretches of `native` frames that cover a clip of `count`, each overlapping the one before by a quarter or more.
+
+    None for a network of pictures (`native` 0).
+    """
+    if not native:
+        return ()
+    if count <= native:
+        return ((0, count),)
+    stride = max(native - native // 4, 1)
+    starts = [*range(0, count - native, stride), count - native]
+    return tuple((a, a + native) for a in starts)
+
+
+def blended(answers: Float[Tensor, "windows c n h w"], windows: Sequence[tuple[int, int]]) -> Float[Tensor, "c f h w"]:
+    """One answer for the whole clip. Where windows overlap, each counts the more the farther a frame is from its ends.
+
+    The temporal form of MultiDiffusion (Bar-Tal et al. 2023, eq. 5). A frame that only one window sees is that window's.
+    """
+    n, total = answers.shape[2], windows[-1][1]
+    ramp = torch.arange(n, device=answers.device, dtype=answers.dtype)
+    ramp = torch.minimum(ramp + 1, n - ramp)[:, None, None]
+    out = answers.new_zeros(answers.shape[1], total, *answers.shape[3:])
+    weight = answers.new_zeros(total, 1, 1)
+    for answer, (a, b) in zip(answers, windows, strict=True):
+        out[:, a:b] += ramp * answer
+        weight[a:b] += ramp
+    return out / weight
 
 
 @dataclass(frozen=True, eq=False)

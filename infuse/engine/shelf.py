@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from infuse.encoders.kit import Base
+from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders
 from infuse.errors import WeightsError
 from infuse.network.attention import install
@@ -29,6 +31,9 @@ class Found:
     shapes: Mapping[str, tuple[int, ...]]
     memory: int
     """Bytes once loaded."""
+    tasks: str = ""
+    """PowerPaint generation of a BrushNet's task encoder."""
+    sites: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Shelf:
         """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
         if model in self._own:
             return _found(self._own[model], kind)
+        if kind == "brushnet":
+            return self._brush_found(model, field)
         from infuse.weights.adapters import released
         from infuse.weights.estimate import estimate
         from infuse.weights.identify import wrong_kind
@@ -110,6 +117,7 @@ class Shelf:
                 parts.feature_extractor,
                 parts.force_zeros_for_empty_prompt,
                 parts.digest,
+                parts.tasks,
             )
         return self._bases[model]
 
@@ -146,6 +154,41 @@ class Shelf:
             return net
 
         return self._once(model, "controlnet", load, device, dtype)
+
+    def brushnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        """A BrushNet, plain or PowerPaint's, ready to hear ports."""
+        if model in self._own:
+            return self._moved(model, dtype, device)
+        from infuse.weights.powerpaint import load_brushnet
+
+        unet: Any = base.network.unet
+        return self._once(
+            model, "brushnet", lambda: load_brushnet(self._brush(model), unet, dtype, device), device, dtype
+        )
+
+    def tasks(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> TaskTexts:
+        """The task encoder beside a BrushNet."""
+        if model in self._own:
+            return self._own[model].tasks  # type: ignore[return-value]
+        from infuse.weights.powerpaint import load_tasks
+
+        return self._once(model, "tasks", lambda: load_tasks(self._brush(model), base.texts, dtype, device), base.name)
+
+    def _brush(self, model: str, field: str = "model") -> Any:
+        from infuse.weights.powerpaint import FOLDERS, brush_in
+
+        return brush_in(self.library.part(model, FOLDERS, field))
+
+    def _brush_found(self, model: str, field: str) -> Found:
+        from infuse.weights.estimate import estimate
+        from infuse.weights.formats import read_header
+
+        brush = self._brush(model, field)
+        header = brush.source.header
+        memory = estimate(header, str(self._dtype()))
+        memory += estimate(read_header(brush.encoder, field), str(self._dtype())) if brush.encoder else 0
+        width = brush.source.identity.context_width
+        return Found("brushnet", width, header.shapes(), memory, brush.tasks, brush.sites)
 
     def _moved(self, model: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
         """A module of the user's own, on the base's device and in its dtype."""
@@ -189,14 +232,21 @@ class Shelf:
     def digests(self, recipe: Recipe) -> dict[str, str]:
         """sha256 of every weights file that a recipe names."""
         fields = ("model", "image_encoder")
-        named = {getattr(c, f, None) for c in recipe.conditions for f in fields}
-        names = {recipe.model} | {n for n in named if isinstance(n, str)}
-        return {n: d for n in names if (d := self._digest(n))}
+        named = {(n, c.kind) for c in recipe.conditions for f in fields if isinstance(n := getattr(c, f, None), str)}
+        found: dict[str, list[str]] = {}
+        for name, kind in sorted({(recipe.model, ""), *named}):
+            if d := self._digest(name, kind):
+                found.setdefault(name, []).append(d)
+        # one name may stand for two models: PowerPaint 2 brings its base along
+        return {n: d[0] if len(set(d)) == 1 else sha256("\n".join(d).encode()).hexdigest() for n, d in found.items()}
 
-    def _digest(self, name: str) -> str:
-        if name in self._own or (name in self._bases and not self._bases[name].digest):
+    def _digest(self, name: str, kind: str) -> str:
+        if name in self._own:
             return ""
-        return self.library.find(name).digest
+        brush = kind in ("powerpaint", "brushnet")
+        if name in self._bases and not brush:
+            return self._bases[name].digest
+        return self._brush(name).digest if brush else self.library.find(name).digest
 
 
 @dataclass(eq=False)
@@ -257,6 +307,11 @@ def _found(module: nn.Module, kind: str) -> Found:
     shapes = {k: tuple(v.shape) for k, v in state.items()}
     keys = ("to_k_ip.weight", "attn2.to_k.weight")
     width = next((s[1] for k, s in shapes.items() if k.endswith(keys)), None)
+    if kind == "brushnet" and not hasattr(module, "brushnet_mid_block"):
+        raise WeightsError("model", f"a {type(module).__name__} is no BrushNet.")
     if kind == "controlnet" and not hasattr(module, "controlnet_cond_embedding"):
         raise WeightsError("model", f"a {type(module).__name__} is no ControlNet.")
-    return Found(kind, width, shapes, sum(t.numel() * t.element_size() for t in state.values()))
+    memory = sum(t.numel() * t.element_size() for t in state.values())
+    texts: TaskTexts | None = getattr(module, "tasks", None)
+    tasks = texts.generation.name if texts else ""
+    return Found(kind, width, shapes, memory, tasks, getattr(module, "sites", 0))

@@ -30,8 +30,11 @@ SLOTS: Mapping[int, tuple[Slot, ...]] = {
     7: (Slot("lowres", 3),),  # x4 upscaler: [latents 4 | small picture 3]
     8: (Slot("image", 4),),  # InstructPix2Pix: [latents 4 | image latents 4]
     9: (Slot("mask", 1, 1.0), Slot("masked_image", 4)),  # inpainting: [latents 4 | mask 1 | masked latents 4]
+    12: (Slot("stc", 8, exclusive=False),),  # VideoComposer: [latents 4 | sum of what its condition encoders say 8]
 }
 """Input channels of the first convolution -> what follows the latents, in order."""
+CLIP = 16
+"""Frames at which ModelScope's text-to-video network and VideoComposer were trained."""
 
 
 def family_of(context_width: int) -> str:
@@ -66,6 +69,10 @@ class NetworkSpec:
     channel_slots: tuple[Slot, ...] = ()
     embedding_slots: Mapping[str, int] = field(default_factory=dict)
     """Slot name -> width; SDXL has text_embeds (1280) and time_ids (6)."""
+    frames: int = 0
+    """Frames of a clip that the network was trained at; 0: it makes pictures."""
+    tasks: str = ""
+    """PowerPaint generation of the task tokens that its text encoder has: v1, dev1, or none."""
     guidance: float = 7.5
     """The guidance scale of a recipe that names none."""
     parameters: int = 0
@@ -86,8 +93,10 @@ class NetworkSpec:
         family: str | None = None,
         parameters: int = 0,
         guidance: float | None = None,
+        tasks: str = "",
+        frames: int | None = None,
     ) -> NetworkSpec:
-        """Read a diffusers UNet2DConditionModel config (Hub layout's unet/config.json)."""
+        """Read the config of a diffusers UNet2DConditionModel or UNet3DConditionModel (Hub layout's unet/config.json)."""
         widths = tuple(config["block_out_channels"])
         context = config["cross_attention_dim"]
         context = context[0] if isinstance(context, list | tuple) else context
@@ -115,6 +124,8 @@ class NetworkSpec:
             embedding_slots=embedding,
             parameters=parameters,
             config=dict(config),
+            tasks=tasks if channels == 9 else "",
+            frames=(frames or CLIP) if any("3D" in kind for kind in config.get("down_block_types", ())) else 0,
             guidance=guidance or (5.0 if "time_ids" in embedding else 7.5),
         )
 

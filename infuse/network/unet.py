@@ -1,7 +1,11 @@
-"""A base network answers a batch. This is the plain way, through diffusers' public arguments: the specification."""
+"""A base network answers a batch: through diffusers' public arguments, the specification.
+
+Only where a branch speaks inside of the blocks, which those arguments cannot say, does `walk` visit the same modules.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +16,7 @@ from torch import Tensor, nn
 from infuse.batch import Batch, Spoken, SpokenResidual
 from infuse.network.attention import install
 from infuse.network.spec import NetworkSpec
+from infuse.network.walk import head, walk
 
 
 class Network:
@@ -35,50 +40,70 @@ class Network:
 
     def predict(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         """What the base model answers (epsilon or v), whatever the rows ask for. One call of the UNet."""
-        down, middle = self.residuals(batch)
+        skips = self.answers(batch, [s for s in batch.residuals if not inside(s)])
+        sites = self.answers(batch, [s for s in batch.residuals if inside(s)])
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
         self.calls += 1
+        attention = {"context": batch.context, "decoupled": batch.decoupled}
+        if sites is not None:
+            heard = iter(sites)
+            h = walk(
+                self.unet, x, batch.timestep, batch.context.values, attention, lambda h: h + next(heard),
+                skips=skips[:-1] if skips else None, middle=skips[-1] if skips else None, embedding=embedded(batch.embedding),
+            )  # fmt: skip
+            return head(self.unet, h)
         return self.unet(
             x,
             batch.timestep,
             encoder_hidden_states=batch.context.values,
-            cross_attention_kwargs={"context": batch.context, "decoupled": batch.decoupled},
-            down_block_additional_residuals=down,
-            mid_block_additional_residual=middle,
+            cross_attention_kwargs=attention,
+            down_block_additional_residuals=skips and tuple(skips[:-1]),
+            mid_block_additional_residual=skips and skips[-1],
             return_dict=False,
             **embedded(batch.embedding),
         )[0]
 
-    def residuals(self, batch: Batch) -> tuple[tuple[Tensor, ...] | None, Tensor | None]:
-        """The sum of all branches' answers, per site; (None, None) if no branch speaks."""
+    def answers(self, batch: Batch, speakers: Sequence[SpokenResidual]) -> list[Tensor] | None:
+        """The sum of some branches' answers, per site; None if there are none."""
         total: list[Tensor] | None = None
-        for said in batch.residuals:
+        for said in speakers:
             self.branch_calls += 1
             answer = branch_answer(said, batch)
             if total is None:
                 total = [r.new_zeros(len(batch.x), *r.shape[1:]) for r in answer]
             total = [t.index_add(0, said.rows, r) for t, r in zip(total, answer, strict=True)]
-        return (None, None) if total is None else (tuple(total[:-1]), total[-1])
+        return total
+
+
+def inside(said: SpokenResidual) -> bool:
+    """Does this branch speak inside of the blocks (BrushNet), instead of at the skips and the middle (ControlNet)?"""
+    return getattr(said.branch, "inside", False)
 
 
 def branch_answer(said: SpokenResidual, batch: Batch) -> list[Float[Tensor, "k c h w"]]:
     """One branch for the rows that carry it: its residuals, shallow to middle, weighed per site and masked.
 
-    A ControlNet hears the 4-channel latent, the text tokens and the embedding of its rows; never image tokens or
-    extra channels (ControlNet sec. 3; specification of the combination: original IP-Adapter repository).
+    A branch hears the 4-channel latent, the embedding of its rows, and their text tokens or its own; never image tokens
+    or extra channels (ControlNet sec. 3; specification of the combination: original IP-Adapter repository).
     """
-    rows = said.rows
-    down, middle = said.branch(
-        batch.x[rows],
-        batch.timestep[rows],
-        encoder_hidden_states=batch.context.values[rows],
-        controlnet_cond=said.hints,
-        conditioning_scale=1.0,
-        cross_attention_kwargs={"context": subset(batch.context, rows)},
-        return_dict=False,
-        **embedded({k: v[rows] for k, v in batch.embedding.items()}),
-    )
-    out = [r * said.weights[:, i, None, None, None].to(r.dtype) for i, r in enumerate([*down, middle])]
+    rows, x = said.rows, batch.x[said.rows]
+    context = said.context or subset(batch.context, rows)
+    said_too = embedded({k: v[rows] for k, v in batch.embedding.items()})
+    if inside(said):
+        answer = said.branch(x, batch.timestep[rows], said.hints, context.values, {"context": context}, said_too)
+    else:
+        down, middle = said.branch(
+            x,
+            batch.timestep[rows],
+            encoder_hidden_states=context.values,
+            controlnet_cond=said.hints,
+            conditioning_scale=1.0,
+            cross_attention_kwargs={"context": context},
+            return_dict=False,
+            **said_too,
+        )
+        answer = [*down, middle]
+    out = [r * said.weights[:, i, None, None, None].to(r.dtype) for i, r in enumerate(answer)]
     for k, mask in enumerate(said.masks):
         if mask is not None:
             for r in out:
@@ -88,11 +113,23 @@ def branch_answer(said: SpokenResidual, batch: Batch) -> list[Float[Tensor, "k c
 
 
 def subset(context: Spoken, rows: Tensor) -> Spoken:
-    """The context of some rows only."""
+    """The context of some rows only; of some frames, which then are rows, if it is that of clips."""
+    if context.frames > 1:
+        flat = None if context.bias is None else _frame_bias(context)
+        values = context.values.repeat_interleave(context.frames, 0)
+        spread = [
+            (i * context.frames + j, here, mask) for i, here, mask in context.regions for j in range(context.frames)
+        ]
+        context = Spoken(values, flat, tuple(spread), context.grid)
     regions = tuple(
         (k, here, mask) for k, row in enumerate(rows.tolist()) for i, here, mask in context.regions if i == row
     )
     return Spoken(context.values[rows], None if context.bias is None else context.bias[rows], regions, context.grid)
+
+
+def _frame_bias(context: Spoken) -> Tensor:
+    assert context.bias is not None
+    return context.bias.flatten(0, 1) if context.bias.ndim == 3 else context.bias.repeat_interleave(context.frames, 0)
 
 
 def embedded(slots: dict[str, Tensor]) -> dict[str, Any]:

@@ -14,13 +14,18 @@ import torch
 import transformers
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+from infuse.conditions.powerpaint.words import GENERATIONS
+from infuse.encoders.tasks import TaskTexts
 from infuse.errors import WeightsError
+from infuse.weights.build import assemble
 from infuse.weights.checkpoint import from_checkpoint
-from infuse.weights.formats import read_header
+from infuse.weights.formats import read_header, read_tensors
 from infuse.weights.identify import identify
-from infuse.weights.outline import schedule, spec_of
+from infuse.weights.outline import schedule, spec_of, unet_config
 from infuse.weights.parts import BaseParts, Loading, log, vae_dtype
+from infuse.weights.powerpaint import tasks_of, text_model
 from infuse.weights.source import Source, read_json, variant_of, weights_of
 from infuse.weights.tokenizer import END, clip_tokenizer
 
@@ -58,9 +63,10 @@ def from_folder(loading: Loading, prediction: str | None = None) -> BaseParts:
     Raises WeightsError when a component is missing, incomplete or of a class that infuse does not run.
     """
     source = loading.source
-    unet = _component(loading, "unet", "UNet2DConditionModel", known=UNETS)
+    tasks = tasks_of(source)
+    unet = _bare_unet(loading) or _component(loading, "unet", "UNet2DConditionModel", known=UNETS)
     vae = _component(loading, "vae", "AutoencoderKL")
-    encoders = [_component(loading, "text_encoder", "CLIPTextModel")]
+    encoders = [_task_encoder(loading) if tasks else _component(loading, "text_encoder", "CLIPTextModel")]
     tokenizers = [_tokenizer(loading, "tokenizer", END)]
     if source.component("text_encoder_2"):
         encoders.append(_component(loading, "text_encoder_2", "CLIPTextModelWithProjection"))
@@ -78,8 +84,37 @@ def from_folder(loading: Loading, prediction: str | None = None) -> BaseParts:
     eye, processor = load_vision(source, loading.dtype, loading.device) if image else (None, None)
     zeros = source.index.get("force_zeros_for_empty_prompt", len(encoders) > 1)
     return BaseParts(
-        source, unet, vae, encoders, tokenizers, spec, config, eye, processor, bool(zeros), tuple(loading.notes)
-    )
+        source, unet, vae, encoders, tokenizers, spec, config, eye, processor, bool(zeros), tuple(loading.notes),
+        TaskTexts(encoders[0], tokenizers[0], GENERATIONS[tasks]) if tasks else None,
+    )  # fmt: skip
+
+
+def _bare_unet(loading: Loading) -> Any:
+    """A UNet without config.json, as PowerPaint 1 was released; None if it has one."""
+    source = loading.source
+    folder = source.component("unet")
+    if folder is None or (folder / "config.json").is_file():
+        return None
+    config = {k: v for k, v in unet_config(source).items() if not k.startswith("_")}
+    what = f'the UNet of "{source.name}"'
+    return assemble(
+        lambda: UNet2DConditionModel(**config), _tensors(source, "unet"), loading.dtype, loading.device, what,
+        source.field, strict=True,
+    )  # fmt: skip
+
+
+def _task_encoder(loading: Loading) -> Any:
+    """The text encoder of a PowerPaint 1, wrapped (release) or widened (dev)."""
+    source, config = loading.source, loading.source.config("text_encoder")
+    if not config:
+        raise loading.error(f'"{source.name}" has no text_encoder/config.json. Download the whole folder again.')
+    what = f'the text encoder of "{source.name}"'
+    tensors = _tensors(source, "text_encoder")
+    return text_model(tensors, config, loading.dtype, loading.device, what, source.field)
+
+
+def _tensors(source: Source, part: str) -> dict[str, torch.Tensor]:
+    return {k: t for path in source.weights[part] for k, t in read_tensors(path).items()}
 
 
 def load_vision(

@@ -23,12 +23,13 @@ def assemble(
     what: str,
     field: str,
     outer: str = "",
+    strict: bool = False,
 ) -> M:
     """Call `make` without allocating, then hand it `tensors` (by module key) in `dtype` on `device`, in eval mode.
 
     1x1 convolutions stored as matrices, and the reverse, are reshaped. `outer` is a leading name that the module may not
     have (transformers 5 dropped `text_model.` from CLIPTextModel; its projection belongs to the other class). Raises WeightsError when keys are missing or
-    shapes differ; keys without a place are logged and counted in the letter.
+    shapes differ; keys without a place are logged and counted in the letter, or refused if `strict`.
     """
     from accelerate import init_empty_weights
 
@@ -43,6 +44,9 @@ def assemble(
         tail = f", and {len(extra)} of its keys have no place there (first: {extra[0]})" if extra else ""
         raise WeightsError(field, f"{what} is incomplete: {len(missing)} of {len(slots)} tensors are missing "
                                   f"(first: {missing[0]}){tail}. Choose a complete file of this model.")  # fmt: skip
+    if extra and strict:
+        raise WeightsError(field, f"{what} has {len(extra)} of {len(tensors)} tensors that have no place in the network (first: "
+                                  f"{extra[0]}). Choose one that was made for this base model, or its complete original.")  # fmt: skip
     if extra:
         log.warning(
             "%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infuse.errors import WeightsError
 from infuse.weights.formats import PICKLES
+from infuse.weights.powerpaint import ENCODERS, FOLDERS, is_v1
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "image_encoder",
               "feature_extractor")  # fmt: skip
@@ -29,20 +30,29 @@ def split_id(model: str) -> tuple[str, str]:
 def needed(files: list[str], sub: str = "") -> list[str]:
     """Which of a repository's files to take: configs, tokenizers and one set of weights for each component.
 
-    `sub` is a folder or file inside; safetensors before pickles, full precision before variants, never both.
+    `sub` is a folder or file inside; safetensors before pickles, full precision before variants, never both. Of
+    PowerPaint's releases: v1's two components, or v2's BrushNet with its task encoder and its base.
     """
+    tops = sorted({f.partition("/")[0] for f in files if "/" in f})
+    if not sub and any(top in FOLDERS for top in tops):
+        whole = [top for top in tops if top in (*FOLDERS, "text_encoder") or f"{top}/model_index.json" in files]
+        return [f for top in whole for f in needed(files, top)]
     if sub in files:
         beside = f"{sub.rpartition('/')[0]}/config.json".lstrip("/")
         return [sub, *([beside] if beside in files else [])]
     inside = [f for f in files if not sub or f.startswith(f"{sub}/")]
     base = f"{sub}/" if sub else ""
     pipeline = f"{base}model_index.json" in inside
-    folders = [f"{base}{c}/" for c in COMPONENTS] if pipeline else [base]
+    bare = not pipeline and not _one_set([f for f in inside if "/" not in f[len(base) :]])
+    two = bare and all(any(f.startswith(f"{base}{c}/") for f in files) for c in ("unet", "text_encoder"))
+    folders = [f"{base}{c}/" for c in COMPONENTS] if pipeline or two else [base]
     found = [f"{base}model_index.json"] if pipeline else []
     for folder in folders:
         here = [f for f in inside if f.startswith(folder) and "/" not in f[len(folder) :]]
         found += [f for f in here if f.endswith(SMALL) and ".index." not in f]
         found += _one_set([f for f in here if f not in found])
+        if folder.strip("/") in FOLDERS:
+            found += [f for f in here if f.rpartition("/")[2] == ENCODERS[0]]
     return found
 
 
@@ -78,12 +88,16 @@ def cached(repo: str, sub: str) -> Path | None:
 
 
 def complete(folder: Path) -> bool:
-    """Do the components that model_index.json names lie there? A download may have been interrupted."""
+    """Do the components that model_index.json names lie there? A download may have been interrupted.
+
+    PowerPaint's releases have none: v1 is two components, v2 a folder beside a pipeline.
+    """
     from infuse.weights.source import read_json, weights_of
 
     try:
         if not (folder / "model_index.json").is_file():
-            return bool(weights_of(folder))
+            inside = [p for p in folder.iterdir() if (p / "model_index.json").is_file()]
+            return is_v1(folder) or any(complete(p) for p in inside) or bool(weights_of(folder))
         parts = [
             k
             for k, v in read_json(folder / "model_index.json").items()

@@ -7,12 +7,14 @@ Imports no torch: a check of a recipe reads headers only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from infuse.errors import InfuseError, RecipeError, WeightsError
 from infuse.network.spec import described, family_of
 from infuse.weights.formats import Header
+from infuse.weights.prediction import predicted
 
 KINDS = {
     "base": "a base model", "unet": "a UNet alone", "vae": "a VAE", "text_encoder": "a text encoder",
@@ -25,7 +27,8 @@ KINDS = {
 }  # fmt: skip
 CHANNELS = {4: "", 5: "depth", 7: "upscaler", 8: "pix2pix", 9: "inpaint"}
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
-TEXT = ("cond_stage_model.", "conditioner.embedders.")
+LEARNED, TASK_ROWS, VOCABULARY = "trainable_embeddings.", 30, 49408
+"""PowerPaint's learned vectors as the releases name them, how many they are, and CLIP's words before them."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ class Identity:
     layout: str = ""
     """ldm, open_clip, diffusers, ip_adapter, kohya, peft, original: the naming scheme of the keys."""
     variant: str = ""
-    """base: "", inpaint, depth, pix2pix, upscaler, unclip, refiner; ControlNet: full, mid, small, difference;
-    IP-Adapter: plain, plus, full, faceid, faceid_plus, instantid; T2I-Adapter: full, light."""
+    """base: "", inpaint, powerpaint (inpaint with task tokens), depth, pix2pix, upscaler, unclip, refiner; ControlNet:
+    full, mid, small, difference; BrushNet: plain, powerpaint (with attention); IP-Adapter: plain, plus, full, faceid,
+    faceid_plus, instantid; T2I-Adapter: full, light; text encoder: "", powerpaint."""
     prefix: str = ""
     """What stands before every key of the network, to be stripped."""
     context_width: int | None = None
@@ -78,7 +82,8 @@ def identify(header: Header, *, prediction: str | None = None) -> Identity:
     """
     found = next((i for look in LOOKS if (i := look(header))), Identity("unknown"))
     if found.kind in ("base", "unet"):
-        found = _predicts(found, header, prediction)
+        said, evidence, notes = predicted(header, found.family, found.variant, prediction)
+        found = replace(found, prediction=said, evidence=evidence, notes=(*found.notes, *notes))
     return found
 
 
@@ -121,6 +126,8 @@ def _base(header: Header) -> Identity | None:
         variant = "refiner"
     elif context == 1024 and unclip:
         variant = "unclip"
+    elif variant == "inpaint" and has_tasks(header):
+        variant = "powerpaint"
     notes: list[str] = []
     ema = sum(k.startswith("model_ema.") for k in header)
     if ema > 2:  # two are counters that stay behind when the copies are pruned
@@ -145,38 +152,22 @@ def _parts(header: Header) -> tuple[str, ...]:
     return tuple(name for name, starts in PARTS.items() if any(k.startswith(starts) for k in header))
 
 
-USUAL = {"unclip": "v_prediction", "upscaler": "v_prediction"}  # their only releases (SD 2.1 unCLIP, x4 upscaler)
+def has_tasks(shapes: Mapping[str, Any]) -> bool:
+    """Does a text encoder in there have PowerPaint's task tokens? Wrapped (releases), or 30 rows in its table (dev)."""
+    tables = [e for k, e in shapes.items() if k.endswith("embeddings.token_embedding.weight")]
+    return any(LEARNED in k for k in shapes) or any(e.shape[0] == VOCABULARY + TASK_ROWS for e in tables)
 
 
-def _predicts(found: Identity, header: Header, override: str | None) -> Identity:
-    """What a base predicts: the caller's word, marker keys, metadata, or the family's usual answer."""
-    if "ztsnr" in header:
-        found = replace(found, notes=(*found.notes, "trained with zero terminal SNR (marker ztsnr)"))
-    if override:
-        return replace(found, prediction=override, evidence="override")
-    if any(k.startswith("edm_vpred.") for k in header) or {"edm_mean", "edm_std"} <= header.keys():
-        note = "trained with EDM preconditioning, which infuse's schedulers do not offer yet"
-        return replace(found, prediction="edm", evidence="marker", notes=(*found.notes, note))
-    if "v_pred" in header:
-        return replace(found, prediction="v_prediction", evidence="marker")
-    if said := _said(header):
-        return replace(found, prediction=said, evidence="metadata")
-    if found.family != "sd2":
-        return replace(found, prediction="epsilon", evidence="family")
-    if found.variant:
-        return replace(found, prediction=USUAL.get(found.variant, "epsilon"), evidence="family")
-    note = "no tensor tells what an SD 2.x model predicts; v_prediction is assumed, and measured when it is loaded"
-    return replace(found, prediction="v_prediction", evidence="assumed", notes=(*found.notes, note))
-
-
-def _said(header: Header) -> str:
-    """epsilon or v_prediction, if the metadata says (modelspec.org, kohya's trainer, a folder's scheduler config)."""
-    keys = ("modelspec.prediction_type", "modelspec.predict_key", "modelspec.architecture", "prediction_type")
-    said = " ".join(header.metadata.get(k, "") for k in keys).lower()
-    trained = header.metadata.get("ss_v_parameterization", "").lower()
-    if trained == "true" or re.search(r"(^|[\s-])v($|\s|_pred|-pred)|768-v", said):
-        return "v_prediction"
-    return "epsilon" if trained == "false" or re.search(r"eps|v2-512", said) else ""
+def _brushnet(header: Header) -> Identity | None:
+    prefix = _prefix(header, "brushnet_down_blocks.0.weight")
+    if prefix is None:
+        return None
+    context, sites = _context(header, prefix), sum(k.startswith(f"{prefix}brushnet_down_blocks.") for k in header) // 2
+    variant = "powerpaint" if context else "plain"
+    if variant == "plain" and _dim(header, f"{prefix}brushnet_mid_block.weight", 0) == 1280:
+        context = {12: 768, 9: 2048}.get(sites)  # without attention no width tells; there are some for SD 1.x and SDXL
+    channels = _dim(header, f"{prefix}conv_in_condition.weight", 1)
+    return Identity("brushnet", "diffusers", variant, prefix, context, channels)
 
 
 def _controlnet(header: Header) -> Identity | None:
@@ -288,17 +279,18 @@ def _component(header: Header) -> Identity | None:
         ("vision_model.embeddings.class_embedding", "image_encoder", "diffusers"),
         ("visual.class_embedding", "image_encoder", "open_clip"),
         ("text_model.embeddings.token_embedding.weight", "text_encoder", "diffusers"),
+        ("text_model.embeddings.token_embedding.wrapped.weight", "text_encoder", "diffusers"),
         ("token_embedding.weight", "text_encoder", "open_clip"),
     ):
         if (prefix := _prefix(header, marker)) is not None:
-            return Identity(kind, layout, prefix=prefix, parts=(kind,))
+            tasks = kind == "text_encoder" and has_tasks(header)
+            return Identity(kind, layout, "powerpaint" * tasks, prefix, parts=(kind,))
     return None
 
 
 MARKERS = (
     ("foreign", ("double_blocks.0.img_attn.norm.key_norm.scale", "joint_blocks.0.context_block.adaLN_modulation.1.bias",
                  "clip_txt_mapper.weight", "transformer_blocks.0.norm1_context.linear.weight", "head.modulation")),
-    ("brushnet", ("brushnet_down_blocks.0.weight",)),
     ("controlnet_xs", ("ctrl_to_base_for_conv_in.weight", "controls_to_base_for_conv_in.weight")),
     ("gligen", ("position_net.null_positive_feature",)),
     ("judge", ("judge.version",)),
@@ -320,7 +312,7 @@ def _marked(header: Header) -> Identity | None:
 
 
 LOOKS: tuple[Callable[[Header], Identity | None], ...] = (
-    _marked, _ip_adapter, _controlnet, _lora, _base, _t2i, _component, _inversion,
+    _marked, _brushnet, _ip_adapter, _controlnet, _lora, _base, _t2i, _component, _inversion,
 )  # fmt: skip
 """Most specific first: a ControlNet 1.0 file holds a whole base model as well."""
 
@@ -345,6 +337,7 @@ ADVICE = {
     "controlnet": "Use it in a condition of kind controlnet",
     "t2i_adapter": "This version of infuse runs no T2I-Adapters; a ControlNet for the same map does its work",
     "ip_adapter": "Use it in a condition of kind ip_adapter",
+    "brushnet": "Use it in a condition of kind brushnet, or of kind powerpaint if its task encoder lies beside it",
     "base": "Use it as the recipe's `model`",
     "foreign": "infuse runs SD 1.x, SD 2.x and SDXL; choose a model of these",
 }

@@ -20,6 +20,7 @@ from infuse.errors import WeightsError
 from infuse.weights import hub
 from infuse.weights.formats import SUFFIXES, Header
 from infuse.weights.identify import Identity
+from infuse.weights.powerpaint import FOLDERS, UNDER, is_v1, is_v2, tasks_of
 from infuse.weights.source import Source, read_json
 
 ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "judge": "tabletop-judge"}
@@ -63,7 +64,7 @@ class Library:
             place = self._on_hub(name, field)
         if place is None:
             raise WeightsError(field, self._not_found(name))
-        place = _only_file(place) or place
+        place = _only_file(place) or _only_pipeline(place) or place
         return Source(name, place, fallback=self._fallback(place, field), field=field)
 
     def header(self, model: str, field: str = "model") -> tuple[Header, Identity]:
@@ -76,11 +77,11 @@ class Library:
         found = {name: str(source.card.get("description", "")) for name, source in self.embedded.items()}
         for root in self.roots:
             for entry in sorted(root.iterdir()) if root.is_dir() else []:
-                if entry.suffix in SUFFIXES or _is_model(entry):
-                    found.setdefault(
-                        entry.stem if entry.is_file() else entry.name,
-                        str(Source(entry.name, entry).card.get("description", f"in {root}")),
-                    )
+                if entry.suffix in SUFFIXES or (entry.is_dir() and _is_there(entry)):
+                    second = any((entry / folder).is_dir() for folder in FOLDERS)
+                    where = f"in {root}" + ", with a BrushNet beside it" * second
+                    said = str(Source(entry.name, entry).card.get("description", where))
+                    found.setdefault(entry.stem if entry.is_file() else entry.name, said)
         return found
 
     @cached_property
@@ -96,9 +97,38 @@ class Library:
             found[name] = Source(name, entry, embedded=True, fallback=under)
         return found
 
+    def part(self, model: str, parts: Iterable[str], field: str = "model") -> Source:
+        """Like `find`, but the first of these subfolders, if the model has one (a release of several models)."""
+        name, parts = str(model).strip().rstrip("/"), tuple(parts)
+        if found := self._inside(name, parts, field):
+            return found
+        whole = self.find(model, field)  # which may have downloaded it
+        return self._inside(name, parts, field) or whole
+
+    def _inside(self, name: str, parts: tuple[str, ...], field: str) -> Source | None:
+        for inside in (f"{name}/{part}" for part in parts if name not in self.embedded):
+            place = self._path(inside) or self._in_roots(inside)
+            if place is None and _is_hub_id(name) and _is_hub_id(inside):
+                place = hub.cached(*hub.split_id(inside))
+            if place is not None:
+                return Source(name, place, field=field)
+        return None
+
     def _fallback(self, place: Path, field: str) -> Source | None:
+        """The model that lends what this folder leaves out, named by its path seen from here, or by any name."""
         base = read_json(place / "model_index.json", field).get("infuse_base") if place.is_dir() else None
-        return self.find(str(base), field) if base else None
+        if base:
+            return self.find(str(self._path(str(place / base)) or base), field)
+        if not is_v1(place) or not tasks_of(Source(place.name, place, field=field)):
+            return None
+        for name in UNDER:
+            try:
+                return self.find(name, field)
+            except WeightsError:
+                continue
+        raise WeightsError(field, f"{place} is a PowerPaint 1, which was released without VAE, tokenizer and configs: they are those of "
+                                  f"{UNDER[0]}, which was not found. Download that too (or {UNDER[1]}), or write a model_index.json "
+                                  'beside unet/ that names another: {"infuse_base": "path of an SD 1.5 inpainting folder"}.')  # fmt: skip
 
     def _path(self, name: str) -> Path | None:
         path = Path(name).expanduser()
@@ -150,7 +180,7 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _is_there(path: Path) -> bool:
-    return path.is_file() or _is_model(path) or _only_file(path) is not None
+    return path.is_file() or _is_model(path) or _only_file(path) is not None or _only_pipeline(path) is not None
 
 
 def _only_file(folder: Path) -> Path | None:
@@ -161,6 +191,17 @@ def _only_file(folder: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def _only_pipeline(folder: Path) -> Path | None:
+    """The one pipeline in a release of several models (PowerPaint 2 brings its base along)."""
+    if not folder.is_dir() or _is_model(folder):
+        return None
+    found = [p for p in folder.iterdir() if p.is_dir() and (p / "model_index.json").is_file()]
+    return found[0] if len(found) == 1 else None
+
+
+SIGNS = ("model_index.json", "config.json", "unet/config.json")
+
+
 def _is_model(path: Path) -> bool:
-    """A folder in diffusers layout: a pipeline, or one component."""
-    return path.is_dir() and any((path / n).is_file() for n in ("model_index.json", "config.json", "unet/config.json"))
+    """A folder in diffusers layout: a pipeline, or one component; or PowerPaint's, which were released without configs."""
+    return path.is_dir() and (is_v1(path) or is_v2(path) or any((path / n).is_file() for n in SIGNS))

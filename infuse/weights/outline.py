@@ -15,6 +15,7 @@ from infuse.network.spec import NetworkSpec
 from infuse.weights import ldm_configs, ldm_keys
 from infuse.weights.formats import Header
 from infuse.weights.identify import UNET, Identity, identify, wrong_kind
+from infuse.weights.powerpaint import tasks_of
 from infuse.weights.source import Source, read_json
 
 
@@ -52,10 +53,8 @@ def outline(source: Source, *, prediction: str | None = None) -> Outline:
         spec = spec_of(source, plan.config, factor, identity.prediction, parameters)
         return Outline(spec, scheduler_of(plan.kin, identity, source.header), None, identity)
     folders = {p: source.component(p) for p in ("unet", "vae", "scheduler", "image_encoder")}
-    configs = {p: read_json(f / "config.json", source.field) if f else {} for p, f in folders.items()}
-    if not configs["unet"]:
-        raise WeightsError(source.field, f'"{source.name}" has no unet/config.json. Download the whole folder again.')
-    unet = {**UNET_DEFAULTS, **configs["unet"]}
+    configs = {p: source.config(p) if f else {} for p, f in folders.items()}
+    unet = unet_config(source)
     scheduler = schedule(source, unet, prediction)
     factor = 2 ** (len(configs["vae"].get("block_out_channels", (0,) * 4)) - 1)
     parameters = sum(e.numel for k, e in source.header.items() if k.startswith("unet/"))
@@ -69,6 +68,19 @@ UNET_DEFAULTS: Mapping[str, Any] = {
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 }  # fmt: skip
 """What diffusers' UNet2DConditionModel takes for fields that an old config.json leaves out."""
+
+
+def unet_config(source: Source) -> dict[str, Any]:
+    """A folder's UNet config. Where that is another's (PowerPaint 1 has none), the input channels are the tensors' own.
+
+    Raises WeightsError if there is none.
+    """
+    config = source.config("unet")
+    if not config:
+        raise WeightsError(source.field, f'"{source.name}" has no unet/config.json. Download the whole folder again.')
+    first = source.header.get("unet/conv_in.weight")
+    own = (source.path / "unet" / "config.json").is_file() or first is None
+    return {**UNET_DEFAULTS, **config, **({} if own or first is None else {"in_channels": first.shape[1]})}
 
 
 def schedule(source: Source, unet: Mapping[str, Any], prediction: str | None = None) -> dict[str, Any]:
@@ -90,7 +102,7 @@ def spec_of(source: Source, config: Mapping[str, Any], factor: int, prediction: 
     index = source.index if source.is_folder else {}
     return NetworkSpec.from_unet_config(
         source.name, config, vae_factor=factor, prediction=prediction, family=index.get("infuse_family"),
-        guidance=index.get("infuse_guidance"), parameters=parameters,
+        guidance=index.get("infuse_guidance"), parameters=parameters, tasks=tasks_of(source),
     )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ class BaseParts:
     force_zeros_for_empty_prompt: bool = False
     """SDXL: an empty negative prompt is a context of zeros, not the encoding of ""."""
     notes: tuple[str, ...] = ()
+    tasks: Any | None = None
+    """TaskTexts of a PowerPaint 1."""
 
     @property
     def digest(self) -> str:

@@ -44,6 +44,11 @@ class Source:
             return here
         return self.fallback.component(part) if self.fallback else None
 
+    def config(self, part: str) -> Mapping[str, Any]:
+        """A component's config.json: its own, or the fallback's (PowerPaint 1 was released without)."""
+        own = read_json(self.path / part / "config.json", self.field)
+        return own or (self.fallback.config(part) if self.fallback else {})
+
     @cached_property
     def index(self) -> Mapping[str, Any]:
         """model_index.json, over the fallback's."""

@@ -5,9 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from . import through, through_powerpaint
 from .golden import HERE, Golden
-from .through import WAYS
+from .through_video import VIDEO_WAYS
 from .weights import make
+
+WAYS = through.WAYS | {
+    "powerpaint_prompts": through_powerpaint.prompts,
+    "powerpaint_brushnet": through_powerpaint.brushnet,
+}
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -21,7 +27,7 @@ def test_every_output(name: str) -> None:
 
 
 def test_every_golden_here_has_its_way() -> None:
-    assert {p.stem for p in HERE.glob("*.safetensors")} == set(WAYS)
+    assert {p.stem for p in HERE.glob("*.safetensors")} == {*WAYS, *VIDEO_WAYS}
 
 
 def test_the_rule_for_weights() -> None:

@@ -12,6 +12,7 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from infuse.network.brushnet import BrushNet, config_beside, stored
 from infuse.weights.formats import Entry, Header
 
 from . import ldm
@@ -92,6 +93,30 @@ def controlnet(name: str, **more: Any) -> ControlNetModel:
     config = {k: v for k, v in CONFIGS[name].items() if k not in ("up_block_types", "sample_size")}
     with torch.device("meta"):
         return ControlNetModel(**(config | {"conditioning_embedding_out_channels": (16, 32, 96, 256)} | more))
+
+
+def brushnet(name: str = "sd15", attention: bool = True) -> dict[str, torch.Tensor]:
+    """A BrushNet as it is released: PowerPaint's, or a plain one."""
+    with torch.device("meta"):
+        net = BrushNet(config_beside(unet(name).config, attention))
+    return {stored(k): t for k, t in net.state_dict().items()}
+
+
+def clip() -> dict[str, torch.Tensor]:
+    """SD 1.x's text encoder, as it is released."""
+    with torch.device("meta"):
+        state = ldm.hf_text(CLIPTextModel(CLIPTextConfig(**VIT_L)))
+    return {k: t for k, t in state.items() if "position_ids" not in k}
+
+
+def wrapped_clip(vectors: int = 10) -> dict[str, torch.Tensor]:
+    """The same with PowerPaint's learned vectors."""
+    table, state = "text_model.embeddings.token_embedding", clip()
+    learned = {
+        f"{table}.trainable_embeddings.P_{x}": torch.empty(vectors, 768, device="meta")
+        for x in ("ctxt", "shape", "obj")
+    }
+    return {k.replace(f"{table}.", f"{table}.wrapped."): t for k, t in state.items()} | learned
 
 
 def header(state: dict[str, Any], **metadata: str) -> Header:

@@ -1,0 +1,1 @@
+"""PowerPaint: the condition, its generations' words, and outpainting's canvas."""

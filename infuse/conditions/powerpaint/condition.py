@@ -1,0 +1,295 @@
+"""PowerPaint: one inpainting model for four tasks, told apart by learned task tokens. Several holes may have several tasks.
+
+v1 hears the tokens in place of the prompt and is shown mask and masked picture in nine channels; v2 hears the prompt as
+ever and a BrushNet beside it hears the tokens. Which of them it is, the weights say. Source: Zhuang et al. 2023
+(PowerPaint); conventions of each generation in `encoders/tasks.py` and `words.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from infuse.conditions.base import PROMPT, Condition, Encoders, Route, Shelf, said
+from infuse.conditions.powerpaint.canvas import Canvas, union
+from infuse.conditions.powerpaint.words import GENERATIONS, Generation, Task, Words, words
+from infuse.curves import Curve, span
+from infuse.errors import InfuseError, RecipeError
+from infuse.network.spec import NetworkSpec, described
+from infuse.pictures import Picture
+from infuse.ports import LOUD, Channel, Latent, Ports, Posterior, Residual, Sides, Tokens, Voice
+
+if TYPE_CHECKING:
+    from infuse.recipe import Recipe
+
+MOST = 4.0
+"""The largest ratio of canvas to picture: beyond it there is hardly a picture to continue."""
+
+
+class PowerPaint(Condition):
+    """Fill what is white in `mask` as the task says.
+
+    task: text (paint what the prompt says), shape (in the shape of the mask), removal (leave nothing there), outpaint
+    (continue the picture on a larger canvas; makes its own mask). image, mask: of the same size. prompt,
+    negative_prompt: for this hole; the recipe's if left out. fit: shape only, 0 (loose) to 1 (as the mask is drawn), or
+    a curve. horizontal, vertical: outpainting's canvas by its ratio to the picture; or left, right, top, bottom in
+    pixels; `overlap` pixels of the picture are repainted beside them. model: the BrushNet of PowerPaint 2 (a folder
+    with its task encoder); left out, the recipe's model must be a PowerPaint 1. weight, start, end: of the BrushNet.
+    paste: put the original pixels back outside of the hole, behind a soft edge that lies inside of it.
+
+    Several of them in one recipe act together: same image and model, one hole each, each heard in its own.
+    """
+
+    kind: Literal["powerpaint"] = "powerpaint"
+    task: Task = "text"
+    image: Picture
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    fit: Curve = 1.0
+    model: str | None = Field(default=None, min_length=1)
+    horizontal: float = Field(default=1.0, ge=1, le=MOST)
+    vertical: float = Field(default=1.0, ge=1, le=MOST)
+    left: int = Field(default=0, ge=0)
+    right: int = Field(default=0, ge=0)
+    top: int = Field(default=0, ge=0)
+    bottom: int = Field(default=0, ge=0)
+    overlap: int = Field(default=10, ge=0)
+    paste: bool = True
+
+    @property
+    def canvas(self) -> Canvas | None:
+        """What outpainting paints on; None for the other tasks."""
+        if self.task != "outpaint":
+            return None
+        sides = (self.left, self.right, self.top, self.bottom)
+        return Canvas.around(self.image.size, (self.horizontal, self.vertical), sides)
+
+    def native(self) -> tuple[int, int]:
+        return self.canvas.size if self.canvas else self.image.size
+
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        self.plain("mask", *(("weight", "start", "end") if self.model else ()))
+        self._task_fits()
+        generation, memory, sites = self._weights(net, shelf)
+        tokens = f"({77} {net.context_width})"
+        if generation.branch:
+            note = f"PowerPaint {generation.name}, task {self.task}"
+            return [Route("residuals", f"{sites} sites inside of the blocks", memory, note=note)]
+        return [
+            Route("channels", "mask (1 h w) + masked_image (4 h w)", note=f"PowerPaint {generation.name}"),
+            Route("context", tokens, note=f"task {self.task}, in place of the prompt"),
+        ]
+
+    def _task_fits(self) -> None:
+        """Raises RecipeError for fields that this task has no use for, and for a hole that is none."""
+        grown = {n: getattr(self, n) for n in ("horizontal", "vertical", "left", "right", "top", "bottom")}
+        if self.task == "outpaint":
+            if self.mask is not None:
+                raise RecipeError("mask", "outpainting makes its own hole around the picture. Remove the mask, or fill a hole inside "
+                                          "of the picture with a second PowerPaint.")  # fmt: skip
+            assert self.canvas is not None
+            self.canvas.hole(self.image.size, self.overlap)
+        else:
+            for name, value in grown.items():
+                if value != type(self).model_fields[name].default:
+                    raise RecipeError(
+                        name, f"task {self.task} does not change the canvas. Remove it, or say task: outpaint."
+                    )
+            if self.mask is None:
+                raise RecipeError(
+                    "mask", f"task {self.task} needs one: a picture of the image's size, white where to paint."
+                )
+            if self.mask.size != self.image.size:
+                (w, h), (width, height) = self.mask.size, self.image.size
+                raise RecipeError(
+                    "mask", f"it is {w} x {h} px, its image is {width} x {height} px. Make both the same size."
+                )
+            if self.mask.image.convert("L").getextrema()[1] < 128:
+                raise RecipeError(
+                    "mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
+                )
+        low, high = span(self.fit)
+        if low < 0 or high > 1:
+            raise RecipeError(
+                "fit", f"it must lie in 0 (loose) to 1 (tight); this one reaches {low if low < 0 else high:g}."
+            )
+        if self.task != "shape" and (low, high) != (1, 1):
+            raise RecipeError(
+                "fit", f"only task shape has a fitting degree, not {self.task}. Remove it, or say task: shape."
+            )
+
+    def _weights(self, net: NetworkSpec, shelf: Shelf) -> tuple[Generation, int, int]:
+        """(generation, bytes, sites) of what will speak, from headers. Raises RecipeError if nothing can."""
+        if self.model is None:
+            if net.tasks not in GENERATIONS:
+                raise RecipeError("model", f"{net.described} has no task tokens of PowerPaint 1. Name a PowerPaint 2 (its BrushNet's "
+                                           "folder) here, or make a PowerPaint 1 the recipe's model; `inpaint` needs neither.")  # fmt: skip
+            return GENERATIONS[net.tasks], 0, 0
+        found = shelf.identity(self.model, "model", "brushnet")
+        if found.context_width not in (None, net.context_width):
+            raise RecipeError("model", f"{self.model!r} was trained for {described(found.context_width)}, this recipe's base is "
+                                       f"{net.described}. Choose one of the base's family, or another base.")  # fmt: skip
+        if found.tasks not in GENERATIONS:
+            raise RecipeError("model", f"{self.model!r} is a BrushNet without task tokens. Use it in a condition of kind brushnet, or "
+                                       "name the folder in which PowerPaint's task encoder lies beside it.")  # fmt: skip
+        return GENERATIONS[found.tasks], found.memory, found.sites
+
+    def join(self, who: str, everyone: Mapping[str, Condition], recipe: Recipe) -> dict[str, Condition]:
+        """All PowerPaints become one, and it says the prompt."""
+        mine = {k: c for k, c in everyone.items() if isinstance(c, PowerPaint)}
+        others = {k: c for k, c in everyone.items() if k not in mine and k != PROMPT}
+        controlled = any(c.kind == "controlnet" and c.heard(recipe.steps) for c in others.values())
+        joined = PowerPaints(
+            regions=tuple(mine.values()),
+            places=tuple(mine),
+            prompt=recipe.prompt,
+            negative_prompt=recipe.negative_prompt,
+            controlled=controlled,
+        )
+        return {PROMPT: joined, **others}
+
+    def encode(self, kit: Encoders) -> Sides:
+        joined = PowerPaints(regions=(self,), places=("",), prompt="", negative_prompt="", controlled=False)
+        return joined.encode(kit)
+
+    def modules(self, kit: Encoders) -> Mapping[str, nn.Module]:
+        if self.model is None:
+            return {"task_tokens": kit.tasks(None).model}
+        return {"brushnet": kit.brushnet(self.model), "task_tokens": kit.tasks(self.model).model}
+
+
+class PowerPaints(Condition):
+    """What a recipe's PowerPaints say together: the holes as one, the words of each in its own hole."""
+
+    kind: Literal["powerpaint"] = "powerpaint"
+    regions: tuple[PowerPaint, ...]
+    places: tuple[str, ...]
+    """The recipe's field of each region."""
+    prompt: str
+    negative_prompt: str
+    controlled: bool
+    """A ControlNet speaks, too."""
+
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        """That they can paint in one picture; each for itself is checked in its own place."""
+        for place, region in zip(self.places[1:], self.regions[1:], strict=True):
+            try:
+                self._together(self.regions[0], region)
+            except InfuseError as error:
+                raise error.under(place) from None
+        return []
+
+    def _together(self, first: PowerPaint, other: PowerPaint) -> None:
+        """Raises RecipeError unless both can paint in one picture."""
+        if other.image.sha256 != first.image.sha256:
+            raise RecipeError(
+                "image",
+                f"it is another picture than that of {self.places[0]}. PowerPaints of one recipe paint in one picture.",
+            )
+        for name in ("model", "weight", "start", "end", "paste"):
+            mine, theirs = getattr(other, name), getattr(first, name)
+            if mine != theirs:
+                raise RecipeError(
+                    name,
+                    f"it is {mine!r} here and {theirs!r} in {self.places[0]}. One network paints all holes: make them equal.",
+                )
+        if other.task == first.task == "outpaint":
+            raise RecipeError(
+                "task", f"{self.places[0]} makes a canvas already. Say in one condition how far to outpaint."
+            )
+
+    def encode(self, kit: Encoders) -> Sides:
+        try:
+            return self._encoded(kit)
+        except InfuseError as error:  # a file that could not be loaded is the first region's
+            raise error.under(self.places[0]) from None
+
+    def _encoded(self, kit: Encoders) -> Sides:
+        model, first = self.regions[0].model, self.regions[0]
+        generation = kit.tasks(model).generation
+        image, holes = self.laid()
+        known, hole = blanked(kit, image, holes, generation)
+        size = [s // kit.spec.vae_factor for s in hole.shape[-2:]]
+        small = F.interpolate(hole[None], size=size)[0]
+        latent = (Latent(paste=(kit.pixels(image), hole)),) if first.paste else ()
+        masked = kit.posterior(known)
+        said = [self.words(generation, r) for r in self.regions]
+        where = [(kit.mask(h) >= 0.5).float() for h in holes] if len(holes) > 1 else [None]
+        on, off = (self.tokens(kit, model, said, where, sides) for sides in (("a", "b"), ("not_a", "not_b")))
+        if not generation.branch:
+            shown = Ports(latent=latent, channels=(Channel("mask", small), Channel("masked_image", masked)))
+            return Sides(shown + Ports(context=on), shown + Ports(context=off))
+        parts: tuple[Tensor | Posterior, ...] = (small, masked) if generation.hole_first else (masked, 1 - small)
+        voice = Voice(first.weight, first.start, first.end)
+        branch = kit.brushnet(str(model))
+        sides = []
+        for context, base in ((on, [w.base for w in said]), (off, [w.not_base for w in said])):
+            ports = Ports(latent=latent, residuals=(Residual(branch, parts, context=context, voice=voice),))
+            sides.append(ports + self.spoken_by_base(kit, [str(b) for b in base], where))
+        return Sides(*sides)
+
+    def laid(self) -> tuple[Picture, list[Picture]]:
+        """The picture on its canvas, and every region's hole there."""
+        image = self.regions[0].image
+        canvas = next((c for r in self.regions if (c := r.canvas)), None) or Canvas(image.size)
+        holes = [canvas.hole(image.size, r.overlap) if r.mask is None else canvas.mask(r.mask) for r in self.regions]
+        return canvas.picture(image), holes
+
+    def words(self, generation: Generation, region: PowerPaint) -> Words:
+        prompt = self.prompt if region.prompt is None else region.prompt
+        negative = self.negative_prompt if region.negative_prompt is None else region.negative_prompt
+        return words(generation, region.task, prompt, negative, self.controlled)
+
+    def tokens(
+        self,
+        kit: Encoders,
+        model: str | None,
+        said: Sequence[Words],
+        where: Sequence[Tensor | None],
+        sides: tuple[str, str],
+    ) -> tuple[Tokens, ...]:
+        """fit * E(A) + (1 - fit) * E(B) of every region, heard in its hole."""
+
+        def one(region: PowerPaint, w: Words, mask: Tensor | None) -> Tokens:
+            a, b = (kit.task_text(model, getattr(w, side)) for side in sides)
+            voice = LOUD if mask is None else Voice(mask=mask)
+            if getattr(w, sides[0]) == getattr(w, sides[1]):
+                return Tokens(a, voice)
+            return Tokens(a, voice, other=b, share=region.fit)
+
+        return tuple(one(*each) for each in zip(self.regions, said, where, strict=True))
+
+    def spoken_by_base(self, kit: Encoders, prompts: Sequence[str], where: Sequence[Tensor | None]) -> Ports:
+        """What the base's own encoder says (v2): each region's words in its hole, or everywhere if all say the same."""
+        spoken = said(kit, prompts[0])
+        if len(set(prompts)) == 1:
+            return spoken
+        context = tuple(Tokens(kit.text(p), Voice(mask=m)) for p, m in zip(prompts, where, strict=True))
+        return Ports(context=context, embedding=spoken.embedding)
+
+    def sides(self, kit: Encoders) -> Sides:
+        """Its entries have voices of their own."""
+        return self.encode(kit)
+
+    def modules(self, kit: Encoders) -> Mapping[str, nn.Module]:
+        return self.regions[0].modules(kit)
+
+
+def blanked(kit: Encoders, image: Picture, holes: Sequence[Picture], generation: Generation) -> tuple[Tensor, Tensor]:
+    """(picture without its hole, hole 0/1), both (c height width) on the canvas, as the generation was shown them.
+
+    v2's app fades the picture by its mask as drawn, in 8 bits and before any change of size; the others blank what the
+    mask, made black and white, covers.
+    """
+    pixels, hole = kit.pixels(image), (union([kit.mask(h)[None] for h in holes]) >= 0.5)
+    hole = hole.to(pixels)
+    if generation.name != "v2":
+        return pixels * (1 - hole) + generation.blank * hole, hole
+    soft = np.maximum.reduce([np.asarray(h.image.convert("L"), dtype=np.float64) for h in holes]) / 255
+    faded = np.asarray(image.image.convert("RGB")) * (1 - soft[..., None])
+    return kit.pixels(Picture.of(faded.astype(np.uint8))), hole

@@ -1,0 +1,314 @@
+"""A film in a recipe, the sibling of a picture: a video, an animation, a folder of frames, or frames themselves outside;
+the frames that were asked for inside, chosen by a rule that can be read here; one content hash for all.
+
+Nothing is opened when a recipe is made. `plan` reads headers and complains before any long work; `take` decodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import math
+import mimetypes
+import zipfile
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, GetJsonSchemaHandler, model_serializer, model_validator
+
+from infuse.errors import CapacityError, RecipeError
+from infuse.films_given import data_uri, source_of, zipped
+from infuse.letters import Strict
+from infuse.pictures import Picture
+from infuse.reels import FOLDER_RATE, PICTURES, Reel, animated_reel, loose_reel, zipped_reel
+from infuse.reels_video import video_reel
+
+MOST_TAKEN = 1_000_000_000
+"""Pixels of all frames that are taken at once (3 GB)."""
+ZIP = b"PK\3\4"
+LARGEST_EMBEDDED = 32 << 20
+"""Bytes of a film that still travels inside of a recipe."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What was taken from a film."""
+
+    frames: tuple[Any, ...]
+    """RGB PIL images of one size."""
+    places: tuple[int, ...]
+    """The number of each in the film, from 0."""
+    notes: tuple[str, ...] = ()
+    """What was adjusted on the way, one sentence each."""
+
+
+class Film(Strict):
+    """Frames in a row. In a recipe a plain string, or a mapping of these fields.
+
+    Which frames are taken: with `fps`, the k-th is the one on screen at start + k / fps seconds (one that is due within
+    10 ms counts, as containers round). Without, they are consecutive; if the film's frame rate varies, it is sampled at
+    its average rate instead, and a note says so. A still picture is repeated as often as asked.
+    """
+
+    source: str
+    """Path of a video, an animation, a picture or a folder of frames (in the order of their numbers), or a data URI."""
+    start: float = Field(default=0.0, ge=0)
+    """Seconds into the film. Frames in a folder count 8 per second."""
+    fps: float | None = Field(default=None, gt=0, le=1000)
+    """Frames per second to sample at; consecutive frames if left out."""
+    short: Literal["refuse", "hold", "loop", "bounce"] = "refuse"
+    """When there are fewer frames than asked: an error, or hold the last one, start again, or run back and forth."""
+    reverse: bool = False
+    """The same frames, last one first."""
+
+    @classmethod
+    def of(cls, value: Any, **options: Any) -> Film:
+        """A film from a path, data URI, list of PIL images, (f h w 3) uint8 or 0-1 float array, or (f c h w) tensor.
+
+        Raises RecipeError if it is none of these.
+        """
+        if isinstance(value, Film):
+            return cls(**{**{n: getattr(value, n) for n in cls.model_fields}, **options}) if options else value
+        if isinstance(value, dict):
+            return cls(**{**value, **options})
+        try:
+            source = str(value) if isinstance(value, str | Path) else source_of(value)
+        except ValueError as error:
+            raise RecipeError("", str(error)) from None
+        return cls(source=source, **options)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if isinstance(value, Film):
+            return value
+        if isinstance(value, dict):
+            source = value.get("source")
+            return value if source is None else {**value, "source": source_of(source)}
+        return {"source": source_of(value)}
+
+    @model_serializer
+    def _plainly(self) -> str | dict[str, Any]:
+        options = {
+            n: getattr(self, n)
+            for n, f in type(self).model_fields.items()
+            if n != "source" and getattr(self, n) != f.default
+        }
+        return {"source": self.source, **options} if options else self.source
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        own = handler.resolve_ref_schema(handler(schema))
+        plain = {"type": "string", "format": "film", "description": "A path or a data:...;base64, URI."}
+        inside = dict(own)
+        own.clear()
+        own.update({"title": "Film", "anyOf": [plain, inside]})
+        return own
+
+    # What it is ---------------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        return self.source if not self._embedded else f"an embedded film ({self.source[:22]}...)"
+
+    @property
+    def _embedded(self) -> bool:
+        return self.source.startswith("data:")
+
+    @cached_property
+    def data(self) -> Path | bytes:
+        """Where it lies, or its bytes if it travels inside. Raises RecipeError if those are no base64."""
+        return Picture(self.source).content if self._embedded else Path(self.source).expanduser()
+
+    @cached_property
+    def reel(self) -> Reel:
+        """The headers. Raises RecipeError (not a film, damaged, mixed sizes, ...) or CapacityError (too large)."""
+        return opened(str(self), self.data)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels, upright."""
+        return self.reel.size
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file's bytes; of names and bytes for frames in a folder, on disk or embedded. Options do not count."""
+        total, data = hashlib.sha256(), self.data
+        if self._is_loose:
+            for name, content in self._pieces():
+                total.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+        elif isinstance(data, bytes):
+            total.update(data)
+        else:
+            with data.open("rb") as file:
+                while block := file.read(1 << 20):
+                    total.update(block)
+        return total.hexdigest()
+
+    @cached_property
+    def _is_loose(self) -> bool:
+        """Whether it consists of pictures, in a folder or a zip. Raises RecipeError if there is nothing to be read."""
+        if isinstance(self.data, bytes):
+            return self.data.startswith(ZIP)
+        if not self.data.is_file():
+            return bool(self.reel.parts)
+        with self.data.open("rb") as file:
+            return file.read(len(ZIP)) == ZIP
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what is asked for: the content, and the options that choose from it."""
+        asked = {n: getattr(self, n) for n in type(self).model_fields if n != "source"}
+        return hashlib.sha256(json.dumps([self.sha256, asked], sort_keys=True).encode()).hexdigest()
+
+    def embedded(self) -> Film:
+        """The same film as a data URI of its own bytes (of a zip of its frames, for a folder), so that it travels.
+
+        A film of more than 32 MiB stays where it is: a recipe then names its path, and its hash tells whether it is
+        still the same.
+        """
+        if self._embedded:
+            return self
+        assert isinstance(self.data, Path)
+        if self.data.is_dir():
+            if sum((self.data / n).stat().st_size for n in self.reel.parts) > LARGEST_EMBEDDED:
+                return self
+            return Film.of(self, source=data_uri(zipped(dict(self._pieces())), "application/zip"))
+        _ = self.reel  # complains of a file that is not there, or no film
+        if self.data.stat().st_size > LARGEST_EMBEDDED:
+            return self
+        kind = mimetypes.guess_type(self.data.name)[0] or "application/octet-stream"
+        return Film.of(self, source=data_uri(self.data.read_bytes(), kind))
+
+    def _pieces(self) -> Iterator[tuple[str, bytes]]:
+        if isinstance(self.data, Path) and self.data.is_dir():
+            yield from ((n, (self.data / n).read_bytes()) for n in self.reel.parts)
+        else:
+            file = self.data if isinstance(self.data, Path) else io.BytesIO(self.data)
+            with zipfile.ZipFile(file) as archive:
+                yield from ((n, archive.read(n)) for n in self.reel.parts)
+
+    # What is taken ------------------------------------------------------------------------------------------------
+
+    def plan(
+        self, count: int, fps: float | None = None, size: tuple[int, int] | None = None
+    ) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """(the numbers of the frames that `take` would take, notes), from headers alone: what a check calls.
+
+        `fps` is what a mechanism likes if the film does not say its own; frames in a folder are taken one by one all
+        the same. Raises RecipeError (too few frames; start after the end) and CapacityError (too many pixels).
+        """
+        assert count >= 1
+        reel, (width, height) = self.reel, size or self.size
+        if count * width * height > MOST_TAKEN:
+            raise CapacityError(
+                "",
+                f"{count} frames of {width} x {height} px are {count * width * height / 1e6:.0f} megapixels; "
+                f"the limit is {MOST_TAKEN / 1e6:.0f}. Ask for fewer or smaller frames.",
+            )
+        if reel.still:
+            return (0,) * count, reel.notes
+        if self.start >= reel.end:
+            raise RecipeError(
+                "start", f"{self.start:g} s is after the end of {self} ({reel.end:.3g} s). Start earlier."
+            )
+        places, notes = self._there(count, fps)
+        if len(places) < count:
+            places, note = self._filled(places, count)
+            notes.append(note)
+        return tuple(reversed(places) if self.reverse else places), (*reel.notes, *notes)
+
+    def _there(self, count: int, fps: float | None) -> tuple[list[int], list[str]]:
+        """Up to `count` frame numbers by the rule, without going beyond the end."""
+        reel, notes = self.reel, []
+        soon = min(0.01, 0.25 / reel.rate)  # a container's rounding is not another frame
+        first = bisect_right(reel.times, self.start + soon) - 1
+        rate = self.fps or (fps if reel.clock else None)
+        if not reel.clock and (self.start or self.fps):
+            notes.append(f"{self} has no times; its frames are counted {FOLDER_RATE} per second")
+        row = list(range(first, min(first + count, len(reel.times))))
+        if rate is None and not reel.variable:
+            return row, notes
+        step = 1 / (rate or reel.rate)
+        left = math.ceil((reel.end - self.start - soon) / step)
+        places = [bisect_right(reel.times, self.start + k * step + soon) - 1 for k in range(min(count, left))]
+        if rate is None and places != row:
+            notes.append(
+                f"{self} has a variable frame rate; frames are taken at its average, {reel.rate:.3g} per second, by their "
+                "times. Set fps to choose another rate."
+            )
+        elif rate and (twice := len(places) - len(set(places))):
+            notes.append(
+                f"{self} has {reel.rate:.3g} frames per second, and {rate:g} were asked for: {twice} of {len(places)} "
+                "frames are shown again"
+            )
+        return places, notes
+
+    def _filled(self, places: list[int], count: int) -> tuple[list[int], str]:
+        """As many as asked by `short`, and a note of it. Raises RecipeError if it says to refuse."""
+        reel, have = self.reel, len(places)
+        if self.short == "refuse":
+            seconds, rest = reel.end - self.start, len(reel.times) - places[0]
+            frames = f"{have} {'frame' if have == 1 else 'frames'}"
+            where = f" at {have / seconds:.3g} per second from {self.start:g} s on" if have != len(reel.times) else ""
+            where += f" ({len(reel.times)} in all)" if where else ""
+            faster = f"sample at fps {math.ceil(count / seconds)}, " if have < count <= rest else ""
+            earlier = "start earlier, " if self.start else ""
+            raise RecipeError(
+                "",
+                f"{self} has {frames}{where}, {count} were asked for{f'; {reel.hurt}' if reel.hurt else ''}. Give a longer "
+                f"film, ask for {frames}, {faster}{earlier}or fill up with short: hold, loop or bounce.",
+            )
+        if self.short == "hold":
+            order = [*places, *[places[-1]] * (count - have)]
+        else:
+            turn = places if self.short == "loop" else [*places, *places[-2:0:-1]]
+            order = list(itertools.islice(itertools.cycle(turn), count))
+        return order, f"{self} has {have} of {count} frames; filled up with short: {self.short}"
+
+    def take(self, count: int, fps: float | None = None, size: tuple[int, int] | None = None) -> Clip:
+        """`count` frames by the rule (see Film and `plan`), scaled to cover `size` (width, height) and cut to it around
+        the centre. Raises RecipeError (too few or unreadable frames) or CapacityError."""
+        from PIL import Image, ImageOps
+
+        places, notes = self.plan(count, fps, size)
+        found = {}
+        for i, image in self.reel.draw(sorted(set(places))):
+            found[i] = ImageOps.fit(image, size, Image.Resampling.LANCZOS) if size and image.size != size else image
+        return Clip(tuple(found[i] for i in places), places, notes)
+
+    def frames(self, count: int, size: tuple[int, int] | None = None) -> list[Any]:
+        """`take`, when only the pictures matter."""
+        return list(self.take(count, size=size).frames)
+
+
+def opened(name: str, source: Path | bytes) -> Reel:
+    """The headers of a folder, picture, animation, zip of pictures, or video. Raises RecipeError or CapacityError."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        if isinstance(source, Path) and source.is_dir():
+            names = [p.name for p in source.iterdir() if p.is_file()]
+            return loose_reel(name, names, lambda part: (source / part).read_bytes())
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            if not (head := file.read(4)):
+                raise RecipeError("", f"{name} is empty (0 bytes). Make or copy it again.")
+            file.seek(0)
+            if head == ZIP:
+                return zipped_reel(name, file.read())
+            try:
+                with Image.open(file, formats=PICTURES) as image:
+                    return animated_reel(name, source, image)
+            except UnidentifiedImageError:
+                return video_reel(name, source)
+    except Image.DecompressionBombError as error:
+        raise CapacityError("", f"{name} is too large to open ({error}). Scale it down first.") from None
+    except OSError as error:
+        raise RecipeError(
+            "", f"{name} cannot be read ({error.strerror or error}). Check the path, or make the file again."
+        ) from None

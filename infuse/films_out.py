@@ -1,0 +1,186 @@
+"""A film is written with its recipe inside, as pictures are: MP4, GIF, WebP, or a folder of PNG frames.
+
+The recipe lies in the comment of an MP4 or GIF, in the EXIF description of a WebP, and in every frame of a folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from infuse.errors import RecipeError
+from infuse.records import Record, read_record, write_png
+from infuse.reels import FOLDER_RATE, SUFFIXES, numbered
+from infuse.reels_video import pyav, stream
+
+DESCRIPTION = 0x010E
+"""EXIF's ImageDescription."""
+
+
+def writable(path: str | Path) -> None:
+    """Complain before long work if a film could not be written there. Raises RecipeError."""
+    path = Path(path)
+    if path.suffix.lower() not in ("", *WRITERS):
+        raise RecipeError(
+            "", f"{path}: films are not written as {path.suffix}. Choose .mp4, .gif, .webp, or a folder (no suffix)."
+        )
+    if path.suffix.lower() == ".mp4":
+        pyav("writing .mp4")
+    if not path.suffix and path.is_dir() and any(p.suffix.lower() in SUFFIXES for p in path.iterdir()):
+        raise RecipeError("", f"the folder {path} holds pictures already. Name a new folder, or empty this one.")
+    if path.suffix and path.is_dir():
+        raise RecipeError("", f"{path} is a folder. Name a file.")
+
+
+def write_film(
+    frames: Sequence[Any], path: str | Path, record: Record | None = None, fps: float = FOLDER_RATE
+) -> tuple[str, ...]:
+    """Write PIL images as a film of `fps` frames per second; the suffix says how. Returns notes of what was adjusted.
+
+    .mp4: H.264 at nearly no loss (MPEG-4 where PyAV was built without x264), sides padded to even ones. .gif: one
+    palette of 256 colours for all frames, looped. .webp: lossless, looped. No suffix: a folder of PNG frames.
+    Raises RecipeError (see `writable`; also no frames, or frames of several sizes).
+    """
+    path, frames = Path(path), [f.convert("RGB") for f in frames]
+    writable(path)
+    if not frames:
+        raise RecipeError("", f"there are no frames to write into {path}. Make at least one.")
+    if len(sizes := {f.size for f in frames}) > 1:
+        raise RecipeError("", f"a film has one size, these frames have {len(sizes)}. Bring them to one size.")
+    if not 0 < fps <= 1000:
+        raise RecipeError("fps", f"{fps:g} frames per second cannot be shown. Choose a rate up to 1000.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.suffix:
+        path.mkdir(exist_ok=True)
+        for i, frame in enumerate(frames):
+            to = path / f"{i:04}.png"
+            frame.save(to, "PNG") if record is None else write_png(frame, to, record)
+        return ()
+    return WRITERS[path.suffix.lower()](frames, path, "" if record is None else record.text(), fps)
+
+
+def read_record_of(path: str | Path) -> dict[str, Any]:
+    """The record in a film or picture made by infuse: {"recipe", "inputs", "weights"}. Raises RecipeError if none."""
+    path = Path(path)
+    if path.is_dir():
+        if not (
+            frames := sorted((p for p in path.iterdir() if p.suffix.lower() == ".png"), key=lambda p: numbered(p.name))
+        ):
+            raise RecipeError("", f"the folder {path} holds no PNG frames.")
+        return read_record(frames[0])
+    suffix = path.suffix.lower()
+    if suffix in (".mp4", ".m4v", ".mov"):
+        with stream(str(path), path) as (container, _):
+            text = container.metadata.get("comment")
+    elif suffix in (".gif", ".webp"):
+        text = _pillow_text(path)
+    else:
+        return read_record(path)
+    if not text:
+        raise RecipeError(
+            "", f"{path} carries no recipe. Only films written by infuse, and not converted since, can be run again."
+        )
+    try:
+        record = json.loads(text)
+        if not isinstance(record["recipe"], dict):
+            raise TypeError("its recipe is not a mapping")
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError("", f"the recipe in {path} is damaged ({error}).") from None
+    return record
+
+
+def _pillow_text(path: Path) -> str | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.format == "WEBP":
+                return image.getexif().get(DESCRIPTION)
+            return image.info.get("comment", b"").decode("utf-8", "replace")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise RecipeError("", f"{path} is not a film that can be read ({error}).") from None
+
+
+def _mp4(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str, ...]:
+    """The same frames and record give the same bytes: one thread, no dates."""
+    import numpy as np
+
+    av = pyav("writing .mp4")
+    width, height = frames[0].size
+    odd = (width % 2, height % 2)
+    notes = []
+    if any(odd):
+        notes.append(
+            f"{width} x {height} px became {width + odd[0]} x {height + odd[1]}: MP4 wants even sides, so the last row or "
+            "column is there twice"
+        )
+    x264 = "libx264" in av.codecs_available
+    with av.open(str(path), "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
+        if text:
+            container.metadata["comment"] = text
+        video = container.add_stream("libx264" if x264 else "mpeg4", rate=Fraction(fps).limit_denominator(1001))
+        video.width, video.height, video.pix_fmt = width + odd[0], height + odd[1], "yuv420p"
+        # crf 16 and qscale 2 lie just below what eyes tell from the original
+        video.options = {"crf": "16"} if x264 else {"qmin": "2", "qmax": "2"}
+        video.codec_context.thread_count = 1
+        for frame in frames:
+            pixels = np.pad(np.asarray(frame), ((0, odd[1]), (0, odd[0]), (0, 0)), "edge")
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(video.encode(None))
+    if not x264:
+        notes.append("written as MPEG-4 Part 2: this build of PyAV brings no H.264 encoder")
+    return tuple(notes)
+
+
+def _gif(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str, ...]:
+    from PIL import Image
+
+    tile = (min(frames[0].width, 256), min(frames[0].height, 256))
+    strip = Image.new("RGB", (tile[0], tile[1] * min(len(frames), 16)))
+    for i in range(strip.height // tile[1]):
+        shown = frames[i * len(frames) // (strip.height // tile[1])]
+        strip.paste(shown.resize(tile, Image.Resampling.NEAREST), (0, i * tile[1]))
+    palette = strip.quantize(256)
+    first, *rest = [f.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for f in frames]
+    shown = _durations(len(frames), fps, 10)
+    first.save(path, "GIF", save_all=True, append_images=rest, duration=shown, loop=0, comment=text.encode())
+    return _same(first, rest, shown)
+
+
+def _webp(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str, ...]:
+    from PIL import Image
+
+    first, *rest = frames
+    exif = Image.Exif()
+    if text:
+        exif[DESCRIPTION] = text
+    shown = _durations(len(frames), fps, 1)
+    first.save(path, "WEBP", save_all=True, append_images=rest, duration=shown, loop=0, lossless=True, exif=exif)
+    return _same(first, rest, shown)
+
+
+def _durations(count: int, fps: float, unit: int) -> list[int]:
+    """Milliseconds of each frame in whole units, so that the k-th appears as near to k / fps as the format can say."""
+    ends = [round(1000 * k / fps / unit) * unit for k in range(count + 1)]
+    return [max(unit, b - a) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def _same(first: Any, rest: Sequence[Any], shown: Sequence[int]) -> tuple[str, ...]:
+    """What these formats do by themselves, said aloud."""
+    notes = []
+    pairs = zip([first, *rest], rest, strict=False)
+    if same := sum(a.tobytes() == b.tobytes() for a, b in pairs):
+        notes.append(f"{same} of {len(shown)} frames equal the one before and are stored as its longer duration")
+    if min(shown) < 20:
+        notes.append("frames of less than 0.02 s are shown more slowly by most viewers")
+    return tuple(notes)
+
+
+WRITERS: Mapping[str, Callable[[Sequence[Any], Path, str, float], tuple[str, ...]]] = {
+    ".mp4": _mp4,
+    ".gif": _gif,
+    ".webp": _webp,
+}

@@ -1,0 +1,147 @@
+"""A video file as a reel: its packets are counted and timed first, frames are decoded when they are wanted.
+
+Frames are known by their time stamps, turned as the metadata asks, and a damaged one is an error, never a guess.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from infuse.errors import RecipeError
+from infuse.pictures import SMALLEST
+from infuse.reels import Reel, fits, stopped
+
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,ivf,nut,mxf,dv,h264,hevc,"
+    "yuv4mpegpipe,wav,mp3,aac,flac,aiff"
+)
+"""Nothing here can point to another file or address, as playlists do."""
+COVER = 0x400
+"""ffmpeg's mark of the picture on a song's sleeve."""
+
+
+def pyav(purpose: str) -> Any:
+    """The package that reads and writes videos. Raises RecipeError with the line that installs it."""
+    try:
+        import av
+    except ImportError:
+        raise RecipeError("", f"{purpose} needs the package av. Run: pip install 'infuse[video]'") from None
+    return av
+
+
+@contextmanager
+def stream(name: str, source: Path | bytes, **options: str) -> Iterator[tuple[Any, Any]]:
+    """(container, video stream) of a video file, with options of its decoder. Raises RecipeError if there is none."""
+    av = pyav(f"{name} is a video, and reading it")
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        container = av.open(file, options={"format_whitelist": CONTAINERS})
+    except (av.error.FFmpegError, ValueError) as error:
+        if _index_is_missing(source):
+            raise RecipeError(
+                "",
+                f"{name} has lost its index (moov), which is written last: the recording or copy was cut short, "
+                "and none of its frames can be read. Copy or record it again.",
+            ) from None
+        why = getattr(error, "strerror", None) or error
+        raise RecipeError(
+            "", f"{name} is not a film that can be read ({why}). Give an MP4, WebM, GIF or a folder of frames."
+        ) from None
+    with container:
+        seen = [s for s in container.streams.video if not s.disposition.value & COVER]
+        if not seen:
+            has = "holds sound only" if container.streams.audio else "holds no picture"
+            raise RecipeError("", f"{name} {has}. Give a file with a video stream.")
+        # "explode": a damaged frame is an error, not a guess of the decoder's
+        seen[0].codec_context.options = {"err_detect": "explode", **options}
+        seen[0].thread_type = "SLICE"  # decoding several frames at once loses motion vectors of some of them
+        yield container, seen[0]
+
+
+def video_reel(name: str, source: Path | bytes) -> Reel:
+    av = pyav(f"{name} is a video, and reading it")
+    ticks: list[int] = []
+    last, timed = 0, True
+    with stream(name, source) as (container, video):
+        fits(name, (video.codec_context.width or SMALLEST, video.codec_context.height or SMALLEST), 1)
+        step = float(video.time_base)
+        try:
+            for packet in container.demux(video):
+                if not packet.size or packet.is_corrupt or packet.is_discard:
+                    continue
+                timed &= packet.pts is not None
+                ticks.append(packet.pts if packet.pts is not None else packet.dts if packet.dts is not None else -1)
+                last = packet.duration or last
+                fits(name, (SMALLEST, SMALLEST), len(ticks))
+        except av.error.FFmpegError:
+            pass  # what was read until here counts
+        stated = video.frames if "mp4" in container.format.name else 0
+        codec = video.codec_context.name
+        guess = float(video.average_rate or video.guessed_rate or 25)
+    if not ticks:
+        raise RecipeError("", f"{name} has a video stream without a frame. Record or encode it again.")
+    ticks.sort()
+    if len(set(ticks)) < len(ticks):  # a raw stream: frames without times
+        timed, step, last, ticks = False, 1 / guess, 1, list(range(len(ticks)))
+    gap = (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else 1 / guess / step
+    times = tuple((t - ticks[0]) * step for t in ticks)
+    where = {t: i for i, t in enumerate(ticks)}
+
+    def draw(wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Frames are known by their time stamps; without any, by their place."""
+        left, place = list(wanted), -1
+        i = -1
+        try:
+            with stream(name, source) as (container, video):
+                aspect = video.sample_aspect_ratio
+                if timed and left[0] > 64:  # a key frame's own time may come after frames that are shown before it
+                    container.seek(ticks[left[0] - 32], stream=video)
+                for frame in decoded(container, video):
+                    place += 1
+                    i = where.get(frame.pts, -1) if timed else place
+                    if i == left[0]:
+                        yield left.pop(0), upright(frame, aspect)
+                    if not left:
+                        return
+        except av.error.FFmpegError as error:
+            raise stopped(name, i + 1, len(ticks), f"{error.strerror}") from None
+        raise stopped(name, left[0], len(ticks), "the decoder gives nothing for it")
+
+    _, first = next(iter(draw([0])))
+    fits(name, first.size, len(ticks))
+    hurt = f"it was cut short: {len(ticks)} of its {stated} frames are there" if stated > len(ticks) else ""
+    notes = (f"{name}: {hurt}",) if hurt else ()
+    return Reel(name, first.size, times, times[-1] + (last or gap) * step, draw, notes=notes, hurt=hurt, codec=codec)
+
+
+def decoded(container: Any, video: Any) -> Iterator[Any]:
+    """Every whole frame: of a file that was cut short, those that were held back for their order, too."""
+    for packet in container.demux(video):
+        if not packet.is_corrupt:
+            yield from packet.decode()
+
+
+def upright(frame: Any, aspect: Any) -> Any:
+    """RGB, with square pixels, turned as its metadata asks."""
+    image = frame.to_image()
+    if aspect and aspect != 1:
+        image = image.resize((max(1, round(image.width * aspect)), image.height))
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
+
+
+def _index_is_missing(source: Path | bytes) -> bool:
+    """Whether these are the boxes of an MP4 or MOV file without a whole one called moov."""
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        length = file.seek(0, io.SEEK_END)
+        kinds, at = [], 0
+        while file.seek(at) < length and len(head := file.read(16)) >= 8 and len(kinds) < 1000:
+            size = int.from_bytes(head[:4], "big")
+            at += (int.from_bytes(head[8:16], "big") if size == 1 else size) or length
+            kinds.append(head[4:8] if at <= length else b"cut")
+            if at < 8:
+                break
+    return kinds[:1] == [b"ftyp"] and b"moov" not in kinds

@@ -1,0 +1,371 @@
+"""A film goes in and comes out: what is written is read again, frames are chosen by the rule, and damage is said."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import filming
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from infuse import reels, reels_video
+from infuse.errors import CapacityError, InfuseError, RecipeError
+from infuse.films import Film
+from infuse.films_out import read_record_of, writable, write_film
+from infuse.letters import Strict
+from infuse.pictures import relative_to
+from infuse.records import Record
+
+pytest.importorskip("av", reason="pip install 'infuse[video]'")
+
+FRAMES = filming.drifting(40)
+
+
+class Asking(Strict):
+    """Stands for a condition with a film."""
+
+    video: Film | None = None
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    at = tmp_path_factory.mktemp("films")
+    filming.video(at / "clip.mp4", FRAMES)
+    filming.video(at / "three.mp4", FRAMES[:3])
+    filming.video(at / "one.mp4", FRAMES[:1])
+    filming.video(at / "first.mp4", FRAMES, moov_first=True)
+    filming.video(at / "uneven.mp4", FRAMES[:6], times=(0, 0.1, 0.4, 0.45, 1.0, 1.2))
+    filming.sound(at / "sound.m4a")
+    whole, first = (at / "clip.mp4").read_bytes(), (at / "first.mp4").read_bytes()
+    (at / "unfinished.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    (at / "short.mp4").write_bytes(first[: len(first) * 3 // 4])
+    hurt = bytearray(first)
+    middle = len(first) * 3 // 4
+    hurt[middle : middle + 400] = np.random.default_rng(0).integers(0, 256, 400, dtype=np.uint8).tobytes()
+    (at / "hurt.mp4").write_bytes(hurt)
+    (at / "words.mp4").write_bytes(b"hello world\n" * 50)
+    (at / "empty.mp4").write_bytes(b"")
+    for i in range(len(first) // 4, len(first), len(first) // 20):  # a decoder that is not told to mind guesses these
+        first = first[:i] + bytes([first[i] ^ 0xFF]) + first[i + 1 :]
+    (at / "flipped.mp4").write_bytes(first)
+    (at / "list.mp4").write_text("ffconcat version 1.0\nfile clip.mp4\n")
+    filming.folder(at / "frames", FRAMES[:12])
+    filming.folder(at / "mixed", [*FRAMES[:2], FRAMES[2].resize((64, 48))])
+    filming.folder(at / "spoilt", FRAMES[:3])
+    (at / "spoilt" / "1.png").write_bytes(filming.png(FRAMES[1])[:3000])
+    filming.folder(at / "nonsense", FRAMES[:3])
+    (at / "nonsense" / "2.png").write_bytes(b"hello")
+    (at / "notes").mkdir()
+    (at / "notes" / "readme.txt").write_text("no frames here")
+    FRAMES[0].save(at / "still.png")
+    Image.new("L", (20_000, 8)).save(at / "wide.png")
+    Image.new("L", (4, 4)).save(at / "dot.png")
+    (at / "broken.zip").write_bytes(b"PK\3\4 and no more")
+    return at
+
+
+@pytest.fixture(autouse=True)
+def _here(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+
+
+# Writing and reading ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "loss"), [("film.mp4", 3.0), ("film.gif", 3.0), ("film.webp", 0.0), ("film", 0.0)])
+def test_what_is_written_is_read(name: str, loss: float, tmp_path: Path) -> None:
+    record = Record({"prompt": "a red cübe", "model": "x" * 200_000}, {"conditions.0.video": "ab"}, {"m": "cd"})
+    path = tmp_path / name
+    assert write_film(FRAMES[:16], path, record) == ()
+    assert read_record_of(path) == json.loads(record.text())
+    film = Film.of(path)
+    assert (film.size, len(film.reel.times), film.reel.rate) == ((128, 96), 16, pytest.approx(8))
+    clip = film.take(16)
+    assert clip.places == tuple(range(16)) and clip.notes == ()
+    assert max(filming.apart(a, b) for a, b in zip(clip.frames, FRAMES, strict=False)) <= loss
+    packed = film.embedded()
+    assert packed.source.startswith("data:") and packed.sha256 == film.sha256
+    assert [f.tobytes() for f in packed.frames(16)] == [f.tobytes() for f in clip.frames]
+    if path.is_file():
+        before = path.read_bytes()
+        write_film(FRAMES[:16], path, record)
+        assert path.read_bytes() == before
+
+
+def test_mp4_is_padded_to_even_sides(tmp_path: Path) -> None:
+    notes = write_film(filming.drifting(3, size=(33, 25)), tmp_path / "odd.mp4")
+    assert "33 x 25 px became 34 x 26" in notes[0]
+    assert Film.of(tmp_path / "odd.mp4").size == (34, 26)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_equal_frames_become_one_that_stays_longer_and_a_note_says_so(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"film{suffix}"
+    (note,) = write_film([FRAMES[0], FRAMES[0], FRAMES[5], FRAMES[9]], path)
+    assert "1 of 4 frames" in note
+    assert Film.of(path).reel.end == pytest.approx(0.5) and Film.of(path, fps=8).plan(4)[0] == (0, 0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("frames", "path", "field", "words"),
+    [
+        (FRAMES[:2], "film.avi", "", ("not written as .avi", ".mp4, .gif, .webp, or a folder")),
+        ([], "film.mp4", "", ("no frames",)),
+        ([FRAMES[0], FRAMES[0].resize((64, 64))], "film.mp4", "", ("one size", "2")),
+        (FRAMES[:2], "frames", "", ("holds pictures already", "Name a new folder")),
+    ],
+)
+def test_what_cannot_be_written(frames: list[Any], path: str, field: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        write_film(frames, path)
+    assert caught.value.field == field and all(w in caught.value.message for w in words), str(caught.value)
+
+
+def test_a_film_without_a_recipe(tmp_path: Path) -> None:
+    write_film(FRAMES[:2], tmp_path / "bare.gif")
+    for path in (tmp_path / "bare.gif", Path("clip.mp4")):
+        with pytest.raises(RecipeError, match="carries no recipe"):
+            read_record_of(path)
+
+
+# Frames as they are -----------------------------------------------------------------------------------------------
+
+
+def test_arrays_tensors_and_images_come_back_exactly() -> None:
+    array = np.stack([np.asarray(f) for f in FRAMES[:5]])
+    films = [
+        Film.of(array),
+        Film.of(FRAMES[:5]),
+        Film.of(array.astype(np.float64) / 255),
+        Film.of(torch.from_numpy(array).permute(0, 3, 1, 2)),
+        Film.of(torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255),
+    ]
+    assert len({f.source for f in films}) == 1
+    assert np.array_equal(np.stack([np.asarray(f) for f in films[0].frames(5)]), array)
+    assert films[0].embedded() == films[0]
+    still = Film.of(array[0])
+    assert still.reel.still and still == Film.of(FRAMES[0]) and len(still.frames(7)) == 7
+
+
+def test_a_recipe_keeps_it_short() -> None:
+    assert Asking(video="clip.mp4").model_dump(mode="json") == {"video": "clip.mp4"}
+    asked = Asking(video={"source": "clip.mp4", "fps": 4, "short": "loop"})
+    said = asked.model_dump(mode="json")
+    assert said == {"video": {"source": "clip.mp4", "fps": 4.0, "short": "loop"}} and Asking(**said) == asked
+    assert Asking(video=Film.of(FRAMES[:2])).video == Film.of(FRAMES[:2])
+    plain, mapping = Film.model_json_schema()["anyOf"]
+    assert (plain["type"], plain["format"]) == ("string", "film") and mapping["required"] == ["source"]
+
+
+def test_paths_start_at_the_recipe() -> None:
+    with relative_to(Path("elsewhere")):
+        assert Film.of("a.mp4").source == str(Path("elsewhere/a.mp4")) == Asking(video="a.mp4").video.source  # type: ignore[union-attr]
+
+
+def test_the_hash_is_of_the_content(tmp_path: Path) -> None:
+    film = Film.of("clip.mp4")
+    (tmp_path / "moved.mp4").write_bytes(Path("clip.mp4").read_bytes())
+    assert Film.of(tmp_path / "moved.mp4").sha256 == film.sha256
+    frames = Film.of("frames").sha256
+    one = filming.folder(tmp_path / "one", FRAMES[:12])
+    assert Film.of(one).sha256 == frames
+    (one / "3.png").rename(one / "30.png")
+    assert Film.of(one).sha256 != frames
+    assert Film.of(film, reverse=True).sha256 == film.sha256 and Film.of(film, reverse=True).digest != film.digest
+
+
+# Which frames -----------------------------------------------------------------------------------------------------
+
+RULE: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[str, ...]]] = {
+    "consecutive": ({}, (0, 1, 2, 3), ()),
+    "from a second on": ({"start": 1}, (8, 9, 10, 11), ()),
+    "between two frames": ({"start": 1.06}, (8, 9, 10, 11), ()),
+    "every second one": ({"fps": 4}, (0, 2, 4, 6), ()),
+    "every fifth in two": ({"fps": 3.2}, (0, 2, 5, 7), ()),
+    "faster than it is": ({"fps": 24}, (0, 0, 0, 1), ("8 frames per second", "24", "2 of 4 frames are shown again")),
+    "backwards": ({"reverse": True, "start": 1}, (11, 10, 9, 8), ()),
+    "held": ({"start": 4.75, "short": "hold"}, (38, 39, 39, 39), ("2 of 4", "hold")),
+    "looped": ({"start": 4.75, "short": "loop"}, (38, 39, 38, 39), ("2 of 4", "loop")),
+    "bounced": ({"start": 4.625, "short": "bounce"}, (37, 38, 39, 38), ("3 of 4", "bounce")),
+}
+
+
+@pytest.mark.parametrize("case", RULE)
+def test_which_frames_are_taken(case: str) -> None:
+    options, expected, words = RULE[case]
+    clip = Film.of("clip.mp4", **options).take(4)
+    assert clip.places == expected and all(w in " ".join(clip.notes) for w in words) and bool(words) == bool(clip.notes)
+    for place, frame in zip(clip.places, clip.frames, strict=True):
+        assert filming.apart(frame, FRAMES[place]) < min(
+            filming.apart(frame, FRAMES[i]) for i in {place - 1, (place + 1) % 40}
+        )
+
+
+def test_the_mechanisms_rate_yields_to_the_films() -> None:
+    assert Film.of("clip.mp4").plan(3, fps=4)[0] == (0, 2, 4)
+    assert Film.of("clip.mp4", fps=8).plan(3, fps=4)[0] == (0, 1, 2)
+    assert Film.of("frames").plan(3, fps=4)[0] == (0, 1, 2), "loose frames have been chosen already"
+    places, notes = Film.of("frames", fps=4).plan(3)
+    assert places == (0, 2, 4) and "8 per second" in notes[0]
+
+
+def test_a_variable_rate_is_sampled_by_time() -> None:
+    clip = Film.of("uneven.mp4").take(6)
+    assert clip.places == (0, 1, 3, 3, 3, 4) and "variable frame rate" in clip.notes[0] and "Set fps" in clip.notes[0]
+    assert Film.of("uneven.mp4", fps=10).plan(6)[0] == (0, 1, 1, 1, 2, 3)
+
+
+def test_far_into_a_film_the_same_frames_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By jumping to a key frame before them."""
+    frames = [Image.new("RGB", (32, 32), (2 * k % 256,) * 3) for k in range(120)]
+    seen: list[Any] = []
+    plainly = reels_video.decoded
+    monkeypatch.setattr(reels_video, "decoded", lambda *a: (seen.append(f) or f for f in plainly(*a)))
+    for codec in ("mpeg4", "libx264"):
+        film = Film.of(filming.video(tmp_path / f"{codec}.mp4", frames, codec), start=100 / 8)
+        assert [np.asarray(f).mean() // 2 for f in film.frames(5)] == pytest.approx(list(range(100, 105)), abs=1)
+        if codec == "mpeg4":  # x264 puts its key frames 250 apart
+            assert len(seen) < 60
+
+
+def test_folders_are_in_the_order_of_their_numbers() -> None:
+    film = Film.of("frames")
+    assert film.reel.parts[-3:] == ("9.png", "10.png", "11.png")
+    assert [f.tobytes() for f in film.frames(12)] == [f.tobytes() for f in FRAMES[:12]]
+
+
+def test_what_lies_beside_the_frames_is_said(tmp_path: Path) -> None:
+    at = filming.folder(tmp_path / "with", FRAMES[:3])
+    (at / "readme.txt").write_text("x")
+    assert "readme.txt" in Film.of(at).plan(2)[1][0]
+
+
+def test_sizes_are_covered_and_cut_around_the_centre() -> None:
+    (frame,) = Film.of("still.png").frames(1, (48, 96))
+    assert frame.size == (48, 96) and filming.apart(frame, FRAMES[0].crop((40, 0, 88, 96))) == 0
+
+
+def test_phones_are_turned_upright(tmp_path: Path) -> None:
+    film = Film.of(filming.on_its_side(Path("three.mp4"), tmp_path / "phone.mp4"))
+    assert film.size == (96, 128)
+    assert filming.apart(film.frames(1)[0], FRAMES[0].transpose(Image.Transpose.ROTATE_270)) < 3
+
+
+def test_pixels_become_square(tmp_path: Path) -> None:
+    assert Film.of(filming.video(tmp_path / "wide.mp4", FRAMES[:2], aspect=2)).size == (256, 96)
+
+
+def test_what_is_transparent_is_black(tmp_path: Path) -> None:
+    frames = [Image.new("RGBA", (16, 16), (255, 255, 255, 0)) for _ in range(2)]
+    frames[1].paste((255, 0, 0, 255), (0, 0, 8, 16))
+    frames[0].save(tmp_path / "clear.gif", save_all=True, append_images=frames[1:], duration=100, disposal=2)
+    first, second = Film.of(tmp_path / "clear.gif").frames(2)
+    assert first.getextrema() == ((0, 0),) * 3 and second.getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_sixteen_bit_depths_keep_their_shades(tmp_path: Path) -> None:
+    Image.fromarray(np.full((16, 16), 32768, np.uint16)).save(tmp_path / "depth.png")
+    assert Film.of(tmp_path / "depth.png").frames(1)[0].getpixel((0, 0)) == (127,) * 3
+
+
+# Letters ----------------------------------------------------------------------------------------------------------
+
+BAD: dict[str, tuple[dict[str, Any] | str, type[InfuseError], str, tuple[str, ...]]] = {
+    "missing": ("nowhere.mp4", RecipeError, "", ("nowhere.mp4", "No such file", "Check the path")),
+    "empty": ("empty.mp4", RecipeError, "", ("empty (0 bytes)",)),
+    "words": ("words.mp4", RecipeError, "", ("not a film that can be read", "Give an MP4")),
+    "a list that names another file": ("list.mp4", RecipeError, "", ("not a film that can be read",)),
+    "sound only": ("sound.m4a", RecipeError, "", ("holds sound only", "video stream")),
+    "cut short, index last": ("unfinished.mp4", RecipeError, "", ("lost its index (moov)", "Copy or record it again")),
+    "cut short, index first": ("short.mp4", RecipeError, "", ("40 were asked for", "cut short", "of its 40 frames are there", "ask for")),
+    "damaged in the middle": ("hurt.mp4", RecipeError, "", ("damaged at frame", "of 40", "frames could be read", "Ask for fewer frames")),
+    "a few bytes are wrong": ("flipped.mp4", RecipeError, "", ("damaged at frame", "of 40", "frames could be read")),
+    "too few": ("three.mp4", RecipeError, "", ("has 3 frames, 40 were asked", "ask for 3 frames", "short: hold, loop or bounce")),
+    "too few at this rate": ({"source": "clip.mp4", "fps": 4, "start": 1}, RecipeError, "",
+                             ("16 frames at 4 per second from 1 s on (40 in all)", "start earlier, or")),
+    "too few at this rate, enough without": ({"source": "clip.mp4", "fps": 4}, RecipeError, "", ("20 frames at 4 per second", "sample at fps 8, or")),
+    "one frame of video": ("one.mp4", RecipeError, "", ("has 1 frame,", "ask for 1 frame,")),
+    "too late": ({"source": "clip.mp4", "start": 5}, RecipeError, "start", ("5 s is after the end", "Start earlier")),
+    "mixed sizes": ("mixed", RecipeError, "", ("0.png is 128 x 96 px, 2.png is 64 x 48 px", "one size")),
+    "a folder without pictures": ("notes", RecipeError, "", ("holds no pictures (1 other files)",)),
+    "a spoilt frame": ({"source": "spoilt", "short": "hold"}, RecipeError, "", ("1.png", "frame 1 of 3", "Make this frame again")),
+    "a frame of nonsense": ("nonsense", RecipeError, "", ("2.png", "frame 2 of 3")),
+    "a broken zip": ("broken.zip", RecipeError, "", ("zip file that cannot be read",)),
+    "broken data": ("data:video/mp4;base64,@@@", RecipeError, "", ("not valid base64",)),
+    "data that is no film": ("data:video/mp4;base64,aGVsbG8=", RecipeError, "", ("an embedded film", "not a film that can be read")),
+    "too wide": ("wide.png", CapacityError, "", ("20000 x 8 px", "16384", "Scale it down")),
+    "too small": ("dot.png", RecipeError, "", ("4 x 4 px", "at least 8")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_it_is_a_letter(case: str) -> None:
+    source, kind, field, words = BAD[case]
+    with pytest.raises(InfuseError) as caught:
+        Film.of(source).take(40)
+    error = caught.value
+    assert (type(error), error.field) == (kind, field), str(error)
+    assert all(w in error.message for w in words) and len(error.message) < 500, str(error)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in BAD if c not in ("damaged in the middle", "a few bytes are wrong", "a spoilt frame")]
+)
+def test_headers_are_enough_to_say_so(case: str) -> None:
+    with pytest.raises(InfuseError):
+        Film.of(BAD[case][0]).plan(40)
+
+
+FIELDS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
+    "a typo": ({"source": "x", "fsp": 3}, "video.fsp", ("Did you mean fps?", "source, start, fps, short, reverse")),
+    "no source": ({"fps": 3}, "video.source", ("required",)),
+    "no such way to fill": ({"source": "x", "short": "cut"}, "video.short", ("'hold'", "'cut'")),
+    "fps 0": ({"source": "x", "fps": 0}, "video.fps", ("greater than 0",)),
+    "a negative start": ({"source": "x", "start": -1}, "video.start", ("greater than or equal to 0",)),
+    "no name": ("  ", "video", ("empty path",)),
+    "a number": (5, "video", ("5 is not a film", "a list of PIL images")),
+    "an empty list": ([], "video", ("not a film",)),
+    "images of several sizes": ([FRAMES[0], FRAMES[0].resize((9, 9))], "video", ("several sizes", "9 x 9")),
+    "too bright": (np.full((2, 8, 8, 3), 2.0), "video", ("floats from 0 to 1",)),
+    "no channels": (np.zeros((2, 8, 8, 5), np.uint8), "video", ("(f, h, w, 3)",)),
+    "no frames": (np.zeros((0, 8, 8, 3), np.uint8), "video", ("holds no frame",)),
+}
+
+
+@pytest.mark.parametrize("case", FIELDS)
+def test_the_field_is_named(case: str) -> None:
+    value, field, words = FIELDS[case]
+    with pytest.raises(RecipeError) as caught:
+        Asking(video=value)
+    assert caught.value.field == field and all(w in caught.value.message for w in words), str(caught.value)
+
+
+def test_what_is_left_of_a_film_can_be_used() -> None:
+    film = Film.of("short.mp4")
+    there = len(film.reel.times)
+    assert 3 < there < 40
+    clip = film.take(there)
+    assert f"{there} of its 40 frames are there" in clip.notes[0]
+    assert max(filming.apart(a, b) for a, b in zip(clip.frames, FRAMES, strict=False)) < 3
+
+
+def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CapacityError, match="fewer or smaller frames"):
+        Film.of("still.png").plan(1000, size=(2048, 2048))
+    monkeypatch.setattr(reels, "MOST_FRAMES", 10)
+    for name in ("clip.mp4", "frames"):
+        with pytest.raises(CapacityError, match=r"the limit is 10\. Cut out"):
+            Film.of(name).plan(2)
+
+
+def test_without_the_package_the_letter_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    for ask in (lambda: Film.of("clip.mp4").plan(2), lambda: writable(tmp_path / "film.mp4")):
+        with pytest.raises(RecipeError, match=r"needs the package av\. Run: pip install 'infuse\[video\]'"):
+            ask()
+    assert len(Film.of("frames").frames(3)) == 3, "everything else works without"
