@@ -25,6 +25,18 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("inpainting, 9 channels: PSNR outside, pasted (the default)", "inpaint_9ch_pasted", "outside_psnr", "30 dB"),
     ("inpainting, 4 channels blended: inside as asked", "inpaint_4ch", "inside", ""),
     ("inpainting, 4 channels blended: PSNR outside, not pasted", "inpaint_4ch", "outside_psnr", ""),
+    ("PowerPaint, removal: nothing stands in the hole", "removal", "gone", "0.85"),
+    ("PowerPaint, removal: distance from the scene without it", "removal", "inside_error", ""),
+    ("the same hole by plain inpainting without words: nothing stands there", "removal_by_inpaint", "gone", ""),
+    ("PowerPaint, text-guided: colour and shape as asked", "powerpaint_text", "inside", "0.75"),
+    ("PowerPaint, text-guided: PSNR outside, not pasted", "powerpaint_text", "outside_psnr", "30 dB"),
+    ("PowerPaint, text-guided: PSNR outside, pasted (the default)", "powerpaint_text_pasted", "outside_psnr", "30 dB"),
+    ("PowerPaint, shape-guided at fit 1: IoU with the mask", "shape_tight", "iou", "0.70"),
+    ("PowerPaint, shape-guided at fit 1: share of the mask filled", "shape_tight", "area", ""),
+    ("PowerPaint, shape-guided at fit 0.5: IoU with the mask", "shape_loose", "iou", ""),
+    ("PowerPaint, shape-guided at fit 0.5: share of the mask filled", "shape_loose", "area", "less than at 1"),
+    ("PowerPaint, outpainting: colour of floor and wall beyond the seam, distance", "outpaint", "seam_error", "under 5 %"),
+    ("PowerPaint, outpainting: floor and wall recognised", "outpaint", "room", ""),
     ("the judge on renders: all attributes and the count", "renders", "everything", "0.98"),
 )
 """(what, experiment, figure, aim)"""
@@ -36,15 +48,16 @@ def table(scores: Scores) -> str:
     for what, experiment, figure, aim in ROWS:
         if experiment in scores:
             value, n = scores[experiment][figure], scores[experiment]["pictures"]
-            said = (
-                f"{value:.1f} dB"
-                if figure.endswith("psnr") and value < 99
-                else "unchanged"
-                if figure.endswith("psnr")
-                else f"{value:.2f}"
-            )
+            said = shown(figure, value)
             lines.append(f"| {what} | {said} | {aim} | {n} |")
     return "\n".join(lines)
+
+
+def shown(figure: str, value: float) -> str:
+    """A figure with its unit."""
+    if figure.endswith("psnr"):
+        return f"{value:.1f} dB" if value < 99 else "unchanged"
+    return f"{value:.1f} %" if figure.endswith("error") else f"{value:.2f}"
 
 
 def judged(folder: Path) -> str:
@@ -60,7 +73,7 @@ LEARNS: Mapping[str, tuple[str, int, str]] = {
     "unet": ("UNet and text encoder together, on captioned latents", 32, "base/unet"),
     "judge": ("the judge, on renders and reconstructions", 32, "judge.safetensors"),
     "clip": ("the image encoder, against captions", 64, "base/image_encoder"),
-    "inpaint": ("the 9-channel UNet, from the UNet", 32, "inpaint/unet"),
+    "powerpaint": ("the 9-channel UNet and three task tokens, from the UNet", 32, "inpaint/unet"),
     "edges": ("a ControlNet for edges, beside the frozen UNet", 32, "edges"),
     "ip-adapter": ("an IP-Adapter plus, beside the frozen UNet", 32, "ip-adapter.safetensors"),
 }

@@ -53,6 +53,55 @@ def tabletop(
 
 
 @app.command()
+def powerpaint(
+    model: Annotated[str, typer.Option(help="The base to start from: an SD 1.x of 4 or (v1) 9 input channels.")],
+    data: Annotated[Path, typer.Option(help="Folder of pictures with a metadata.jsonl.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the trained model.")],
+    generation: Annotated[str, typer.Option(help="v1 (nine channels) or v2 (a BrushNet beside the base).")] = "v1",
+    learn: Annotated[str, typer.Option(help="all, or tokens: the 30 rows of the task tokens alone.")] = "all",
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="text, shape, removal, outpaint, picture; repeatable. Else all that the data can teach."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all, those before an interruption included.")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in a step.")] = 4,
+    size: Annotated[int, typer.Option(min=1, help="Pixels of the square crops.")] = 512,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-5,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps until the learning rate is reached.")] = 500,
+    ema: Annotated[
+        float, typer.Option(min=0, max=1, help="Decay of a moving average of the weights; 0 for none.")
+    ] = 0.0,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; weights stay in float32.")] = False,
+    original: Annotated[bool, typer.Option("--original", help="Grow silhouettes as the original's code does.")] = False,
+    minutes: Annotated[float, typer.Option(help="Longest time; the same command goes on later.")] = float("inf"),
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda; the GPU if there is one.")] = None,
+) -> None:
+    """Train PowerPaint's task tokens, and the network that hears them, on your own pictures."""
+    from dataclasses import replace
+    from typing import Any, get_args
+
+    import torch
+
+    from infuse.engine.shelf import Shelf
+    from infuse.training.powerpaint_folder import Lesson
+    from infuse.training.powerpaint_run import PLAN, Run, train
+
+    choices = (("--generation", [generation], ("v1", "v2")), ("--learn", [learn], ("all", "tokens")))
+    for option, said, known in (*choices, ("--task", task or [], get_args(Lesson))):
+        for one in said:
+            if one not in known:
+                raise RecipeError(option, f"there is no {one!r}. Choose from: {', '.join(known)}.")
+    chosen: dict[str, Any] = {"generation": generation, "learn": learn, "lessons": tuple(task or ())}
+    run = Run(model, str(data), **chosen, size=size, batch_size=batch_size, original=original)
+    plan = replace(PLAN, steps=steps, lr=lr, warmup=warmup, ema=ema, bf16=bf16, max_minutes=minutes, seed=seed)
+    done = train(run, out, plan, Shelf(dtype=torch.float32, device=device))
+    typer.echo(out)
+    if not done:
+        logging.info("steps are left: run the same command again to go on")
+
+
+@app.command()
 def score(
     out: Annotated[Path, typer.Option(help="JSON file for the figures; experiments already in it are kept.")] = Path(
         "runs/scores.json"

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from infuse.conditions.ip_adapter import Adapter, Resampler
+from infuse.conditions.powerpaint.words import V1, Generation
 from infuse.encoders.kit import Base
+from infuse.encoders.tasks import TaskTexts, widened
 from infuse.encoders.text import TextEncoders
 from infuse.network.attention import install
 from infuse.network.spec import NetworkSpec
@@ -20,7 +22,7 @@ from infuse.tabletop.captions import describe
 from infuse.tabletop.dataset import TRAIN, Dataset
 from infuse.tabletop.world import scene_at
 from infuse.training.objectives_diffusion import Captions, Denoise, Drop
-from infuse.training.tellers import Edges, Holes, Looks, states_of
+from infuse.training.tellers import Edges, Looks, states_of
 
 SCHEDULE: dict[str, Any] = {
     "_class_name": "DDIMScheduler",
@@ -78,7 +80,9 @@ def new_base(vae: Any, tokenizer: Any) -> Base:
     text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **ids, **TEXT))
     text.set_attn_implementation("eager")  # the fused kernel's backward is slow on a CPU
     unet = UNet2DConditionModel(**UNET)
-    spec = NetworkSpec.from_unet_config("tabletop", unet.config, prediction="v_prediction", family="tabletop")
+    spec = NetworkSpec.from_unet_config(
+        "tabletop", unet.config, prediction="v_prediction", family="tabletop", guidance=GUIDANCE
+    )
     return Base("tabletop", Network(unet, spec), vae, TextEncoders([text], [tokenizer]), SCHEDULE)
 
 
@@ -99,26 +103,35 @@ def base_objective(base: Base, latents: Path, batch_size: int = 32) -> Denoise:
     return Denoise(base, picked, count, [Drop(Captions(base, caption, learn=True), 0.1)], learn, batch_size=batch_size)
 
 
-def inpaint_base(base: Base) -> Base:
+def inpaint_base(base: Base, name: str = "tabletop-inpaint") -> Base:
     """The same model with nine input channels; the new ones start at zero (Rombach et al. 2022, inpainting)."""
     from diffusers import UNet2DConditionModel
 
-    config: dict[str, Any] = UNET | {"in_channels": 9}
-    unet = UNet2DConditionModel(**config)
-    state = base.network.unet.state_dict()
+    narrow: Any = base.network.unet
+    config: dict[str, Any] = {k: v for k, v in narrow.config.items() if not k.startswith("_")} | {"in_channels": 9}
+    unet: Any = torch.nn.Module.to(UNet2DConditionModel(**config), base.network.device, base.network.dtype)
+    state = narrow.state_dict()
     wide = torch.zeros_like(unet.conv_in.weight)
     wide[:, :4] = state["conv_in.weight"]
     unet.load_state_dict(state | {"conv_in.weight": wide})
-    spec = NetworkSpec.from_unet_config("tabletop-inpaint", unet.config, prediction="v_prediction", family="tabletop")
-    return replace(base, name="tabletop-inpaint", network=Network(unet, spec))
+    return replace(base, name=name, network=Network(unet, nine_channels(base.spec, name)))
 
 
-def inpaint_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 32) -> Denoise:
-    """The nine-channel UNet, on holes around solids, free rectangles and everything."""
-    picked, count = latents_of(latents, base.vae.config.scaling_factor)
-    freeze(base)
-    learn = {"unet": base.network.unet.requires_grad_(True)}
-    return Denoise(base, picked, min(count, len(data)), [Drop(Holes(base, data), 0.1)], learn, batch_size=batch_size)
+def nine_channels(spec: NetworkSpec, name: str) -> NetworkSpec:
+    """The spec of the widened network, which has PowerPaint's task tokens."""
+    return NetworkSpec.from_unet_config(
+        name, {**spec.config, "in_channels": 9}, vae_factor=spec.vae_factor, prediction=spec.prediction, family=spec.family,
+        parameters=spec.parameters, guidance=spec.guidance, tasks=V1.name,
+    )  # fmt: skip
+
+
+def task_texts(base: Base, generation: Generation = V1) -> TaskTexts:
+    """The base's task encoder if it has one; else a copy of its text encoder whose task tokens all start as "a"."""
+    if base.tasks is not None and base.tasks.generation == generation:
+        return base.tasks
+    tokenizer = base.texts.tokenizers[0]
+    a = tokenizer.convert_tokens_to_ids("a</w>")
+    return TaskTexts(widened(base.texts.models[0], like=a), tokenizer, generation)
 
 
 def edges_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 32) -> Denoise:

@@ -82,8 +82,8 @@ class Denoise:
     def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         picks, t, silent, rng = batch
         z = self.latents(picks)
-        noise = torch.randn(z.shape, generator=generator)
-        steps = torch.from_numpy(t)
+        noise = torch.randn(z.shape, generator=generator).to(z)
+        steps = torch.from_numpy(t).to(z.device)
         x = self.noising.add_noise(z, noise, steps)
         target = self.noising.get_velocity(z, noise, steps) if self.base.spec.prediction == "v_prediction" else noise
         told = [c.tell(picks, rng) for c in self.conditions]

@@ -21,6 +21,7 @@ from infuse.tabletop.dataset import HELD_OUT
 from infuse.tabletop.judge import Judge, Seen
 from infuse.tabletop.render import Render, render
 from infuse.tabletop.world import COLOURS, SHAPES, Scene, scene_at
+from infuse.training import score_powerpaint
 from infuse.training.tellers import around
 
 OFFSET = 10_000
@@ -158,7 +159,7 @@ def score(scorer: Scorer, out: Path) -> dict[str, Any]:
         "renders": scorer.renders, "text": scorer.text, "edges_with": lambda: scorer.edges(True), "edges_without": lambda: scorer.edges(False),
         "looks_with": lambda: scorer.looks(True), "looks_without": lambda: scorer.looks(False),
         "inpaint_9ch": lambda: scorer.inpaint("tabletop-inpaint", False), "inpaint_9ch_pasted": lambda: scorer.inpaint("tabletop-inpaint", True),
-        "inpaint_4ch": lambda: scorer.inpaint("tabletop", False),
+        "inpaint_4ch": lambda: scorer.inpaint("tabletop", False), **score_powerpaint.experiments(scorer),
     }  # fmt: skip
     known: dict[str, Any] = json.loads(out.read_text()) if out.is_file() else {}
     for name, experiment in plan.items():

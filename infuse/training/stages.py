@@ -16,6 +16,7 @@ import torch
 from infuse.encoders.kit import Base
 from infuse.tabletop.dataset import HELD_OUT, TRAIN, Dataset, load
 from infuse.training import models as recipes
+from infuse.training.saving import halved, save_base, save_texts
 from infuse.training.trainer import TrainConfig, Trainer
 
 log = logging.getLogger("infuse.training")
@@ -29,7 +30,7 @@ PLANS: dict[str, TrainConfig] = {
     "unet": TrainConfig(2400, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.999, bf16=True),
     "judge": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.995, clip=10, weight_decay=0.05, bf16=True),
     "clip": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, clip=5, weight_decay=0.02, bf16=True),
-    "inpaint": TrainConfig(850, lr=1e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "powerpaint": TrainConfig(4000, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True),
     "edges": TrainConfig(500, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "ip-adapter": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
 }
@@ -171,11 +172,19 @@ def clip(shop: Workshop) -> bool:
     return done
 
 
-def inpaint(shop: Workshop) -> bool:
-    """Nine channels, from the base's weights."""
-    base = recipes.inpaint_base(shop.base())
-    done = shop.train("inpaint", recipes.inpaint_objective(base, shop.pictures, shop.root / "latents.npy"))
-    save_base(base, shop.models / "inpaint", under="tabletop")
+def powerpaint(shop: Workshop) -> bool:
+    """Nine channels and task tokens: PowerPaint 1, from the base's weights, or from what an earlier life left in `models/`."""
+    from infuse.training.powerpaint import powerpaint_objective
+    from infuse.training.powerpaint_tabletop import Lessons
+
+    folder = shop.models / "inpaint"
+    base = shop.base("tabletop-inpaint") if folder.is_dir() else recipes.inpaint_base(shop.base())
+    texts = recipes.task_texts(base)
+    picked, count = recipes.latents_of(shop.root / "latents.npy", base.vae.config.scaling_factor)
+    lessons = Lessons(shop.pictures, picked, count, base.vae)
+    done = shop.train("powerpaint", powerpaint_objective(base, texts, lessons))
+    save_base(base, folder, under="tabletop")
+    save_texts(texts, folder / "text_encoder")
     return done
 
 
@@ -213,55 +222,13 @@ def install(shop: Workshop) -> bool:
     return True
 
 
-def save_base(base: Base, folder: Path, under: str | None = None) -> None:
-    """In Hub layout, fp16; `under` names the model that lends everything but the UNet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    halved(base.network.unet, folder / "unet")
-    index: dict[str, Any] = {
-        "_class_name": "StableDiffusionPipeline",
-        "infuse_family": "tabletop",
-        "infuse_guidance": recipes.GUIDANCE,
-        "unet": ["diffusers", "UNet2DConditionModel"],
-    }
-    if under is not None:
-        index |= {"_class_name": "StableDiffusionInpaintPipeline", "infuse_base": under}
-    else:
-        halved(base.texts.models[0], folder / "text_encoder")
-        (folder / "scheduler").mkdir(exist_ok=True)
-        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(base.scheduler, indent=1))
-        index |= {
-            "vae": ["diffusers", "AutoencoderKL"],
-            "text_encoder": ["transformers", "CLIPTextModel"],
-            "tokenizer": ["transformers", "CLIPTokenizer"],
-            "scheduler": ["diffusers", base.scheduler["_class_name"]],
-            "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
-            "feature_extractor": ["transformers", "CLIPImageProcessor"],
-            "safety_checker": [None, None],
-        }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=1))
-    said = "text to image" if under is None else "inpainting, nine channels"
-    (folder / "card.json").write_text(json.dumps({"description": f"the tabletop's own model: {said}"}, indent=1))
-
-
-def halved(module: Any, folder: Path) -> None:
-    """Save a copy in half precision; the module itself stays as it is."""
-    from copy import deepcopy
-
-    copy = deepcopy(module)
-    torch.nn.Module.half(copy)
-    copy.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("_name_or_path", None)  # where it was loaded from is nobody's business
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
-
-
 STAGES: dict[str, Callable[[Workshop], bool]] = {
     "vae": vae,
     "latents": latents,
     "unet": unet,
     "judge": judge,
     "clip": clip,
-    "inpaint": inpaint,
+    "powerpaint": powerpaint,
     "edges": edges,
     "ip-adapter": ip_adapter,
     "install": install,

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from infuse.conditions.ip_adapter import Adapter
 from infuse.encoders.kit import Base
-from infuse.ports import Channel, Decoupled, Ports, Residual, Sides, Tokens
-from infuse.tabletop.captions import describe
+from infuse.ports import Decoupled, Ports, Residual, Sides
 from infuse.tabletop.dataset import Dataset
 from infuse.tabletop.world import Thing, box
-from infuse.training.objectives_vae import to_input
-
-FULL_HOLES = 0.2
-"""Examples in which the whole picture is the hole: the inpainting network must also paint without a picture."""
 
 
 class Edges:
@@ -57,48 +50,6 @@ class Looks:
         said = self.adapter.project(torch.stack([*(self.states[int(i)].float() for i in picks), self.silent]))
         off = Ports(decoupled=(Decoupled(self.adapter, said[-1]),))
         return [Sides(Ports(decoupled=(Decoupled(self.adapter, t),)), off) for t in said[:-1]]
-
-
-@dataclass
-class Holes:
-    """Holes in the picture and, in the same breath, what the caption says: of the whole scene, or only of the hole."""
-
-    base: Base
-    data: Dataset
-
-    def __call__(self, picks: np.ndarray, rng: np.random.Generator) -> list[Sides]:
-        holes, texts = zip(*(self.example(int(i), rng) for i in picks), strict=True)
-        pictures = to_input(np.stack([self.data.rgb[i] for i in picks]))
-        hole = torch.from_numpy(np.stack(holes))[:, None].float()
-        with torch.no_grad():
-            masked = (
-                self.base.vae.encode(pictures * (1 - hole)).latent_dist.mean.float()
-                * self.base.vae.config.scaling_factor
-            )
-            said = self.base.texts.batch([*texts, ""])
-        small = F.interpolate(hole, size=masked.shape[-2:])
-        out = []
-        for m, z, t in zip(small, masked, said[:-1], strict=True):
-            shown = Ports(channels=(Channel("mask", m), Channel("masked_image", z)))
-            out.append(Sides(shown + Ports(context=(Tokens(t),)), shown + Ports(context=(Tokens(said[-1]),))))
-        return out
-
-    def example(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
-        """((h w) hole 0/1, caption): around one solid, a free rectangle or everything."""
-        scene = self.data.scene(index)
-        side = self.data.rgb.shape[1]
-        everything = describe(scene, rng).text
-        kind = rng.random()
-        if kind < FULL_HOLES:
-            return np.ones((side, side), np.uint8), everything
-        if kind < 0.75:
-            thing = scene.things[int(rng.integers(len(scene.things)))]
-            alone = describe(type(scene)((thing,), scene.room, scene.camera), rng).text
-            return around(thing, scene.camera, side, rng), alone if rng.random() < 0.6 else everything
-        hole = np.zeros((side, side), np.uint8)
-        (x0, x1), (y0, y1) = (sorted(rng.integers(0, side, 2)) for _ in range(2))
-        hole[y0 : max(y1, y0 + 16), x0 : max(x1, x0 + 16)] = 1
-        return hole, everything
 
 
 def around(thing: Thing, camera: Any, side: int, rng: np.random.Generator) -> np.ndarray:
