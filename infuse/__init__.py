@@ -4,30 +4,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from infuse.conditions import BrushNet, Condition, ControlNet, Img2Img, Inpaint, IPAdapter, PowerPaint, Size, Text
+from infuse.conditions import (
+    BrushNet,
+    Condition,
+    ControlNet,
+    DepthVideo,
+    Img2Img,
+    Inpaint,
+    IPAdapter,
+    MaskedVideo,
+    Motion,
+    PowerPaint,
+    SingleImage,
+    SingleSketch,
+    Size,
+    SketchVideo,
+    StyleImage,
+    Text,
+    VideoToVideo,
+)
 from infuse.errors import CapacityError, InfuseError, RecipeError, WeightsError
+from infuse.films import Film
 from infuse.pictures import Picture
 from infuse.recipe import Recipe
 
 if TYPE_CHECKING:
     from infuse.engine.engine import Engine
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BrushNet",
     "CapacityError",
     "Condition",
     "ControlNet",
+    "DepthVideo",
+    "Film",
     "IPAdapter",
     "Img2Img",
     "InfuseError",
     "Inpaint",
+    "MaskedVideo",
+    "Motion",
     "Picture",
     "PowerPaint",
     "Recipe",
     "RecipeError",
+    "SingleImage",
+    "SingleSketch",
     "Size",
+    "SketchVideo",
+    "StyleImage",
     "Text",
+    "VideoToVideo",
     "WeightsError",
     "load",
 ]

@@ -1,6 +1,6 @@
 """The command line: everything that a Recipe can say, in words. Run `infuse --help`.
 
-Pictures' paths go to stdout, all else to stderr. Exit codes: 0 done, 1 a bug, 2 a request that cannot be met (its
+Paths of pictures and films go to stdout, all else to stderr. Exit codes: 0 done, 1 a bug, 2 a request that cannot be met (its
 letter is on stderr), 130 interrupted.
 """
 
@@ -59,7 +59,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-Source = Annotated[str, typer.Argument(help="A recipe (.yaml, .json), a picture made by infuse (.png), or a prompt.")]
+Source = Annotated[str, typer.Argument(help="A recipe (.yaml, .json), a picture or film made by infuse, or a prompt.")]
 Controls = Annotated[
     list[str],
     typer.Option(
@@ -81,8 +81,12 @@ Sets = Annotated[
 Text = Optional[str]  # noqa: UP045  typer reads these at run time, also on Python 3.10
 Whole = Optional[int]  # noqa: UP045
 Out = Annotated[
-    Path, typer.Option("--out", "-o", help="A .png file, or a folder: then the name is the recipe's digest.")
-]
+    Path,
+    typer.Option(
+        "--out", "-o",
+        help="A .png file (a clip: .mp4, .gif or .webp), or a folder: then the name is the recipe's digest.",
+    ),
+]  # fmt: skip
 Together = Annotated[
     bool,
     typer.Option(
@@ -93,22 +97,22 @@ Together = Annotated[
 
 @app.command()
 def run(
-    source: Source, model: Text = None, negative: Text = None, width: Whole = None, height: Whole = None, steps: Whole = None,
+    source: Source, model: Text = None, negative: Text = None, width: Whole = None, height: Whole = None, frames: Whole = None, steps: Whole = None,
     scheduler: Text = None, guidance: Optional[float] = None, seed: Whole = None, count: Whole = None,  # noqa: UP045
     control: Controls = [], ip: Pictures = [], init: Init = None, inpaint: Hole = None, sets: Sets = [],  # noqa: B006  typer copies
-    out: Out = Path("out"), together: Together = False,
+    out: Out = Path("out"), fps: Annotated[float, typer.Option(help="Frames per second of a clip's file.")] = 8, together: Together = False,
     check: Annotated[bool, typer.Option("--check", help="Only show what would happen.")] = False,
 ) -> None:  # fmt: skip
-    """Make pictures. Options win over what the recipe says."""
+    """Make pictures, or clips with a video model. Options win over what the recipe says."""
     from infuse.cli_recipe import Asked
 
-    fields = {"model": model, "negative_prompt": negative, "width": width, "height": height, "steps": steps,
+    fields = {"model": model, "negative_prompt": negative, "width": width, "height": height, "frames": frames, "steps": steps,
               "scheduler": scheduler, "guidance": guidance, "seed": seed, "count": count}  # fmt: skip
     asked = Asked(source, fields, control, ip, init, inpaint, sets)
     if check:
         show_check(asked)
         return
-    for path in make(asked, out, together):
+    for path in make(asked, out, together, fps=fps):
         typer.echo(path)
 
 
@@ -129,6 +133,18 @@ def models_command() -> None:
     from infuse.weights.library import Library
 
     models(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), Library())
+
+
+@app.command("convert")
+def convert_command(
+    source: Annotated[Path, typer.Argument(help="A weights file: .bin, .pt, .pth, .ckpt.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+) -> None:
+    """A pickle to safetensors: the same tensors under the same names. No code in the file is run."""
+    from infuse.weights.convert import convert
+
+    quiet()
+    typer.echo(f"{out}: {convert(source, out)} tensors", err=True)
 
 
 @app.command()
@@ -174,7 +190,7 @@ def show_check(asked: Any) -> None:
     report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), recipe, check(recipe, Shelf()))
 
 
-def make(asked: Any, out: Path, together: bool = False, shelf: Any = None) -> list[Path]:
+def make(asked: Any, out: Path, together: bool = False, shelf: Any = None, fps: float = 8) -> list[Path]:
     """Run what is asked and save it; says on stderr what it does, warns of what is odd."""
     quiet()
     from rich.console import Console
@@ -182,30 +198,52 @@ def make(asked: Any, out: Path, together: bool = False, shelf: Any = None) -> li
     from infuse.cli_show import progress
     from infuse.engine.engine import Engine
 
-    if out.suffix and out.suffix.lower() != ".png":
-        raise RecipeError("--out", f"{out} is no .png, and only PNGs carry their recipe. Name a .png file or a folder.")
     recipe = asked.recipe()
     # One picture's rows to a call: a picture's bytes then do not depend on how many were made with it.
     engine = Engine(recipe.model, shelf=shelf, max_rows=64 if together else 1)
-    notes = [*engine.check(recipe).warnings, *changed(asked, engine.shelf.digests(recipe))]
+    report = engine.check(recipe)
+    path = named(out, recipe, bool(report.spec.frames), fps)
+    notes = [*report.warnings, *changed(asked, engine.shelf.digests(recipe))]
     for note in notes:
         typer.echo(f"warning: {note}", err=True)
     with progress(Console(stderr=True), recipe.prompt[:40] or "no prompt") as watch:
         result = engine.run(recipe, watch=watch)
     typer.echo(f"recipe {recipe.digest}", err=True)
-    return result.save(out if out.suffix else out / f"{recipe.digest[:16]}.png")
+    return result.save(path, fps)
+
+
+def named(out: Path, recipe: Any, clip: bool, fps: float = 8) -> Path:
+    """The file to be written: as named, or by the recipe's digest in a folder. Complains before long work."""
+    from importlib.util import find_spec
+
+    from infuse.films_out import writable
+
+    try:
+        if not clip:
+            if out.suffix and out.suffix.lower() != ".png":
+                raise RecipeError(
+                    "", f"{out} is no .png, and only PNGs carry their recipe. Name a .png file or a folder."
+                )
+            return out if out.suffix else out / f"{recipe.digest[:16]}.png"
+        if not 0 < fps <= 1000:
+            raise RecipeError("", f"{fps:g} frames per second cannot be shown. Choose a rate up to 1000 with --fps.")
+        path = out if out.suffix else out / f"{recipe.digest[:16]}.{'mp4' if find_spec('av') else 'gif'}"
+        writable(path)
+    except RecipeError as error:
+        raise error.under("--out") from None
+    return path
 
 
 def changed(asked: Any, here: Mapping[str, str]) -> list[str]:
     """What a picture that is run again was made with, as far as it differs from what would be loaded now."""
     if not asked.is_picture:
         return []
-    from infuse.records import read_record
+    from infuse.films_out import read_record_of
 
-    recorded = read_record(Path(asked.source)).get("weights", {})
+    recorded = read_record_of(Path(asked.source)).get("weights", {})
     return [
         f"the weights of {name!r} are not those that made {asked.source} ({recorded[name][:12]} then, "
-        f"{here[name][:12]} now): expect another picture."
+        f"{here[name][:12]} now): expect another {'film' if asked.is_film else 'picture'}."
         for name in sorted(recorded.keys() & here.keys()) if recorded[name] != here[name]
     ]  # fmt: skip
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from infuse.errors import RecipeError
-from infuse.recipe import Recipe
+from infuse.recipe import MADE, Recipe
 
-FILES = (".yaml", ".yml", ".json", ".png", ".jpg", ".jpeg", ".webp")
-"""A source that ends in one of these is a file; anything else is a prompt."""
+FILES = (".yaml", ".yml", ".json", *MADE)
+"""A source that ends in one of these is a file; so is a folder of frames; anything else is a prompt."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,17 @@ class Asked:
 
     @property
     def is_file(self) -> bool:
-        return Path(self.source).suffix.lower() in FILES
+        path = Path(self.source)
+        return path.suffix.lower() in FILES or (path.is_dir() and any(path.glob("*.png")))
 
     @property
     def is_picture(self) -> bool:
-        """A picture that may carry its recipe, rather than a recipe file."""
-        return self.is_file and Path(self.source).suffix.lower() not in FILES[:3]
+        """A picture or film that may carry its recipe, rather than a recipe file."""
+        return self.is_file and Path(self.source).suffix.lower() not in (".yaml", ".yml", ".json")
+
+    @property
+    def is_film(self) -> bool:
+        return self.is_picture and Path(self.source).suffix.lower() not in (".png", ".jpg", ".jpeg")
 
     def recipe(self) -> Recipe:
         """Raises RecipeError naming the field, or the option that cannot be read."""

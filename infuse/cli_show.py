@@ -33,9 +33,10 @@ def report(console: Console, recipe: Recipe, found: Report) -> None:
         table.add_row(field, kind, route.port, route.shape, bytes_of(route.memory) if route.memory else "", route.note)
     console.print(table)
     spec, (width, height) = found.spec, found.size
+    what, clip = ("clip", clip_of(found)) if spec.frames else ("picture", "")
     facts = {
         "base": f"{spec.described}, {spec.parameters / 1e6:.1f} M parameters" if spec.parameters else spec.described,
-        "size": f"{width} x {height} px, {recipe.count} picture{'s' if recipe.count > 1 else ''}",
+        "size": f"{width} x {height} px, {clip}{recipe.count} {what}{'s' if recipe.count > 1 else ''}",
         "scheduler": found.choice.cls,
         "steps": f"{recipe.steps}" + (f", the last {found.strength:g} of them" if found.strength is not None else ""),
         "work": f"{found.calls} network calls, {found.rows} rows"
@@ -47,6 +48,14 @@ def report(console: Console, recipe: Recipe, found: Report) -> None:
         console.print(Text.assemble((f"{name:<11}", "bold"), text))
     for warning in found.warnings:
         console.print(Text.assemble(("warning: ", "yellow"), warning))
+
+
+def clip_of(found: Report) -> str:
+    """Frames, and how many windows of them the network looks at: "40 frames in 3 windows of 16, "."""
+    own = found.spec.frames
+    return f"{found.frames} frame{'s' if found.frames > 1 else ''}" + (
+        f" in {found.windows} windows of {own}, " if found.windows > 1 else ", "
+    )
 
 
 def models(console: Console, library: Any) -> None:

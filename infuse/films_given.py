@@ -45,6 +45,8 @@ def _frames(value: Any) -> list[bytes] | str:
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()
         value = np.moveaxis(value, -3, -1) if value.ndim in (3, 4) else value
+    if isinstance(value, np.ndarray) and value.ndim == 2:  # a mask
+        return Picture.of(value).source
     if not isinstance(value, np.ndarray) or value.ndim not in (3, 4) or value.shape[-1] not in (1, 3, 4):
         raise ValueError(f"{repr(value)[:40]} is not a film; {what}")
     if not value.size:

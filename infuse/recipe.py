@@ -11,13 +11,15 @@ from typing import Any
 from pydantic import Field
 
 from infuse.conditions import AnyCondition
-from infuse.conditions.base import Condition
 from infuse.curves import Curve
 from infuse.errors import InfuseError, RecipeError
+from infuse.films import Film
 from infuse.letters import Strict
 from infuse.pictures import Picture, relative_to
 
 LARGEST_SIDE = 8192
+MADE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".m4v", ".mov")
+"""What may be a picture or film made by infuse; so may be a folder of frames."""
 
 
 class Recipe(Strict):
@@ -49,7 +51,7 @@ class Recipe(Strict):
 
     @classmethod
     def load(cls, source: str | Path | dict[str, Any]) -> Recipe:
-        """From a .yaml or .json file, a picture made by infuse, or a dictionary. Relative paths start at the file."""
+        """From a .yaml or .json file, a picture or film made by infuse, or a dictionary. Relative paths start at the file."""
         if isinstance(source, dict):
             return cls(**source)
         path = Path(source).expanduser()
@@ -78,27 +80,26 @@ class Recipe(Strict):
 
     @property
     def digest(self) -> str:
-        """sha256 of what is asked for: pictures count by their content, not by where they lie."""
+        """sha256 of what is asked for: pictures and films count by their content, not by where they lie."""
         return digest(self)
 
-    def pictures(self) -> Iterator[tuple[str, Picture]]:
-        """(dotted field, picture) for every picture of the recipe."""
-        for i, c in enumerate(self.conditions):
-            yield from ((f"conditions.{i}.{field}", p) for field, p in pictures(c))
+    def pictures(self) -> Iterator[tuple[str, Picture | Film]]:
+        """(dotted field, picture or film) for every one in the recipe."""
+        return seen(self.conditions, "conditions")
 
-    def with_pictures(self, change: Callable[[Picture], Picture]) -> Recipe:
-        """The same recipe with every picture replaced."""
-        return self.model_copy(update={"conditions": tuple(replaced(c, change) for c in self.conditions)})
+    def with_pictures(self, change: Callable[[Any], Any]) -> Recipe:
+        """The same recipe with every picture and film replaced."""
+        return self.model_copy(update={"conditions": replaced(self.conditions, change)})
 
 
 def read(path: Path) -> dict[str, Any]:
     """A recipe file's data. Raises RecipeError if it cannot be read or is not a mapping."""
-    from infuse.records import read_record
+    from infuse.films_out import read_record_of
 
-    if not path.is_file():
+    if not path.exists():
         raise RecipeError("", f"there is no recipe file {path}. Check the path.")
-    if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
-        return read_record(path)["recipe"]
+    if path.suffix.lower() in MADE or path.is_dir():
+        return read_record_of(path)["recipe"]
     data = parsed(path)
     if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
         raise RecipeError(
@@ -131,33 +132,41 @@ def parsed(path: Path) -> Any:
         raise RecipeError("", f"{path} is not YAML or JSON: {' '.join(str(error).split())}") from None
 
 
-def pictures(condition: Condition) -> Iterator[tuple[str, Picture]]:
-    """(field, picture) of one condition."""
-    for name in type(condition).model_fields:
-        value = getattr(condition, name)
-        for i, p in enumerate(value if isinstance(value, tuple) else (value,)):
-            if isinstance(p, Picture):
-                yield (f"{name}.{i}" if isinstance(value, tuple) else name), p
+def seen(value: Any, field: str) -> Iterator[tuple[str, Picture | Film]]:
+    """(dotted field, picture or film) of whatever is in a value."""
+    match value:
+        case Picture() | Film():
+            yield field, value
+        case Strict():
+            for name in type(value).model_fields:
+                yield from seen(getattr(value, name), f"{field}.{name}")
+        case tuple():
+            for i, v in enumerate(value):
+                yield from seen(v, f"{field}.{i}")
 
 
-def replaced(condition: Condition, change: Callable[[Picture], Picture]) -> Condition:
-    """One condition with every picture replaced."""
-
-    def new(value: Any) -> Any:
-        if isinstance(value, Picture):
+def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A value with every picture and film in it replaced."""
+    match value:
+        case Picture() | Film():
             return change(value)
-        return tuple(new(v) for v in value) if isinstance(value, tuple) else value
-
-    return condition.model_copy(update={n: new(getattr(condition, n)) for n in type(condition).model_fields})
+        case Strict():
+            return value.model_copy(update={n: replaced(getattr(value, n), change) for n in type(value).model_fields})
+        case tuple():
+            return tuple(replaced(v, change) for v in value)
+        case _:
+            return value
 
 
 def digest(model: Strict) -> str:
-    """sha256 over a recipe's or condition's fields, pictures by content."""
+    """sha256 over a recipe's or condition's fields, pictures and films by content."""
 
     def plain(value: Any) -> Any:
         match value:
             case Picture():
                 return value.sha256
+            case Film():
+                return value.digest
             case Strict():
                 return {n: plain(getattr(value, n)) for n in type(value).model_fields}
             case tuple() | list():
@@ -171,9 +180,9 @@ def digest(model: Strict) -> str:
 
 
 def opened(recipe: Recipe) -> None:
-    """Open every picture once. Raises RecipeError or CapacityError under the picture's field."""
-    for field, picture in recipe.pictures():
+    """Open every picture, and the headers of every film, once. Raises RecipeError or CapacityError under its field."""
+    for field, found in recipe.pictures():
         try:
-            _ = picture.image
+            _ = found.image if isinstance(found, Picture) else found.reel
         except InfuseError as error:
             raise error.under(field) from None

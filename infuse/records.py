@@ -1,7 +1,7 @@
 """A picture carries its whole recipe: written into the PNG, read back to the same bytes.
 
-Input pictures travel inside as data URIs of their own bytes, and every input and weights file is named with its hash,
-so that a replay says what changed instead of quietly making another picture.
+Input pictures and films travel inside as data URIs of their own bytes (a film of more than 32 MiB by its path), and every
+input and weights file is named with its hash, so that a replay says what changed instead of quietly making another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Record:
 
     recipe: Mapping[str, Any]
     inputs: Mapping[str, str]
-    """Dotted field -> sha256 of the input picture's file."""
+    """Dotted field -> sha256 of the input picture's or film's file."""
     weights: Mapping[str, str]
     """Model -> sha256 of what was loaded."""
 

@@ -29,6 +29,16 @@ def base(folder: Path, family: str = "sd1", in_channels: int = 4, image_encoder:
     return folder
 
 
+def powerpaint1(folder: Path) -> Path:
+    """A PowerPaint 1 over the model called `tabletop`, as the embedded one lies there."""
+    from infuse.training.saving import save_base, save_texts
+
+    base = tiny.powerpaint1().base
+    save_base(base, folder, under="tabletop")
+    save_texts(base.tasks, folder / "text_encoder")
+    return folder
+
+
 def controlnet(folder: Path, family: str = "sd1") -> Path:
     tiny.controlnet(family, 7).save_pretrained(folder)
     return folder

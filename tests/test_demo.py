@@ -37,7 +37,7 @@ def test_the_scenes_lie_inside_of_the_picture() -> None:
 def test_the_demo_on_random_networks(tmp_path: Path) -> None:
     shelf = Shelf(device="cpu")
     shelf.add("base", tiny.base("sd1").base)
-    shelf.add("nine", tiny.base("sd1", 9).base)
+    shelf.add("nine", tiny.powerpaint1().base)
     shelf.add("lines", tiny.controlnet("sd1", 7))
     shelf.add("look", tiny.adapter("sd1", "plain", 9))
     told: list[Path] = []

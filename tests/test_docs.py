@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import disk
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -18,7 +19,7 @@ from infuse.engine.check import check
 from infuse.engine.shelf import Shelf
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/recipes.md")
+PAGES = ("README.md", "docs/recipes.md", "docs/powerpaint.md")
 
 
 def blocks(page: str) -> Iterator[tuple[str, str]]:
@@ -32,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     weights = tmp_path / "weights"
     disk.base(weights / "base")
     disk.base(weights / "sdxl", "sdxl")
+    disk.powerpaint1(weights / "inpaint")
     disk.controlnet(weights / "edges")
     (weights / "edges" / "card.json").write_text('{"description": "edges", "annotator": "canny"}')
     disk.adapter(weights / "ip-adapter.safetensors")
@@ -42,6 +44,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for i, name in enumerate(("room", "look")):
         disk.picture(home / f"{name}.png", seed=i)
     disk.mask(home / "mask.png")
+    disk.mask(home / "right.png")
+    Image.fromarray(255 - np.asarray(Image.open(home / "right.png"))).save(home / "left.png")
     Image.new("RGB", (32, 32)).save(home / "edges.png")
     monkeypatch.chdir(home)
     return home

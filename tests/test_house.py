@@ -28,19 +28,23 @@ LAYERS: list[tuple[str, ...]] = [
     ("curves", "letters", "guidance", "network.spec"),
     ("pictures", "records", "solvers", "films", "films_given", "films_out", "reels", "reels_video"),
     ("ports",),
+    (
+        "encoders.motion",
+        "encoders.drawn_motion",
+        "encoders.annotators.*",
+    ),  # what a clip's conditions look with: plain functions
     ("conditions.base",),  # a mechanism knows ports and specs; networks and encoders lie above it, out of its reach
-    ("conditions.*", "conditions.powerpaint.*"),
+    ("conditions.*", "conditions.powerpaint.*", "conditions.video.*"),
     ("conditions",),
     ("recipe",),
     ("batch",),
     ("network",),
-    ("encoders.motion", "encoders.drawn_motion"),  # what a recipe may draw
     ("encoders",),
     ("weights",),
     ("engine",),
     ("tabletop",),
     ("training",),
-    ("tabletop.demo", "tabletop.sheet"),
+    ("tabletop.demo", "tabletop.demo_powerpaint", "tabletop.sheet"),
     ("",),  # infuse/__init__.py
     ("cli_recipe", "cli_show"),
     ("cli",),

@@ -125,14 +125,14 @@ def text_encoder(width: int, projection: bool, seed: int) -> Any:
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval().requires_grad_(False)
 
 
-def vision() -> tuple[Any, Any]:
+def vision(projection: int = 24) -> tuple[Any, Any]:
     torch.manual_seed(5)
     config = CLIPVisionConfig(
         hidden_size=48,
         intermediate_size=64,
         num_attention_heads=4,
         num_hidden_layers=2,
-        projection_dim=24,
+        projection_dim=projection,
         image_size=32,
         patch_size=8,
     )
@@ -266,3 +266,24 @@ def video(in_channels: int = 4, dtype: torch.dtype = torch.float32, frames: int 
     spec = NetworkSpec.from_unet_config("video", unet.config, vae_factor=2, family="sd1", frames=frames)
     ours = replace(still.base, name="video", network=VideoNetwork(copy.deepcopy(unet), spec))
     return Tiny("video", still.parts | {"unet": unet}, ours)
+
+
+COMPOSITIONS = {"depth": 1, "sketch": 1, "single_sketch": 1, "motion": 2, "local_image": 3, "masked": 4}
+"""VideoComposer's encoders and the channels of what they are shown."""
+
+
+def videocomposer(dtype: torch.dtype = torch.float32, frames: int = 4) -> Tiny:
+    """A tiny VideoComposer: twelve input channels, six condition encoders, a style network."""
+    from infuse.network.stc import Composer, STCEncoder, StyleMLP
+
+    plain = video(12, dtype, frames)
+    torch.manual_seed(50)
+    stc = nn.ModuleDict({name: STCEncoder(channels, 8) for name, channels in COMPOSITIONS.items()})
+    composer = Composer(randomized(stc, 51), randomized(StyleMLP(32), 52)).to("cpu", dtype)  # type: ignore[arg-type]
+    eye, prepare = vision(32)
+    network = plain.base.network
+    network.spec = replace(network.spec, compositions=tuple(COMPOSITIONS), style=True)
+    ours = replace(
+        plain.base, name="composer", composer=composer, image_encoder=eye.to(dtype), feature_extractor=prepare
+    )
+    return Tiny("video", plain.parts, ours)

@@ -13,9 +13,32 @@ from infuse.conditions.ip_adapter import IPAdapter
 from infuse.conditions.powerpaint.condition import PowerPaint
 from infuse.conditions.size import Size
 from infuse.conditions.text import Text
+from infuse.conditions.video.depth import DepthVideo
+from infuse.conditions.video.masked import MaskedVideo
+from infuse.conditions.video.motion import Motion
+from infuse.conditions.video.single_image import SingleImage
+from infuse.conditions.video.sketch import SingleSketch, SketchVideo
+from infuse.conditions.video.style import StyleImage
+from infuse.conditions.video.video_to_video import VideoToVideo
 
 AnyCondition = Annotated[
-    Text | Img2Img | Inpaint | PowerPaint | BrushNet | ControlNet | IPAdapter | Size, Field(discriminator="kind")
+    Text
+    | Img2Img
+    | Inpaint
+    | PowerPaint
+    | BrushNet
+    | ControlNet
+    | IPAdapter
+    | Size
+    | VideoToVideo
+    | MaskedVideo
+    | DepthVideo
+    | SketchVideo
+    | SingleSketch
+    | SingleImage
+    | Motion
+    | StyleImage,
+    Field(discriminator="kind"),
 ]
 
 __all__ = [
@@ -23,11 +46,19 @@ __all__ = [
     "BrushNet",
     "Condition",
     "ControlNet",
+    "DepthVideo",
     "IPAdapter",
     "Img2Img",
     "Inpaint",
+    "MaskedVideo",
+    "Motion",
     "PowerPaint",
     "Route",
+    "SingleImage",
+    "SingleSketch",
     "Size",
+    "SketchVideo",
+    "StyleImage",
     "Text",
+    "VideoToVideo",
 ]

@@ -19,7 +19,7 @@ from infuse.errors import RecipeError
 from infuse.letters import Strict
 from infuse.network.spec import NetworkSpec
 from infuse.pictures import Picture
-from infuse.ports import Ports, Posterior, Sides, Tokens, Vector, Voice
+from infuse.ports import Ports, Posterior, Sides, Tokens, Vector, Voice, Windowed
 
 if TYPE_CHECKING:
     from infuse.recipe import Recipe
@@ -37,11 +37,21 @@ class Route:
     memory: int = 0
     """Bytes of weights that this condition brings along."""
     note: str = ""
+    shared: bool = False
+    """Of channels: several conditions may fill them, and what they say is summed."""
+    warnings: tuple[str, ...] = ()
+    """What is adjusted on the way, one sentence each."""
 
 
 class Shelf(Protocol):
     """What a check may look at: headers of files, never their tensors."""
 
+    frames: int
+    """Of the clip to be made; 1 for a picture."""
+    size: tuple[int, int]
+    """(width, height) of what is to be made, in pixels."""
+
+    def shapes(self, model: str, field: str) -> Mapping[str, tuple[int, ...]]: ...
     def identity(self, model: str, field: str, kind: str) -> Any: ...
     def vision(self, folder: str | None) -> Any: ...
 
@@ -51,6 +61,8 @@ class Encoders(Protocol):
 
     size: tuple[int, int]
     """(width, height) of the picture to be made, in pixels."""
+    frames: int
+    """Of the clip to be made; 1 for a picture."""
 
     @property
     def spec(self) -> NetworkSpec: ...
@@ -60,6 +72,9 @@ class Encoders(Protocol):
     def pixels(self, picture: Picture, channels: int = 3) -> Tensor: ...
     def mask(self, picture: Picture) -> Tensor: ...
     def posterior(self, pixels: Tensor) -> Posterior: ...
+    def clip_posterior(self, pixels: Tensor) -> Posterior: ...
+    def stc(self, name: str, video: Tensor) -> Windowed: ...
+    def style(self, embedding: Tensor | None) -> Tensor: ...
     def look(self, picture: Picture | None, folder: str | None, hidden: bool) -> Tensor: ...
     def module(self, model: str, build: Callable[[Any], nn.Module]) -> Any: ...
     def controlnet(self, model: str) -> Any: ...
@@ -150,6 +165,13 @@ class Condition(Strict, ABC):
         for name, is_asked in asked.items():
             if is_asked and name not in allowed:
                 raise RecipeError(name, f"{self.kind} has no {name}; it would change nothing. Remove it.")
+
+    def still(self, net: NetworkSpec, instead: str = "Remove it") -> None:
+        """For mechanisms of pictures: refuse a network that makes clips."""
+        if net.frames:
+            raise RecipeError(
+                "", f"{net.name} makes clips, and {self.kind} knows pictures only. {instead}, or choose a picture base."
+            )
 
     def positive(self) -> None:
         """For mechanisms in which a negative weight has no meaning."""

@@ -40,6 +40,7 @@ class BrushNet(Condition):
 
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         self.plain("mask", "weight", "start", "end", "applies_to")
+        self.still(net, "Use masked_video")
         if self.mask.size != self.image.size:
             (w, h), (width, height) = self.mask.size, self.image.size
             raise RecipeError(

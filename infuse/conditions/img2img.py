@@ -24,6 +24,7 @@ class Img2Img(Condition):
 
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         self.plain()
+        self.still(net, "Use video_to_video (a picture is a film that stands still)")
         return [Route("latent", f"start ({net.latent_channels} h w)", note=f"strength {self.strength:g}")]
 
     def encode(self, kit: Encoders) -> Sides:

@@ -34,6 +34,7 @@ class Inpaint(Condition):
 
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         self.plain("mask", "weight", "start", "end")
+        self.still(net, "Use masked_video")
         if self.mask.size != self.image.size:
             raise RecipeError(
                 "mask", f"it is {_px(self.mask.size)}, its image is {_px(self.image.size)}. Make both the same size."

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders
 from infuse.network.spec import NetworkSpec
+from infuse.network.stc import Composer
 from infuse.network.unet import Network
 from infuse.pictures import Picture
-from infuse.ports import Ports, Posterior, Tokens, Vector
+from infuse.ports import Ports, Posterior, Tokens, Vector, Windowed
 
 
 @dataclass(eq=False)
@@ -37,6 +38,8 @@ class Base:
     digest: str = ""
     tasks: TaskTexts | None = None
     """PowerPaint 1: the same text encoder, with its task tokens."""
+    composer: Composer | None = None
+    """VideoComposer: its condition encoders and its style network."""
 
     @property
     def spec(self) -> NetworkSpec:
@@ -178,6 +181,26 @@ class Kit:
         """(77 k, d) tokens of a description with its task token."""
         key = f"task {model} {said}"
         return self._once(key, lambda: self.tasks(model).tokens(*said).to(self.device, self.dtype))
+
+    @torch.no_grad()
+    def stc(self, name: str, video: Float[Tensor, "c f height width"]) -> Windowed:
+        """What VideoComposer's encoder of one condition says to a clip of any size, (d f h w) for each window.
+
+        Each window is encoded by itself: the encoder, as the network, sees no frame outside of it.
+        """
+        composer, (width, height), f = self.base.composer, self.size, self.spec.vae_factor
+        assert composer is not None, "checked: this network has such an encoder"
+        video = video[None].to(self.device, self.dtype)
+        windows, size = self.windows or ((0, video.shape[2]),), (height // f, width // f)
+        return Windowed({(a, b): composer.stc[name](video[:, :, a:b], size)[0] for a, b in windows})
+
+    @torch.no_grad()
+    def style(self, embedding: Float[Tensor, " e"] | None) -> Float[Tensor, "1 d"]:
+        """VideoComposer's style token of an image embedding; None is its silent side, the network's answer to zeros."""
+        composer = self.base.composer
+        assert composer is not None and composer.style is not None, "checked: this network has a style"
+        said = torch.zeros(self.spec.context_width) if embedding is None else embedding
+        return composer.style(said[None].to(self.device, self.dtype))
 
     def card(self, model: str) -> Mapping[str, Any]:
         """What is written beside a model: its annotator and the like."""

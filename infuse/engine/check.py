@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from infuse.conditions.base import PROMPT, Condition, Route
 from infuse.conditions.text import Prompt
 from infuse.curves import Step, value_at
+from infuse.engine.job import windows
 from infuse.engine.shelf import Shelf
 from infuse.errors import CapacityError, InfuseError, RecipeError
 from infuse.network.spec import NetworkSpec
@@ -18,7 +19,7 @@ from infuse.recipe import LARGEST_SIDE, Recipe, opened
 from infuse.solvers import Choice, parse, plan
 
 MOST_FRAMES = 1024
-HOLES = ("inpaint", "powerpaint", "brushnet")
+HOLES = ("inpaint", "powerpaint", "brushnet", "masked_video")
 """Kinds whose mask is a hole in their own image, not a region of the canvas."""
 
 
@@ -46,6 +47,8 @@ class Report:
     """Steps that run: fewer than the recipe's with a start picture."""
     frames: int
     """Of a clip; 1 for a picture."""
+    windows: int
+    """Of a clip: how often the network looks, so that all frames are seen; 1 for a picture."""
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -56,8 +59,10 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
     spec = view.spec
     frames = clip_length(recipe, spec)
     size = canvas(recipe, spec)
+    view.frames, view.size = frames, size
     choice = parse(recipe.scheduler, view.scheduler.get("_class_name", "PNDMScheduler"))
     routes: list[tuple[str, str, Route]] = []
+    adjusted: list[str] = []
     starts = [(i, s) for i, c in enumerate(recipe.conditions) if (s := c.strength_of_start()) is not None]
     if len(starts) > 1:
         raise RecipeError(
@@ -73,9 +78,11 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
         place = "" if where == PROMPT else where
         try:
             region(condition, size)
-            routes += [(place or "prompt", condition.kind, route) for route in condition.check(spec, view)]
+            found = condition.check(spec, view)
         except InfuseError as error:
             raise error.under(place) from None
+        routes += [(place or "prompt", condition.kind, route) for route in found]
+        adjusted += [f"{place}.{text}" for route in found for text in route.warnings]
     exclusive(routes)
     entered = {(where, route.port) for where, _, route in routes}
     per_step = [rows(recipe, spec, Step(i, steps)) for i in range(steps)]
@@ -85,20 +92,21 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
         for k, c in enumerate(recipe.conditions)
         if (f"conditions.{k}", "residuals") in entered and c.heard_at(Step(i, steps))
     )
-    width = min(recipe.count, 64 // max(per_step))
+    looks = max(len(windows(frames, spec.frames)), 1)
     return Report(
         spec,
         size,
         choice,
         starts[0][1] if starts else None,
         tuple(routes),
-        steps * -(-recipe.count // max(width, 1)),
-        sum(per_step) * recipe.count,
-        branch * recipe.count,
+        sum(calls(recipe.count, r * looks, min(frames, spec.frames or 1)) for r in per_step),
+        sum(per_step) * recipe.count * looks,
+        branch * recipe.count * looks,
         view.memory + sum(r.memory for _, _, r in routes),
         steps,
         frames,
-        tuple(warnings(recipe, size, steps)),
+        looks,
+        (*warnings(recipe, size, steps), *adjusted),
     )
 
 
@@ -186,7 +194,7 @@ def exclusive(routes: Sequence[tuple[str, str, Route]]) -> None:
     """Two conditions cannot fill the same exclusive channels, unless they join to fill them together (PowerPaint)."""
     claims: dict[str, tuple[str, str]] = {}
     for where, kind, route in routes:
-        if route.port == "channels":
+        if route.port == "channels" and not route.shared:
             who, other = claims.setdefault(route.shape, (where, kind))
             if who != where and not kind == other == "powerpaint":
                 raise RecipeError(
@@ -198,6 +206,13 @@ def rows(recipe: Recipe, spec: NetworkSpec, step: Step) -> int:
     """Rows of one picture in one step: two under guidance, one more for every condition with a scale of its own."""
     scale = spec.guidance if recipe.guidance is None else recipe.guidance
     return 1 + (value_at(scale, step.begin) > 1) + sum(c.guided is not None for c in recipe.conditions)
+
+
+def calls(count: int, rows: int, frames: int, most: int = 64) -> int:
+    """Network calls of one step: as many pictures together, and of clips as many rows, as fit into `most`."""
+    together = max(min(count, most // rows), 1)
+    each = -(-rows * together // max(1, most // frames)) if frames > 1 else 1
+    return -(-count // together) * each
 
 
 def warnings(recipe: Recipe, size: tuple[int, int], steps: int) -> list[str]:

@@ -19,6 +19,7 @@ from infuse.errors import WeightsError
 from infuse.network.attention import install
 from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
+from infuse.network.video import VideoNetwork
 from infuse.recipe import Recipe
 
 
@@ -85,7 +86,7 @@ class Shelf:
             return self._brush_found(model, field)
         from infuse.weights.adapters import released
         from infuse.weights.estimate import estimate
-        from infuse.weights.identify import wrong_kind
+        from infuse.weights.kinds import wrong_kind
 
         header, found = self.library.header(model, field)
         if found.kind != kind:
@@ -107,9 +108,10 @@ class Shelf:
             from infuse.weights.base import load_base
 
             parts = load_base(self.library.find(model, "model"), dtype=self._dtype(), device=self._device())
+            network = VideoNetwork if parts.spec.frames else Network
             self._bases[model] = Base(
                 model,
-                Network(parts.unet.eval(), parts.spec),
+                network(parts.unet.eval(), parts.spec),
                 parts.vae.eval(),
                 TextEncoders(parts.text_encoders, parts.tokenizers),
                 parts.scheduler_config,
@@ -118,6 +120,7 @@ class Shelf:
                 parts.force_zeros_for_empty_prompt,
                 parts.digest,
                 parts.tasks,
+                parts.composer,
             )
         return self._bases[model]
 
@@ -137,8 +140,10 @@ class Shelf:
 
     def _tensors(self, model: str) -> dict[str, Tensor]:
         from infuse.weights.adapters import read_ip_adapter
+        from infuse.weights.formats import read_tensors
 
-        return read_ip_adapter(self.library.find(model))[0]
+        source = self.library.find(model)  # of the right kind: the condition's check has seen its header
+        return read_ip_adapter(source)[0] if source.identity.kind == "ip_adapter" else read_tensors(source.path)
 
     def controlnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
         """A ControlNet in any layout, ready to hear ports."""
@@ -231,7 +236,7 @@ class Shelf:
 
     def digests(self, recipe: Recipe) -> dict[str, str]:
         """sha256 of every weights file that a recipe names."""
-        fields = ("model", "image_encoder")
+        fields = ("model", "image_encoder", "annotator_model", "cleaner_model")
         named = {(n, c.kind) for c in recipe.conditions for f in fields if isinstance(n := getattr(c, f, None), str)}
         found: dict[str, list[str]] = {}
         for name, kind in sorted({(recipe.model, ""), *named}):
@@ -255,6 +260,10 @@ class View:
 
     shelf: Shelf
     model: str
+    frames: int = 1
+    """Of the clip to be made; 1 for a picture."""
+    size: tuple[int, int] = (0, 0)
+    """(width, height) of what is to be made, in pixels."""
 
     @cached_property
     def _loaded(self) -> Base | None:
@@ -279,7 +288,8 @@ class View:
         """Bytes of the base once loaded."""
         if self._loaded:
             base = self._loaded
-            parts = (base.network.unet, base.vae, *base.texts.models, base.image_encoder)
+            small = base.composer.modules if base.composer else ()
+            parts = (base.network.unet, base.vae, *base.texts.models, base.image_encoder, *small)
             return sum(p.numel() * p.element_size() for m in parts if m is not None for p in m.parameters())
         from infuse.weights.estimate import estimate
 
@@ -287,6 +297,13 @@ class View:
 
     def identity(self, model: str, field: str, kind: str) -> Found:
         return self.shelf.identity(model, field, kind)
+
+    def shapes(self, model: str, field: str) -> Mapping[str, tuple[int, ...]]:
+        """Of the tensors of a weights file of any kind."""
+        own = self.shelf._own.get(model)
+        if own is not None:
+            return {k: tuple(t.shape) for k, t in own.state_dict().items()}
+        return self.shelf.library.header(model, field)[0].shapes()
 
     def vision(self, folder: str | None) -> Vision | None:
         """The image encoder at a folder, or the base's own; None if the base has none."""

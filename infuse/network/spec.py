@@ -30,11 +30,10 @@ SLOTS: Mapping[int, tuple[Slot, ...]] = {
     7: (Slot("lowres", 3),),  # x4 upscaler: [latents 4 | small picture 3]
     8: (Slot("image", 4),),  # InstructPix2Pix: [latents 4 | image latents 4]
     9: (Slot("mask", 1, 1.0), Slot("masked_image", 4)),  # inpainting: [latents 4 | mask 1 | masked latents 4]
-    12: (Slot("stc", 8, exclusive=False),),  # VideoComposer: [latents 4 | sum of what its condition encoders say 8]
 }
 """Input channels of the first convolution -> what follows the latents, in order."""
-CLIP = 16
-"""Frames at which ModelScope's text-to-video network and VideoComposer were trained."""
+CLIP, CLIP_SIDE, CLIP_GUIDANCE = 16, 32, 9.0
+"""Frames, latents a side and guidance scale of ModelScope's text-to-video network and of VideoComposer."""
 
 
 def family_of(context_width: int) -> str:
@@ -73,6 +72,10 @@ class NetworkSpec:
     """Frames of a clip that the network was trained at; 0: it makes pictures."""
     tasks: str = ""
     """PowerPaint generation of the task tokens that its text encoder has: v1, dev1, or none."""
+    compositions: tuple[str, ...] = ()
+    """Conditions of a VideoComposer that have an encoder: depth, motion, sketch and so on."""
+    style: bool = False
+    """Does it have VideoComposer's style network?"""
     guidance: float = 7.5
     """The guidance scale of a recipe that names none."""
     parameters: int = 0
@@ -95,6 +98,8 @@ class NetworkSpec:
         guidance: float | None = None,
         tasks: str = "",
         frames: int | None = None,
+        compositions: tuple[str, ...] = (),
+        style: bool = False,
     ) -> NetworkSpec:
         """Read the config of a diffusers UNet2DConditionModel or UNet3DConditionModel (Hub layout's unet/config.json)."""
         widths = tuple(config["block_out_channels"])
@@ -108,6 +113,7 @@ class NetworkSpec:
         if config.get("time_cond_proj_dim"):
             embedding["guidance"] = config["time_cond_proj_dim"]
         per = _per_block(config.get("layers_per_block", 2), len(widths))
+        video = is_video(config)
         return cls(
             name=name,
             family=family or family_of(context),
@@ -116,18 +122,30 @@ class NetworkSpec:
             widths=widths,
             sites=1 + sum(n + 1 for n in per),
             cross_layers=_cross_layers(config, widths, per),
-            native_size=(config.get("sample_size") or 64) * vae_factor,
+            native_size=(config.get("sample_size") or (CLIP_SIDE if video else 64)) * vae_factor,
             vae_factor=vae_factor,
             latent_channels=latent,
             prediction=prediction,
-            channel_slots=SLOTS.get(channels, ()),
+            channel_slots=_video_slots(channels - latent) if video else SLOTS.get(channels, ()),
             embedding_slots=embedding,
             parameters=parameters,
             config=dict(config),
             tasks=tasks if channels == 9 else "",
-            frames=(frames or CLIP) if any("3D" in kind for kind in config.get("down_block_types", ())) else 0,
-            guidance=guidance or (5.0 if "time_ids" in embedding else 7.5),
+            frames=(frames or CLIP) if video else 0,
+            compositions=compositions,
+            style=style,
+            guidance=guidance or (CLIP_GUIDANCE if video else 5.0 if "time_ids" in embedding else 7.5),
         )
+
+
+def is_video(config: Mapping[str, Any]) -> bool:
+    """Is this the config of a UNet3DConditionModel?"""
+    return any("3D" in kind for kind in config.get("down_block_types", ()))
+
+
+def _video_slots(channels: int) -> tuple[Slot, ...]:
+    """VideoComposer: [latents 4 | sum of what its condition encoders say 8]."""
+    return (Slot("stc", channels, exclusive=False),) if channels > 0 else ()
 
 
 def _per_block(value: int | list[int] | tuple[int, ...], n: int) -> tuple[int, ...]:

@@ -9,6 +9,9 @@ Keys are the originals: `convs.N` is `X_embedding.N`, `after.*` is `X_embedding_
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor, nn
@@ -118,3 +121,27 @@ class FpsEmbedding(nn.Sequential):
 
         waves = get_timestep_embedding(fps, self.dim, flip_sin_to_cos=True, downscale_freq_shift=0)
         return super().forward(waves.to(next(self.parameters()).dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class Composer:
+    """What a VideoComposer has beside its UNet: an encoder for each spatial condition, and the network of its style."""
+
+    stc: nn.ModuleDict
+    """Condition -> STCEncoder."""
+    style: StyleMLP | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The conditions that have an encoder."""
+        return tuple(self.stc)
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        return (self.stc,) if self.style is None else (self.stc, self.style)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Composer:
+        """The same networks, moved."""
+        for module in self.modules:
+            module.to(device=device, dtype=dtype)
+        return self

@@ -6,17 +6,31 @@ Source: ModelScope's text-to-video network (Wang et al. 2023) as in diffusers; V
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from infuse.batch import Batch, unrolled
 from infuse.errors import InfuseError
+from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network, inside
+from infuse.network.walk import head, walk
+
+HEADS = "_infuse_heads"
+"""In a config.json: heads of the spatial attentions, level by level. diffusers keeps what begins with _, and ignores it."""
 
 
 class VideoNetwork(Network):
     """One UNet3DConditionModel and what it answers to rows of clips (c f h w)."""
+
+    def __init__(self, unet: nn.Module, spec: NetworkSpec) -> None:
+        super().__init__(unet, spec)
+        if heads := getattr(unet, "config", {}).get(HEADS):
+            with_heads(unet, heads)
 
     def predict(self, batch: Batch) -> Float[Tensor, "b c f h w"]:
         """What the base model answers, one call of the UNet."""
@@ -35,3 +49,52 @@ class VideoNetwork(Network):
             mid_block_additional_residual=skips[-1] if skips else None,
             return_dict=False,
         )[0]
+
+    def stills(self, batch: Batch) -> Float[Tensor, "b c f h w"]:
+        """What the picture network inside of it answers to each frame by itself: no temporal layer is asked.
+
+        This is how a video network learns from pictures (VideoComposer multiplies its temporal residuals by 0 there).
+        """
+        assert not batch.residuals, "branches are not trained on stills"
+        frames, f = unrolled(batch), batch.x.shape[2]
+        x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
+        said = frames.context.values.repeat_interleave(f, 0)
+        heard = {"context": frames.context, "decoupled": frames.decoupled}
+        pictures = _Pictures(self.unet)
+        self.calls += 1
+        h = walk(pictures, x.transpose(1, 2).flatten(0, 1), frames.timestep, said, heard, lambda h: h)
+        return head(pictures, h).unflatten(0, (-1, f)).transpose(1, 2)
+
+
+class _Pictures:
+    """A video network as `walk` knows picture networks: it visits resnets and spatial attentions, which have the same names."""
+
+    def __init__(self, unet: Any) -> None:
+        self.unet = unet
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unet, name)
+
+    def get_time_embed(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return self.unet.time_proj(timestep).to(next(self.unet.parameters()).dtype)
+
+    def get_aug_embed(self, **_: Any) -> None:
+        return None
+
+
+SPATIAL = re.compile(r"(down|mid|up)_block(?:s\.(\d+))?\.attentions\.\d+\.transformer_blocks\.\d+\.attn[12]")
+
+
+def with_heads(unet: Any, heads_per_level: Sequence[int]) -> Any:
+    """The same network with that many heads in the spatial attentions of each level, the outermost first.
+
+    diffusers' UNet3DConditionModel has one width of a head for all levels, picture networks (SD 1.x) may have one number
+    of heads instead. The config says it from then on; `VideoNetwork` does it again for what is loaded.
+    """
+    for path, attention in unet.named_modules():
+        if m := SPATIAL.fullmatch(path):
+            level = -1 if m[1] == "mid" else int(m[2]) if m[1] == "down" else -1 - int(m[2])
+            attention.heads = attention.sliceable_head_dim = heads_per_level[level]
+            attention.scale = (attention.inner_dim // attention.heads) ** -0.5
+    unet.register_to_config(**{HEADS: list(heads_per_level)})
+    return unet

@@ -63,10 +63,19 @@ def demo(
 ) -> Path:
     """Make every picture and the sheet in `out`; returns the sheet's path. `say` is told of each picture."""
     from infuse.engine.engine import Engine
+    from infuse.tabletop.demo_powerpaint import rows as powerpaint
 
     cast = cast or Cast()
     stage = Stage(engine or Engine(cast.base, max_rows=1), cast, out, say)
-    rows = [stage.text(), stage.img2img(), stage.inpaint(), stage.controlnet(), stage.ip_adapter(), stage.combination()]
+    rows = [
+        stage.text(),
+        stage.img2img(),
+        stage.inpaint(),
+        *powerpaint(stage),
+        stage.controlnet(),
+        stage.ip_adapter(),
+        stage.combination(),
+    ]
     path = out / SHEET
     sheet("infuse: any combination of conditions, in one call", rows).save(path)
     return path
@@ -187,16 +196,16 @@ class Stage:
 
     def seen(self, scene: Scene, name: str) -> Image.Image:
         """A scene as the renderer draws it."""
-        return self.kept(_render(scene, self.cast.side).rgb, name)
+        return self.kept(drawn(scene, self.cast.side).rgb, name)
 
     def edges(self, scene: Scene, name: str) -> Image.Image:
-        return self.kept(np.repeat(_render(scene, self.cast.side).edges[..., None], 3, axis=-1), name)
+        return self.kept(np.repeat(drawn(scene, self.cast.side).edges[..., None], 3, axis=-1), name)
 
     def hole(self, name: str) -> Image.Image:
         """Where the cube of TABLE stands or the cone of TARGET will, with room around."""
         covered = np.zeros((self.cast.side, self.cast.side), np.uint8)
         for scene in (TABLE, TARGET):
-            left, top, right, bottom = _render(scene, self.cast.side).positions[0].box
+            left, top, right, bottom = drawn(scene, self.cast.side).positions[0].box
             room = self.cast.side // 20
             covered[max(int(top) - room, 0) : int(bottom) + room, max(int(left) - room, 0) : int(right) + room] = 255
         return self.kept(covered, name)
@@ -208,7 +217,8 @@ class Stage:
         return image
 
 
-def _render(scene: Scene, side: int) -> Any:
+def drawn(scene: Scene, side: int) -> Any:
+    """The render of a scene, seen from where nothing shakes."""
     from infuse.tabletop.render import render
 
     return render(Scene(scene.things, scene.room, Camera()), (side, side))

@@ -35,7 +35,12 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("PowerPaint, shape-guided at fit 1: share of the mask filled", "shape_tight", "area", ""),
     ("PowerPaint, shape-guided at fit 0.5: IoU with the mask", "shape_loose", "iou", ""),
     ("PowerPaint, shape-guided at fit 0.5: share of the mask filled", "shape_loose", "area", "less than at 1"),
-    ("PowerPaint, outpainting: colour of floor and wall beyond the seam, distance", "outpaint", "seam_error", "under 5 %"),
+    (
+        "PowerPaint, outpainting: colour of floor and wall beyond the seam, distance",
+        "outpaint",
+        "seam_error",
+        "under 5 %",
+    ),
     ("PowerPaint, outpainting: floor and wall recognised", "outpaint", "room", ""),
     ("the judge on renders: all attributes and the count", "renders", "everything", "0.98"),
 )

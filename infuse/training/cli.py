@@ -102,6 +102,69 @@ def powerpaint(
 
 
 @app.command()
+def video(
+    model: Annotated[str, typer.Option(help="The base to start from: an SD 1.x or 2.x, or (stage 2) a video model.")],
+    data: Annotated[Path, typer.Option(help="Folder of clips with a metadata.jsonl.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the trained model.")],
+    stage: Annotated[int, typer.Option(help="1: move by words. 2: hear VideoComposer's conditions, too.")] = 1,
+    learn: Annotated[
+        str, typer.Option(help="all; temporal: the temporal layers; new: (stage 2) the conditions' channels.")
+    ] = "all",
+    learn_text: Annotated[bool, typer.Option("--learn-text", help="Train the text encoder, too.")] = False,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="depth, motion, sketch, single_sketch, local_image, masked, style; repeatable. Else all that the data can teach."
+        ),
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Of a clip; the base's own, or 16, if left out.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second to learn at; consecutive frames if left out.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all, those before an interruption included.")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips in a step.")] = 1,
+    size: Annotated[int, typer.Option(min=1, help="Pixels of the square clips.")] = 256,
+    still: Annotated[float, typer.Option(min=0, max=1, help="Fraction of the batches that are pictures.")] = 0.25,
+    silent: Annotated[str, typer.Option(help="Silent words and style: zeros, as the original, or empty.")] = "zeros",
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 5e-5,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps until the learning rate is reached.")] = 500,
+    ema: Annotated[
+        float, typer.Option(min=0, max=1, help="Decay of a moving average of the weights; 0 for none.")
+    ] = 0.0,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; weights stay in float32.")] = False,
+    minutes: Annotated[float, typer.Option(help="Longest time; the same command goes on later.")] = float("inf"),
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda; the GPU if there is one.")] = None,
+) -> None:
+    """Train a video model on your own clips: first words, then depth, sketches, motion, pictures, holes and style."""
+    from dataclasses import replace
+    from typing import Any
+
+    import torch
+
+    from infuse.engine.shelf import Shelf
+    from infuse.training.video_run import PLAN, Run, train
+
+    choices = (
+        ("--stage", stage, (1, 2)),
+        ("--learn", learn, ("all", "temporal", "new")),
+        ("--silent", silent, ("zeros", "empty")),
+    )
+    for option, one, known in choices:
+        if one not in known:
+            raise RecipeError(option, f"there is no {one!r}. Choose from: {', '.join(map(str, known))}.")
+    chosen: dict[str, Any] = {"stage": stage, "learn": learn, "conditions": tuple(condition or ()), "silent": silent}
+    run = Run(
+        model, str(data), **chosen, learn_text=learn_text, frames=frames, fps=fps, size=size, batch_size=batch_size, still=still
+    )  # fmt: skip
+    plan = replace(PLAN, steps=steps, lr=lr, warmup=warmup, ema=ema, bf16=bf16, max_minutes=minutes, seed=seed)
+    done = train(run, out, plan, Shelf(dtype=torch.float32, device=device))
+    typer.echo(out)
+    if not done:
+        logging.info("steps are left: run the same command again to go on")
+
+
+@app.command()
 def score(
     out: Annotated[Path, typer.Option(help="JSON file for the figures; experiments already in it are kept.")] = Path(
         "runs/scores.json"
@@ -125,6 +188,30 @@ def score(
         Engine("tabletop"), Judge.load(embedded_root() / "judge.safetensors"), count, steps, tell=logging.info
     )
     scoring.score(scorer, out)
+
+
+@app.command()
+def score_video(
+    out: Annotated[Path, typer.Option(help="JSON file for the figures; experiments already in it are kept.")] = Path(
+        "runs/scores.json"
+    ),
+    count: Annotated[int, typer.Option(min=1, help="Held-out moves.")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each clip.")] = 12,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
+) -> None:
+    """Measure the embedded video model with the judge: words, drawn motion, depth, first picture."""
+    import torch
+
+    from infuse.engine.engine import Engine
+    from infuse.tabletop.judge import Judge
+    from infuse.training import score_video as scoring
+    from infuse.weights.library import embedded_root
+
+    if threads:
+        torch.set_num_threads(threads)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    judge = Judge.load(embedded_root() / "judge.safetensors")
+    scoring.score(scoring.ClipScorer(Engine(scoring.MODEL), judge, count, steps, tell=logging.info), out)
 
 
 @app.command()

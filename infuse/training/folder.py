@@ -10,9 +10,10 @@ right, bottom] in pixels. All of it is checked before the first step; each compl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from infuse.errors import InfuseError, RecipeError
 from infuse.letters import Strict
 
 METADATA = "metadata.jsonl"
+T = TypeVar("T")
 
 
 class Object(Strict):
@@ -94,33 +96,14 @@ class Folder:
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _read(self) -> Iterator[Line]:
-        path = self.root / METADATA
-        if not path.is_file():
-            raise RecipeError("data", f"there is no {METADATA} in {self.root}. Write one line of JSON for each picture: "
-                                      '{"file_name": "a.png", "text": "..."}.')  # fmt: skip
-        try:
-            said_lines = path.read_text("utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise RecipeError("data", f"{path} is not UTF-8 ({error}). Save it as that.") from None
-        for number, text in enumerate(said_lines, 1):
-            if not text.strip():
-                continue
+        def fitting(said: dict[str, Any]) -> Line:
+            line = Line(**said)
+            self._fits(line)
+            return line
+
+        for number, line in read_lines(self.root, fitting, '{"file_name": "a.png", "text": "..."}', "picture"):
             self.numbers.append(number)
-            place = self.place(len(self.numbers) - 1)
-            try:
-                said = json.loads(text)
-            except ValueError as error:
-                raise RecipeError(place, f"it is not JSON ({error}). One object in one line, please.") from None
-            if not isinstance(said, dict):
-                raise RecipeError(place, 'it is no object. Write {"file_name": "a.png", "text": "..."}.')
-            try:
-                line = Line(**said)
-                self._fits(line)
-            except InfuseError as error:
-                raise error.under(place) from None
             yield line
-        if not self.numbers:
-            raise RecipeError("data", f"{path} has no lines, so there is nothing to learn from.")
 
     def _fits(self, line: Line) -> None:
         """Raises RecipeError unless the files are there and of matching sizes. Reads headers only."""
@@ -152,3 +135,36 @@ class Folder:
             ) from None
         except (UnidentifiedImageError, OSError) as error:
             raise RecipeError(field, f"{name} cannot be read as a picture ({error}). Save it again as PNG.") from None
+
+
+def read_lines(root: Path, made: Callable[[dict[str, Any]], T], example: str, what: str) -> Iterator[tuple[int, T]]:
+    """(number in the file, what is `made` of it) for each line of a folder's metadata.
+
+    Raises RecipeError, with the line's number, for what is no JSON object or `made` complains of.
+    """
+    path = root / METADATA
+    if not path.is_file():
+        raise RecipeError(
+            "data", f"there is no {METADATA} in {root}. Write one line of JSON for each {what}: {example}."
+        )
+    try:
+        said_lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise RecipeError("data", f"{path} is not UTF-8 ({error}). Save it as that.") from None
+    empty = True
+    for number, text in enumerate(said_lines, 1):
+        if not text.strip():
+            continue
+        empty, place = False, f"{METADATA}:{number}"
+        try:
+            said = json.loads(text)
+        except ValueError as error:
+            raise RecipeError(place, f"it is not JSON ({error}). One object in one line, please.") from None
+        if not isinstance(said, dict):
+            raise RecipeError(place, f"it is no object. Write {example}.")
+        try:
+            yield number, made(said)
+        except InfuseError as error:
+            raise error.under(place) from None
+    if empty:
+        raise RecipeError("data", f"{path} has no lines, so there is nothing to learn from.")

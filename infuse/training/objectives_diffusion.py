@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from infuse.batch import Row, collate
+from infuse.batch import Batch, Row, collate
 from infuse.encoders.kit import Base
 from infuse.ports import Ports, Sides, Tokens
 from infuse.solvers import Choice
@@ -69,30 +69,36 @@ class Denoise:
 
     def batch(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[list[bool]], np.random.Generator]:
         """Picks, stratified timesteps, who is silent where, and the generator for what the conditions draw."""
-        n = self.batch_size
+        t = self.timesteps(self.batch_size, rng)
+        silent = [list(rng.random(self.batch_size) < c.rate) for c in self.conditions]
+        return rng.integers(self.count, size=self.batch_size), t, silent, rng
+
+    def timesteps(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """(n) integers, one from each n-th of the schedule."""
         u = (rng.permutation(n) + rng.random(n)) / n
-        t = (
-            np.minimum((1 - u**self.early) * 1000, 999).astype(np.int64)
-            if self.early != 1
-            else (u * 1000).astype(np.int64)
-        )
-        silent = [list(rng.random(n) < c.rate) for c in self.conditions]
-        return rng.integers(self.count, size=n), t, silent, rng
+        if self.early != 1:
+            return np.minimum((1 - u**self.early) * 1000, 999).astype(np.int64)
+        return (u * 1000).astype(np.int64)
 
     def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         picks, t, silent, rng = batch
         z = self.latents(picks)
         noise = torch.randn(z.shape, generator=generator).to(z)
-        steps = torch.from_numpy(t).to(z.device)
-        x = self.noising.add_noise(z, noise, steps)
-        target = self.noising.get_velocity(z, noise, steps) if self.base.spec.prediction == "v_prediction" else noise
         told = [c.tell(picks, rng) for c in self.conditions]
         ports = [
             reduce(add, (s.off if off else s.on for s, off in zip(sides, offs, strict=True)), Ports())
             for sides, offs in zip(zip(*told, strict=True), zip(*silent, strict=True), strict=True)
         ]
+        return self.error(z, noise, torch.from_numpy(t).to(z.device), ports, self.base.network.predict)
+
+    def error(
+        self, z: Tensor, noise: Tensor, steps: Tensor, ports: Sequence[Ports], predict: Callable[[Batch], Tensor]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """How far what is predicted lies from what the base is to predict, for pictures or clips."""
+        x = self.noising.add_noise(z, noise, steps)
+        target = self.noising.get_velocity(z, noise, steps) if self.base.spec.prediction == "v_prediction" else noise
         rows = [Row(xi, ti, p) for xi, ti, p in zip(x, steps, ports, strict=True)]
-        answer = self.base.network.predict(collate(rows, self.base.spec)).float()
-        error = (answer - target).square().mean(dim=(1, 2, 3))
+        answer = predict(collate(rows, self.base.spec)).float()
+        error = (answer - target).square().flatten(1).mean(dim=1)
         late = error.detach()[steps > 500]
         return error.mean(), {"noisy": float(late.mean()) if len(late) else 0.0}

@@ -111,10 +111,10 @@ def prepared(run: Run, base: Base) -> Base:
     return inpaint_base(base, base.name) if base.spec.in_channels == 4 else base
 
 
-def same_run(run: Run, out: Path) -> None:
+def same_run(run: Any, out: Path, settings: str = SETTINGS) -> None:
     """Write the settings down, or compare. Raises RecipeError for a folder that holds another run."""
     out.mkdir(parents=True, exist_ok=True)
-    path, said = out / SETTINGS, json.loads(json.dumps(asdict(run)))
+    path, said = out / settings, json.loads(json.dumps(asdict(run)))
     if not path.is_file():
         path.write_text(json.dumps(said, indent=1), "utf-8")
         return

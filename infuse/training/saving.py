@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -16,6 +17,9 @@ from infuse.encoders.kit import Base
 from infuse.encoders.tasks import ROWS, RUN, TaskTexts
 from infuse.network.brushnet import CONDITIONING, BrushNet, config_beside, stored
 from infuse.network.spec import family_of
+from infuse.network.stc import Composer
+from infuse.training.video_models import joined
+from infuse.weights.composer import FOLDER, save_composer
 from infuse.weights.powerpaint import FOLDERS, LEARNED, TABLE
 
 PARTS = {
@@ -49,6 +53,45 @@ def save_base(base: Base, folder: Path, under: str | None = None) -> None:
     write(index, folder / "model_index.json")
     said = "text to image" if under is None else "inpainting with nine channels, and PowerPaint 1"
     write({"description": f"the tabletop's own model: {said}"}, folder / "card.json")
+
+
+def save_video(base: Base, folder: Path, under: str | None = None, *, own_text: bool = False) -> None:
+    """A video model in diffusers' layout, with `composer/` if it has conditions.
+
+    `under` names the model that lends everything but UNet and composer; and but the text encoder, if that is its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    unet: Any = deepcopy(base.network.unet)
+    joined(unet)
+    halved(unet, folder / "unet")
+    index: dict[str, Any] = {
+        "_class_name": "TextToVideoSDPipeline",
+        "infuse_family": base.spec.family,
+        "infuse_guidance": base.spec.guidance,
+        "infuse_frames": base.spec.frames,
+        "unet": ["diffusers", "UNet3DConditionModel"],
+    }
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)  # of an earlier life
+    if base.composer is not None:
+        halves: Any = (None if m is None else deepcopy(m).half() for m in (base.composer.stc, base.composer.style))
+        save_composer(folder, Composer(*halves))
+    if own_text or under is None:
+        halved(base.texts.models[0], folder / "text_encoder")
+    if under is not None:
+        index["infuse_base"] = under
+    else:
+        halved(base.vae, folder / "vae")
+        base.texts.tokenizers[0].save_pretrained(folder / "tokenizer")
+        save_schedule(base.scheduler, folder)
+        index |= PARTS | {"scheduler": ["diffusers", base.scheduler["_class_name"]]}
+        if base.image_encoder is not None and base.spec.style:
+            halved(base.image_encoder, folder / "image_encoder")
+            base.feature_extractor.save_pretrained(folder / "feature_extractor")
+            index["image_encoder"] = ["transformers", "CLIPVisionModelWithProjection"]
+            index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    write(index, folder / "model_index.json")
+    heard = ", ".join((*base.spec.compositions, *(["style"] if base.spec.style else []))) or "text alone"
+    write({"description": f"clips of {base.spec.frames} frames; hears {heard}"}, folder / "card.json")
 
 
 def save_powerpaint(base: Base, texts: TaskTexts, folder: Path) -> None:

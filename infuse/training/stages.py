@@ -16,25 +16,31 @@ import torch
 from infuse.encoders.kit import Base
 from infuse.tabletop.dataset import HELD_OUT, TRAIN, Dataset, load
 from infuse.training import models as recipes
-from infuse.training.saving import halved, save_base, save_texts
+from infuse.training.saving import halved, save_base, save_texts, save_video
 from infuse.training.trainer import TrainConfig, Trainer
+from infuse.training.video import Learn
 
 log = logging.getLogger("infuse.training")
 
 SCENES, PICTURES = 31_000, 12_000
 """Scenes whose latents the UNet learns from, and those whose pixels are kept for everything that needs pixels."""
+CLIPS, FRAMES = 6_000, 8
+"""Moves that the video network learns from (0.8 MB each), and the frames of each."""
 
 PLANS: dict[str, TrainConfig] = {
     "vae": TrainConfig(2000, lr=2e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
     "decoder": TrainConfig(450, lr=1e-3, optimizer="muon", warmup=20, ema=0.98, bf16=True, save_every=250),
-    "unet": TrainConfig(2400, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.999, bf16=True),
+    "unet": TrainConfig(7600, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.999, bf16=True),
     "judge": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.995, clip=10, weight_decay=0.05, bf16=True),
     "clip": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, clip=5, weight_decay=0.02, bf16=True),
-    "powerpaint": TrainConfig(4000, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True),
-    "edges": TrainConfig(500, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
-    "ip-adapter": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "powerpaint": TrainConfig(2800, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True),
+    "edges": TrainConfig(900, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "ip-adapter": TrainConfig(1400, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "video-text": TrainConfig(2000, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
+    "video": TrainConfig(4000, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
 }
-"""What each stage is given. Steps of 32 pictures; of 20 crops for the autoencoder, 64 pictures for the image encoder."""
+"""What each stage is given. Steps of 32 pictures; of 20 crops for the autoencoder, 64 pictures for the image encoder,
+4 clips for the video network."""
 
 
 @dataclass
@@ -45,6 +51,11 @@ class Workshop:
     minutes: float = float("inf")
     """Longest time for one stage; it stops with its checkpoint and goes on in the next run."""
     plans: dict[str, TrainConfig] = field(default_factory=lambda: dict(PLANS))
+    clips: int = CLIPS
+    learn_video: Learn = "all"
+    """What of the video network learns: all of it, or only what a network of pictures lacks."""
+    learn_text: bool = True
+    """Whether the text encoder learns with it: it has never met the verbs of moving things."""
 
     @property
     def models(self) -> Path:
@@ -212,6 +223,38 @@ def ip_adapter(shop: Workshop) -> bool:
     return done
 
 
+def video(shop: Workshop) -> bool:
+    """The network of pictures learns to move by words; then, with conditions, to be a VideoComposer.
+
+    Without checkpoints of its own it goes on from what an earlier life left in `models/`.
+    """
+    from infuse.tabletop.clips import load_clips
+    from infuse.training.video import MOVING, Silence, video_objective
+    from infuse.training.video_models import composed_base, video_base
+    from infuse.training.video_tabletop import TabletopClips, latents_of_clips, looks_of_clips
+
+    torch.manual_seed(0)
+    pictures = shop.base()
+    clips = load_clips(shop.clips, TRAIN, frames=FRAMES, root=shop.root / "cache")
+    means = latents_of_clips(pictures.vae, clips, shop.root / f"video-latents-{len(clips)}.npy")
+    looks = looks_of_clips(pictures, clips, shop.root / f"video-looks-{len(clips)}.npy")
+    examples = TabletopClips(clips, means, pictures.vae.config.scaling_factor, looks)
+    options: dict[str, Any] = {"learn_text": shop.learn_text, "dropout": False, "still": 0.1}
+
+    folder = shop.models / "video"
+    again = folder.is_dir() and not (shop.root / "runs" / "video-text").is_dir()
+    base = shop.base("video") if again else video_base(pictures, FRAMES, "tabletop-video")
+    learn: Learn = "temporal" if shop.learn_video == "new" else shop.learn_video
+    done = base.composer is not None
+    done = done or shop.train("video-text", video_objective(base, examples, learn=learn, silence=MOVING, **options))
+    if done:
+        base = composed_base(base)
+        silence = Silence(null="empty")
+        done = shop.train("video", video_objective(base, examples, learn=shop.learn_video, silence=silence, **options))
+    save_video(base, folder, under="tabletop", own_text=shop.learn_text)
+    return done
+
+
 def install(shop: Workshop) -> bool:
     """Put the models where infuse finds its own."""
     from shutil import copytree
@@ -231,6 +274,7 @@ STAGES: dict[str, Callable[[Workshop], bool]] = {
     "powerpaint": powerpaint,
     "edges": edges,
     "ip-adapter": ip_adapter,
+    "video": video,
     "install": install,
 }
 """In the order in which each needs those before it."""

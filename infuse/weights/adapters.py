@@ -8,7 +8,7 @@ from torch import Tensor
 
 from infuse.errors import WeightsError
 from infuse.weights.formats import read_tensors
-from infuse.weights.identify import Identity, wrong_kind
+from infuse.weights.kinds import Identity, wrong_kind
 from infuse.weights.source import Source
 
 TRAINING = {"image_proj_model.": "image_proj.", "adapter_modules.": "ip_adapter."}

@@ -1,4 +1,4 @@
-"""From a source to a base model's parts: the same record from a diffusers folder and from one original checkpoint.
+"""From a source to a base model's parts: the same record from a diffusers folder, an original checkpoint, a video release.
 
 This file reads folders, through each class's own `from_pretrained`; `checkpoint` reads the single files. Neither
 touches the network: what a source leaves out is an error, never a download.
@@ -19,17 +19,21 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from infuse.conditions.powerpaint.words import GENERATIONS
 from infuse.encoders.tasks import TaskTexts
 from infuse.errors import WeightsError
+from infuse.network.stc import Composer
 from infuse.weights.build import assemble
-from infuse.weights.checkpoint import from_checkpoint
+from infuse.weights.checkpoint import from_checkpoint, read_open_clip, read_open_clip_visual, read_vae
+from infuse.weights.composer import load_composer
 from infuse.weights.formats import read_header, read_tensors
 from infuse.weights.identify import identify
-from infuse.weights.outline import schedule, spec_of, unet_config
+from infuse.weights.kinds import Identity
+from infuse.weights.outline import VIDEO_UNET, release_config, schedule, scheduler_of, spec_of, unet_config
 from infuse.weights.parts import BaseParts, Loading, log, vae_dtype
 from infuse.weights.powerpaint import tasks_of, text_model
 from infuse.weights.source import Source, read_json, variant_of, weights_of
 from infuse.weights.tokenizer import END, clip_tokenizer
+from infuse.weights.video_composer import build, read
 
-UNETS = ("UNet2DConditionModel",)
+UNETS = ("UNet2DConditionModel", VIDEO_UNET)
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 
 
@@ -40,7 +44,7 @@ def load_base(
     device: torch.device | str = "cpu",
     prediction: str | None = None,
 ) -> BaseParts:
-    """Load a base model: a diffusers pipeline folder, or one original (LDM, SGM) checkpoint file.
+    """Load a base model: a diffusers pipeline folder, one original (LDM, SGM) checkpoint file, or a video release.
 
     `prediction` (epsilon, v_prediction) overrides what the model is taken to predict; SD 2.x files do not say.
     Raises WeightsError for a file of another kind, a refiner, missing parts, missing or misshapen tensors.
@@ -48,7 +52,9 @@ def load_base(
     source = source if isinstance(source, Source) else Source(str(source), Path(source))
     identity = identify(source.header, prediction=prediction)
     loading = Loading(source, dtype, device, list(identity.notes))
-    if source.is_folder and source.component("unet"):
+    if source.release:
+        parts = from_release(loading, identity)
+    elif source.is_folder and source.component("unet"):
         parts = from_folder(loading, prediction)
     else:
         parts = from_checkpoint(loading, identity)
@@ -86,7 +92,48 @@ def from_folder(loading: Loading, prediction: str | None = None) -> BaseParts:
     return BaseParts(
         source, unet, vae, encoders, tokenizers, spec, config, eye, processor, bool(zeros), tuple(loading.notes),
         TaskTexts(encoders[0], tokenizers[0], GENERATIONS[tasks]) if tasks else None,
+        load_composer(source, loading.dtype, loading.device),
     )  # fmt: skip
+
+
+def from_release(loading: Loading, identity: Identity) -> BaseParts:
+    """VideoComposer or ModelScope's text-to-video as loose files; what they leave out is the fallback's.
+
+    Every tensor of the UNet's file has its place (1,574 in VideoComposer's, 1,480 in ModelScope's), or it is refused.
+    """
+    source, dtype, device = loading.source, loading.dtype, loading.device
+    release, lender = source.release, source.fallback
+    assert release is not None
+    release_config(source)
+    lent = Loading(lender or source, dtype, device)
+    made = build(read(read_tensors(release.unet), field=source.field), dtype, device, source.field)
+    vae = (
+        read_vae(loading, own[0], "sd2", set())
+        if (own := release.find("vae"))
+        else _component(lent, "vae", "AutoencoderKL")
+    )
+    if own := release.find("text_encoder"):
+        encoder, tokenizer = read_open_clip(loading, *own, set()), clip_tokenizer("!")
+    else:
+        encoder, tokenizer = _component(lent, "text_encoder", "CLIPTextModel"), _tokenizer(lent, "tokenizer", "!")
+    eye = processor = None
+    if own := release.find("image_encoder"):
+        eye = read_open_clip_visual(loading, *own)
+        processor = _processor(release.folder, eye.config.image_size)
+    elif lent.source.component("image_encoder"):
+        eye, processor = load_vision(lent.source, dtype, device)
+    if made.style is not None and eye is None:
+        loading.notes.append("it has a style network, but no image encoder is with it: there can be no style")
+    if made.fps is not None:
+        loading.notes.append("its frame-rate embedding is not used")
+    if release.spare:
+        spare = ", ".join(p.name for p in release.spare)
+        loading.notes.append(f"{release.unet.name} is used; name the file itself to use {spare} instead")
+    composer = Composer(made.stc, made.style) if len(made.stc) or made.style is not None else None
+    config, factor = dict(made.unet.config), 2 ** (len(vae.config["block_out_channels"]) - 1)
+    spec = spec_of(source, config, factor, identity.prediction, sum(p.numel() for p in made.unet.parameters()))
+    return BaseParts(source, made.unet, vae, [encoder], [tokenizer], spec, scheduler_of("sd2", identity, source.header), eye,
+                     processor, notes=tuple(loading.notes), composer=composer)  # fmt: skip
 
 
 def _bare_unet(loading: Loading) -> Any:
@@ -143,12 +190,13 @@ def _component(loading: Loading, part: str, usual: str, known: tuple[str, ...] =
             f'"{source.name}" has no {part}/ folder. Download the whole model again, or name another one.'
         )
     said = source.index.get(part) or [None, None]
-    name = str(said[-1] or usual)
+    own = source.config(part).get("_class_name") if part == "unet" else None  # the index may be a lender's
+    name = str(own or said[-1] or usual)
     library = LIBRARIES.get(str(said[0])) or (transformers if hasattr(transformers, usual) else diffusers)
     cls = getattr(library, name, None)
     if cls is None or (known and name not in known):
         raise loading.error(f'the {part} of "{source.name}" is a {name}, which infuse does not run. Choose a model of SD 1.x, '
-                            "SD 2.x or SDXL.")  # fmt: skip
+                            "SD 2.x or SDXL, or a text-to-video model of ModelScope's kind.")  # fmt: skip
     return load_module(cls, folder, loading.dtype, loading.device, f'the {part} of "{source.name}"', source.field)
 
 

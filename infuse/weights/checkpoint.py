@@ -18,7 +18,8 @@ from torch import Tensor
 from infuse.weights import ldm_configs, ldm_keys
 from infuse.weights.build import assemble
 from infuse.weights.formats import Header, read_tensors
-from infuse.weights.identify import VAE, Identity
+from infuse.weights.identify import VAE
+from infuse.weights.kinds import Identity
 from infuse.weights.outline import Plan, must_be_base, plan_unet, scheduler_of, spec_of
 from infuse.weights.parts import BaseParts, Loading, log, vae_dtype
 from infuse.weights.tokenizer import END, clip_tokenizer
@@ -30,6 +31,8 @@ SKIPPED = (
     "cond_stage_model.model.attn_mask", "conditioner.embedders.1.model.logit_scale", "conditioner.embedders.1.logit_scale",
 )  # fmt: skip
 """Known passengers of checkpoints that no part of the network reads at this place."""
+TRANSPOSED = ("text_projection", "proj")
+"""OpenCLIP's projections, (width, projection)."""
 SCHEDULES = ("betas", "alphas_", "sqrt_", "log_one_minus", "posterior_", "logvar", "scale_factor", "global_step",
              "v_pred", "ztsnr", "edm_mean", "edm_std", "lvlb_weights")  # fmt: skip
 
@@ -48,7 +51,7 @@ def from_checkpoint(loading: Loading, identity: Identity) -> BaseParts:
         loading.notes.append(
             f"predicts {identity.prediction}, as measured by one step on noise; prediction= overrides it"
         )
-    vae = _vae(loading, header, "upscaler" if identity.variant == "upscaler" else plan.kin, used)
+    vae = read_vae(loading, header, "upscaler" if identity.variant == "upscaler" else plan.kin, used)
     _report_rest(loading, header, used)
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
     spec = spec_of(source, dict(unet.config), factor, identity.prediction, sum(p.numel() for p in unet.parameters()))
@@ -66,7 +69,7 @@ def take(header: Header, prefix: str, names: Mapping[str, str], used: set[str]) 
         if "{q,k,v}" in name:
             found |= {name.replace("{q,k,v}", p): t for p, t in zip("qkv", tensor.chunk(3), strict=True)}
         else:
-            found[name] = tensor.T.contiguous() if key == "text_projection" else tensor
+            found[name] = tensor.T.contiguous() if key in TRANSPOSED else tensor
     return found
 
 
@@ -95,8 +98,9 @@ def measured_prediction(unet: UNet2DConditionModel) -> str:
     return "epsilon" if torch.cosine_similarity(answer.flatten(), x.flatten(), dim=0) > 0.5 else "v_prediction"
 
 
-def _vae(loading: Loading, header: Header, family: str, used: set[str]) -> AutoencoderKL:
-    prefix = VAE if any(k.startswith(VAE) for k in header) else "vae."
+def read_vae(loading: Loading, header: Header, family: str, used: set[str]) -> AutoencoderKL:
+    """The VAE of a checkpoint, or of a file of its own; `family` decides its scaling factor."""
+    prefix = next((p for p in (VAE, "vae.") if any(k.startswith(p) for k in header)), "")
     names = ldm_keys.vae(k.removeprefix(prefix) for k in header if k.startswith(prefix))
     tensors = take(header, prefix, names, used)
     config = ldm_configs.vae(shapes_of(tensors), family=family)
@@ -119,24 +123,37 @@ def _text_encoders(loading: Loading, header: Header, used: set[str]) -> tuple[li
             encoders.append(_clip(loading, tensors, "quick_gelu", projected=False))
             tokenizers.append(clip_tokenizer(END))
     for prefix in ("cond_stage_model.model.", "conditioner.embedders.1.model."):
-        keys = [k.removeprefix(prefix) for k in header if k.startswith(prefix)]
-        if keys:
-            sdxl = prefix.startswith("conditioner")
-            layers = 1 + max((int(k.split(".")[2]) for k in keys if k.startswith("transformer.resblocks.")), default=-1)
-            keep = layers if sdxl or _already_cut(header, prefix, layers) else layers - 1
-            names = ldm_keys.open_clip(keys, keep)
-            if not sdxl:
-                names.pop("text_projection", None)
-            tensors = take(header, prefix, names, used)
-            used.update(k for k in header if k.startswith(f"{prefix}transformer.resblocks.{layers - 1}."))
-            encoders.append(_clip(loading, tensors, "gelu", projected=sdxl))
+        if any(k.startswith(prefix) for k in header):
+            encoders.append(read_open_clip(loading, header, prefix, used, whole=prefix.startswith("conditioner")))
             tokenizers.append(clip_tokenizer("!"))
     return encoders, tokenizers
 
 
-def _already_cut(header: Header, prefix: str, layers: int) -> bool:
-    """ViT-H has 24 layers and SD 2.x reads the 23rd; files converted back from diffusers hold only those 23."""
-    return layers == 23 and header[f"{prefix}token_embedding.weight"].shape[1] == 1024
+def read_open_clip(loading: Loading, header: Header, prefix: str, used: set[str], *, whole: bool = False) -> Any:
+    """OpenCLIP's text tower: as SD 2.x and video networks hear it, or `whole` with its projection, as SDXL does."""
+    shapes = header.shapes(prefix)
+    layers = ldm_keys.open_clip_layers(shapes)
+    names = ldm_keys.open_clip(shapes, layers) if whole else ldm_keys.open_clip_heard(shapes)
+    tensors = take(header, prefix, names, used)
+    used.update(k for k in header if k.startswith(f"{prefix}transformer.resblocks.{layers - 1}."))
+    return _clip(loading, tensors, "gelu", projected=whole)
+
+
+def read_open_clip_visual(loading: Loading, header: Header, prefix: str) -> Any:
+    """OpenCLIP's image tower, whose keys begin with `prefix`, as a CLIPVisionModelWithProjection."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    tensors = take(header, prefix, ldm_keys.open_clip_visual(header.shapes(prefix)), set())
+    config = CLIPVisionConfig(**ldm_configs.vision(shapes_of(tensors)))
+    what = f'the image encoder of "{loading.source.name}"'
+    return assemble(
+        lambda: CLIPVisionModelWithProjection(config),
+        tensors,
+        loading.dtype,
+        loading.device,
+        what,
+        loading.source.field,
+    )
 
 
 def _clip(loading: Loading, tensors: dict[str, Tensor], act: str, *, projected: bool) -> Any:

@@ -20,7 +20,7 @@ from infuse.weights.base import load_module
 from infuse.weights.build import assemble
 from infuse.weights.checkpoint import shapes_of, take
 from infuse.weights.formats import Header
-from infuse.weights.identify import Identity, wrong_kind
+from infuse.weights.kinds import Identity, wrong_kind
 from infuse.weights.parts import log
 from infuse.weights.source import Source, read_json
 

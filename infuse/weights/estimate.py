@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from infuse.weights.formats import Header
-from infuse.weights.identify import Identity
+from infuse.weights.kinds import Identity
 
 WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 PASSENGERS = ("model_ema.", "depth_model.", "embedder.", "control_model.")

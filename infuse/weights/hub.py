@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 from infuse.errors import WeightsError
+from infuse.weights import video_release
 from infuse.weights.formats import PICKLES
 from infuse.weights.powerpaint import ENCODERS, FOLDERS, is_v1
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "image_encoder",
-              "feature_extractor")  # fmt: skip
+              "feature_extractor", "composer")  # fmt: skip
 SMALL = (".json", ".txt", ".model")
 
 
@@ -31,8 +32,11 @@ def needed(files: list[str], sub: str = "") -> list[str]:
     """Which of a repository's files to take: configs, tokenizers and one set of weights for each component.
 
     `sub` is a folder or file inside; safetensors before pickles, full precision before variants, never both. Of
-    PowerPaint's releases: v1's two components, or v2's BrushNet with its task encoder and its base.
+    PowerPaint's releases: v1's two components, or v2's BrushNet with its task encoder and its base. Of a video release:
+    its newest UNet, the file with the VAE, and OpenCLIP.
     """
+    if not sub and "model_index.json" not in files and (loose := video_release.needed(files)):
+        return loose
     tops = sorted({f.partition("/")[0] for f in files if "/" in f})
     if not sub and any(top in FOLDERS for top in tops):
         whole = [top for top in tops if top in (*FOLDERS, "text_encoder") or f"{top}/model_index.json" in files]
@@ -90,13 +94,15 @@ def cached(repo: str, sub: str) -> Path | None:
 def complete(folder: Path) -> bool:
     """Do the components that model_index.json names lie there? A download may have been interrupted.
 
-    PowerPaint's releases have none: v1 is two components, v2 a folder beside a pipeline.
+    PowerPaint's releases have none: v1 is two components, v2 a folder beside a pipeline. Nor has a video release.
     """
     from infuse.weights.source import read_json, weights_of
 
     try:
         if not (folder / "model_index.json").is_file():
             inside = [p for p in folder.iterdir() if (p / "model_index.json").is_file()]
+            if release := video_release.release_at(folder):
+                return release.vae is not None and release.clip is not None
             return is_v1(folder) or any(complete(p) for p in inside) or bool(weights_of(folder))
         parts = [
             k

@@ -8,69 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from infuse.errors import InfuseError, RecipeError, WeightsError
-from infuse.network.spec import described, family_of
+from infuse.weights import video_keys
 from infuse.weights.formats import Header
+from infuse.weights.kinds import Identity
 from infuse.weights.prediction import predicted
 
-KINDS = {
-    "base": "a base model", "unet": "a UNet alone", "vae": "a VAE", "text_encoder": "a text encoder",
-    "image_encoder": "an image encoder", "controlnet": "a ControlNet", "controlnet_union": "a ControlNet-Union",
-    "controlnet_xs": "a ControlNet-XS", "control_lora": "a Control-LoRA", "lllite": "a ControlLLLite",
-    "brushnet": "a BrushNet", "ip_adapter": "an IP-Adapter", "t2i_adapter": "a T2I-Adapter",
-    "t2i_style": "a T2I style adapter", "lora": "a LoRA", "textual_inversion": "a textual inversion",
-    "motion": "an AnimateDiff motion module", "gligen": "a GLIGEN model", "judge": "a tabletop judge",
-    "foreign": "a model of another family", "unknown": "a file of no kind that infuse knows",
-}  # fmt: skip
 CHANNELS = {4: "", 5: "depth", 7: "upscaler", 8: "pix2pix", 9: "inpaint"}
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 LEARNED, TASK_ROWS, VOCABULARY = "trainable_embeddings.", 30, 49408
 """PowerPaint's learned vectors as the releases name them, how many they are, and CLIP's words before them."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a file is. Fields that do not apply to its kind are None or empty."""
-
-    kind: str
-    layout: str = ""
-    """ldm, open_clip, diffusers, ip_adapter, kohya, peft, original: the naming scheme of the keys."""
-    variant: str = ""
-    """base: "", inpaint, powerpaint (inpaint with task tokens), depth, pix2pix, upscaler, unclip, refiner; ControlNet:
-    full, mid, small, difference; BrushNet: plain, powerpaint (with attention); IP-Adapter: plain, plus, full, faceid,
-    faceid_plus, instantid; T2I-Adapter: full, light; text encoder: "", powerpaint."""
-    prefix: str = ""
-    """What stands before every key of the network, to be stripped."""
-    context_width: int | None = None
-    in_channels: int | None = None
-    hint_channels: int | None = None
-    tokens: int | None = None
-    """IP-Adapter: image tokens appended; textual inversion: vectors."""
-    encoder_width: int | None = None
-    """IP-Adapter: what the projection reads. Pooled 1024 = ViT-H, 1280 = bigG; states 1280 = ViT-H; 512 = a face."""
-    cross_layers: int | None = None
-    rank: int | None = None
-    prediction: str = ""
-    """epsilon, v_prediction or edm; "" for what is no base model."""
-    evidence: str = ""
-    """Where `prediction` is from: override, marker, metadata, family, or assumed (loading then measures it)."""
-    parts: tuple[str, ...] = ()
-    """Components inside: unet, vae, text_encoder, text_encoder_2, image_encoder."""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def family(self) -> str:
-        """sd1, sd2, sdxl, or "width N"; "" when nothing in the file has a context width."""
-        return "" if self.context_width is None else family_of(self.context_width)
-
-    @property
-    def described(self) -> str:
-        """How letters to the user name it: "a ControlNet for SDXL (context width 2048)"."""
-        what = KINDS.get(self.kind, self.kind) + (f" ({self.variant})" if self.variant else "")
-        return what if self.context_width is None else f"{what} for {described(self.context_width)}"
 
 
 def identify(header: Header, *, prediction: str | None = None) -> Identity:
@@ -136,6 +85,17 @@ def _base(header: Header) -> Identity | None:
         notes.append("its image encoder is read from the model's diffusers folder only")
     kind = "base" if len(parts) > 1 else "unet"
     return Identity(kind, layout, variant, prefix, context, channels, parts=parts, notes=tuple(notes))
+
+
+def _video(header: Header) -> Identity | None:
+    """A network of clips. Asked before `_base`, which would take it for one of pictures."""
+    found = video_keys.identity(header)
+    if found is None:
+        return None
+    parts = _parts(header)
+    kind = "base" if len({*parts, "unet"}) > 1 else "unet"
+    variant = "videocomposer" if found.kind == "video_composer" else "video"
+    return Identity(kind, found.layout, variant, found.prefix, found.context_width, found.in_channels, parts=parts)
 
 
 PARTS = {
@@ -312,32 +272,6 @@ def _marked(header: Header) -> Identity | None:
 
 
 LOOKS: tuple[Callable[[Header], Identity | None], ...] = (
-    _marked, _brushnet, _ip_adapter, _controlnet, _lora, _base, _t2i, _component, _inversion,
+    _marked, _brushnet, _ip_adapter, _controlnet, _lora, _video, _base, _t2i, _component, _inversion,
 )  # fmt: skip
 """Most specific first: a ControlNet 1.0 file holds a whole base model as well."""
-
-
-def wrong_kind(field: str, found: Identity, wanted: str, *, name: str = "", base: int | None = None) -> InfuseError:
-    """The letter about a file that is sound but not what this field needs; the caller raises it.
-
-    `wanted` is a kind; `base` the context width of the recipe's base: another family makes a RecipeError naming both.
-    """
-    what = f'"{name}"' if name else "this file"
-    if found.kind == wanted and base is not None and found.context_width not in (None, base):
-        theirs, ours = described(found.context_width or 0), described(base)
-        return RecipeError(field, f"{what} was trained for {theirs}, this recipe's base is {ours}. Choose {KINDS[wanted]} for "
-                                  f"{ours.split(' (')[0]}, or another base.")  # fmt: skip
-    return WeightsError(field, f"{what} is {found.described}, but this field needs {KINDS.get(wanted, wanted)}. "
-                               f"{ADVICE.get(found.kind, 'Choose another file')}.")  # fmt: skip
-
-
-ADVICE = {
-    "lora": "This version of infuse applies no LoRAs; merge it into a base model first",
-    "textual_inversion": "This version of infuse reads no textual inversions",
-    "controlnet": "Use it in a condition of kind controlnet",
-    "t2i_adapter": "This version of infuse runs no T2I-Adapters; a ControlNet for the same map does its work",
-    "ip_adapter": "Use it in a condition of kind ip_adapter",
-    "brushnet": "Use it in a condition of kind brushnet, or of kind powerpaint if its task encoder lies beside it",
-    "base": "Use it as the recipe's `model`",
-    "foreign": "infuse runs SD 1.x, SD 2.x and SDXL; choose a model of these",
-}

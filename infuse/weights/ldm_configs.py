@@ -182,6 +182,23 @@ def text(shapes: Shapes, *, act: str, heads: int | None = None) -> dict[str, Any
     }  # fmt: skip
 
 
+def vision(shapes: Shapes, *, act: str = "gelu") -> dict[str, Any]:
+    """Config of the CLIP image tower with these tensors. `act`: gelu for OpenCLIP's, quick_gelu for OpenAI's."""
+    embeddings = "vision_model.embeddings"
+    width, patch = shapes[f"{embeddings}.patch_embedding.weight"][::3]
+    grid = math.isqrt(shapes[f"{embeddings}.position_embedding.weight"][0] - 1)
+    return {
+        "hidden_size": width,
+        "intermediate_size": shapes["vision_model.encoder.layers.0.mlp.fc1.weight"][0],
+        "num_hidden_layers": 1 + max(_numbers(shapes, r"vision_model\.encoder\.layers\.(\d+)\.")),
+        "num_attention_heads": 16 if width >= 1024 else max(1, width // 64),  # ViT-L, H, g and bigG all have 16
+        "image_size": grid * patch,
+        "patch_size": patch,
+        "hidden_act": act,
+        "projection_dim": shapes["visual_projection.weight"][0],
+    }
+
+
 def scheduler(family: str, prediction: str, *, zero_snr: bool = False) -> dict[str, Any]:
     """The noise schedule that all SD models were trained with, and the sampler their Hub folders name.
 

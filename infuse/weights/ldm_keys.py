@@ -9,7 +9,7 @@ names are the same on both sides.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 RESNET = {
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
@@ -166,10 +166,59 @@ def open_clip(keys: Iterable[str], layers: int) -> dict[str, str]:
         if int(m[1]) >= layers:
             continue
         layer, (module, _, leaf) = f"text_model.encoder.layers.{m[1]}", m[2].rpartition(".")
-        if module in OPEN_CLIP_LAYER:
-            found[key] = f"{layer}.{OPEN_CLIP_LAYER[module]}.{leaf}"
-        elif m[2].startswith("attn.in_proj_"):
-            found[key] = f"{layer}.self_attn.{{q,k,v}}_proj.{leaf.removeprefix('in_proj_')}"
+        if name := _open_clip_layer(layer, module, leaf):
+            found[key] = name
+    return found
+
+
+def _open_clip_layer(layer: str, module: str, leaf: str) -> str:
+    if module in OPEN_CLIP_LAYER:
+        return f"{layer}.{OPEN_CLIP_LAYER[module]}.{leaf}"
+    return f"{layer}.self_attn.{{q,k,v}}_proj.{leaf.removeprefix('in_proj_')}" if leaf.startswith("in_proj_") else ""
+
+
+def open_clip_layers(keys: Iterable[str]) -> int:
+    """Layers of an OpenCLIP tower."""
+    numbers = (int(m[1]) for k in keys if (m := re.match(r"transformer\.resblocks\.(\d+)\.", k)))
+    return 1 + max(numbers, default=-1)
+
+
+def open_clip_heard(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """The part of an OpenCLIP text tower that SD 2.x and its video networks hear: all layers but the last, no projection.
+
+    ViT-H has 24 layers, of which the 23rd is heard; files converted back from diffusers hold only those 23.
+    """
+    layers, width = open_clip_layers(shapes), shapes["token_embedding.weight"][1]
+    names = open_clip(shapes, layers if (layers, width) == (23, 1024) else layers - 1)
+    return {k: n for k, n in names.items() if k != "text_projection"}
+
+
+OPEN_CLIP_VISUAL = {
+    "class_embedding": "vision_model.embeddings.class_embedding",
+    "conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "ln_pre.weight": "vision_model.pre_layrnorm.weight",  # spelled so in transformers
+    "ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "ln_post.weight": "vision_model.post_layernorm.weight",
+    "ln_post.bias": "vision_model.post_layernorm.bias",
+    "proj": "visual_projection.weight",  # stored (width, projection): transposed by the caller
+}
+
+
+def open_clip_visual(keys: Iterable[str]) -> dict[str, str]:
+    """OpenCLIP image tower (what stands behind `visual.`) -> names of transformers' CLIPVisionModelWithProjection.
+
+    As in `open_clip`, one in-projection makes three names, and the layers are named alike.
+    """
+    found: dict[str, str] = {}
+    for key in keys:
+        if m := re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", key):
+            module, _, leaf = m[2].rpartition(".")
+            name = _open_clip_layer(f"vision_model.encoder.layers.{m[1]}", module, leaf)
+        else:
+            name = OPEN_CLIP_VISUAL.get(key, "")
+        if name:
+            found[key] = name
     return found
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from infuse.errors import WeightsError
 from infuse.weights import hub
 from infuse.weights.formats import SUFFIXES, Header
-from infuse.weights.identify import Identity
+from infuse.weights.kinds import Identity
 from infuse.weights.powerpaint import FOLDERS, UNDER, is_v1, is_v2, tasks_of
 from infuse.weights.source import Source, read_json
+from infuse.weights.video_release import is_loose, release_at
 
 ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "judge": "tabletop-judge"}
 """Embedded files and folders whose public name differs from their own; the others (`edges`, `depth`) keep theirs."""
@@ -116,9 +117,10 @@ class Library:
 
     def _fallback(self, place: Path, field: str) -> Source | None:
         """The model that lends what this folder leaves out, named by its path seen from here, or by any name."""
-        base = read_json(place / "model_index.json", field).get("infuse_base") if place.is_dir() else None
-        if base:
-            return self.find(str(self._path(str(place / base)) or base), field)
+        folder = place if place.is_dir() else place.parent  # of a video release's loose UNet
+        index = read_json(folder / "model_index.json", field) if place.is_dir() or is_loose(place) else {}
+        if base := index.get("infuse_base"):
+            return self.find(str(self._path(str(folder / base)) or base), field)
         if not is_v1(place) or not tasks_of(Source(place.name, place, field=field)):
             return None
         for name in UNDER:
@@ -203,5 +205,7 @@ SIGNS = ("model_index.json", "config.json", "unet/config.json")
 
 
 def _is_model(path: Path) -> bool:
-    """A folder in diffusers layout: a pipeline, or one component; or PowerPaint's, which were released without configs."""
-    return path.is_dir() and (is_v1(path) or is_v2(path) or any((path / n).is_file() for n in SIGNS))
+    """A folder in diffusers layout: a pipeline, or one component; or a release without configs (PowerPaint, VideoComposer)."""
+    if not path.is_dir():
+        return False
+    return is_v1(path) or is_v2(path) or any((path / n).is_file() for n in SIGNS) or release_at(path) is not None

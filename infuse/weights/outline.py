@@ -11,12 +11,16 @@ from math import prod
 from typing import Any
 
 from infuse.errors import WeightsError
-from infuse.network.spec import NetworkSpec
-from infuse.weights import ldm_configs, ldm_keys
+from infuse.network.spec import NetworkSpec, is_video
+from infuse.weights import ldm_configs, ldm_keys, video_keys
+from infuse.weights.composer import told
 from infuse.weights.formats import Header
-from infuse.weights.identify import UNET, Identity, identify, wrong_kind
+from infuse.weights.identify import UNET, identify
+from infuse.weights.kinds import Identity, wrong_kind
 from infuse.weights.powerpaint import tasks_of
 from infuse.weights.source import Source, read_json
+from infuse.weights.video_composer import unet_config as video_config
+from infuse.weights.video_release import CLIP
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,15 @@ class Plan:
 def outline(source: Source, *, prediction: str | None = None) -> Outline:
     """Read headers and configs of a base. Raises WeightsError if it is none, or lacks a part."""
     identity = identify(source.header, prediction=prediction)
+    if source.release:
+        config = release_config(source)
+        names = video_keys.names(source.header.shapes(identity.prefix))
+        parameters = sum(source.header[identity.prefix + k].numel for k in names)
+        lent = source.fallback.config("image_encoder") if source.fallback else {}
+        spec = spec_of(source, config, release_vae_factor(source), identity.prediction, parameters)
+        return Outline(
+            spec, scheduler_of("sd2", identity, source.header), source.release.vision_config() or lent or None, identity
+        )
     if not (source.is_folder and source.component("unet")):
         must_be_base(source, identity)
         plan = plan_unet(source.header, identity, source.field)
@@ -52,7 +65,7 @@ def outline(source: Source, *, prediction: str | None = None) -> Outline:
         factor = _vae_factor({k.removeprefix("first_stage_model.").removeprefix("vae.") for k in shapes})
         spec = spec_of(source, plan.config, factor, identity.prediction, parameters)
         return Outline(spec, scheduler_of(plan.kin, identity, source.header), None, identity)
-    folders = {p: source.component(p) for p in ("unet", "vae", "scheduler", "image_encoder")}
+    folders = {p: source.component(p) for p in ("vae", "image_encoder")}
     configs = {p: source.config(p) if f else {} for p, f in folders.items()}
     unet = unet_config(source)
     scheduler = schedule(source, unet, prediction)
@@ -68,6 +81,13 @@ UNET_DEFAULTS: Mapping[str, Any] = {
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 }  # fmt: skip
 """What diffusers' UNet2DConditionModel takes for fields that an old config.json leaves out."""
+VIDEO_UNET = "UNet3DConditionModel"
+VIDEO_DEFAULTS: Mapping[str, Any] = {
+    "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 1024, "attention_head_dim": 64,
+    "down_block_types": ("CrossAttnDownBlock3D",) * 3 + ("DownBlock3D",),
+    "up_block_types": ("UpBlock3D",) + ("CrossAttnUpBlock3D",) * 3,
+}  # fmt: skip
+"""The same of its UNet3DConditionModel."""
 
 
 def unet_config(source: Source) -> dict[str, Any]:
@@ -80,14 +100,16 @@ def unet_config(source: Source) -> dict[str, Any]:
         raise WeightsError(source.field, f'"{source.name}" has no unet/config.json. Download the whole folder again.')
     first = source.header.get("unet/conv_in.weight")
     own = (source.path / "unet" / "config.json").is_file() or first is None
-    return {**UNET_DEFAULTS, **config, **({} if own or first is None else {"in_channels": first.shape[1]})}
+    defaults = VIDEO_DEFAULTS if config.get("_class_name") == VIDEO_UNET else UNET_DEFAULTS
+    return {**defaults, **config, **({} if own or first is None else {"in_channels": first.shape[1]})}
 
 
 def schedule(source: Source, unet: Mapping[str, Any], prediction: str | None = None) -> dict[str, Any]:
     """A folder's scheduler config, or its family's when it has none; `prediction` overrides what it says."""
     folder = source.component("scheduler")
     config = read_json(folder / "scheduler_config.json", source.field) if folder else {}
-    kin = "sdxl" if unet.get("addition_embed_type") else "sd2" if unet.get("use_linear_projection") else "sd1"
+    second = unet.get("use_linear_projection") or is_video(unet)
+    kin = "sdxl" if unet.get("addition_embed_type") else "sd2" if second else "sd1"
     config = config or ldm_configs.scheduler(kin, prediction or "epsilon")
     return config | ({"prediction_type": prediction} if prediction else {})
 
@@ -98,12 +120,43 @@ def scheduler_of(kin: str, identity: Identity, header: Header) -> dict[str, Any]
 
 
 def spec_of(source: Source, config: Mapping[str, Any], factor: int, prediction: str, parameters: int) -> NetworkSpec:
-    """The network in numbers; a folder may name its own family in model_index.json (`infuse_family`) and guidance."""
+    """The network in numbers; a folder's model_index.json may say `infuse_family`, `infuse_guidance`, `infuse_frames`."""
     index = source.index if source.is_folder else {}
+    compositions, style = told(source, config) if is_video(config) else ((), False)
     return NetworkSpec.from_unet_config(
         source.name, config, vae_factor=factor, prediction=prediction, family=index.get("infuse_family"),
-        guidance=index.get("infuse_guidance"), parameters=parameters, tasks=tasks_of(source),
+        guidance=index.get("infuse_guidance"), parameters=parameters, tasks="" if source.release else tasks_of(source),
+        frames=index.get("infuse_frames"), compositions=compositions, style=style,
     )  # fmt: skip
+
+
+def release_config(source: Source) -> dict[str, Any]:
+    """Config of a loose release's UNet, once it is clear that nothing is missing beside it.
+
+    Raises WeightsError that names the missing files, or for a text encoder that the UNet does not listen to.
+    """
+    release, lender = source.release, source.fallback
+    assert release is not None
+    found = {p: bool(release.find(p)) or bool(lender and lender.component(p)) for p in ("vae", "text_encoder")}
+    if not all(found.values()):
+        names = {"vae": "VAE", "text_encoder": "text encoder"}
+        raise release.missing(source.name, {p: names[p] for p, there in found.items() if not there})
+    header = source.header
+    config = video_config(header.shapes(identify(header).prefix), None, source.field)
+    own = release.table("text_encoder").get("token_embedding.weight")
+    width = own.shape[1] if own else lender.config("text_encoder").get("hidden_size") if lender else None
+    if width != config["cross_attention_dim"]:
+        raise WeightsError(source.field, f'"{source.name}" listens to words {config["cross_attention_dim"]} wide, but the text encoder '
+                                         f"with it speaks {width}. Let an SD 2.1 folder lend one, or put {CLIP}.bin beside it.")  # fmt: skip
+    return config
+
+
+def release_vae_factor(source: Source) -> int:
+    """Pixels per latent of a loose release's VAE, or of the one that is lent to it."""
+    if source.release and (own := source.release.table("vae")):
+        return _vae_factor(set(own))
+    blocks = source.fallback.config("vae").get("block_out_channels") if source.fallback else None
+    return 2 ** (len(blocks or (0,) * 4) - 1)
 
 
 def must_be_base(source: Source, identity: Identity) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 
 from infuse.errors import WeightsError
 from infuse.network.spec import NetworkSpec
+from infuse.network.stc import Composer
 from infuse.weights.source import Source
 
 log = logging.getLogger("infuse.weights")
@@ -22,7 +24,7 @@ class BaseParts:
     """A base model, ready to run. `spec` is what conditions check themselves against."""
 
     source: Source
-    unet: UNet2DConditionModel
+    unet: UNet2DConditionModel | UNet3DConditionModel
     vae: AutoencoderKL
     text_encoders: list[Any]
     tokenizers: list[Any]
@@ -35,6 +37,8 @@ class BaseParts:
     notes: tuple[str, ...] = ()
     tasks: Any | None = None
     """TaskTexts of a PowerPaint 1."""
+    composer: Composer | None = None
+    """The small networks of a VideoComposer."""
 
     @property
     def digest(self) -> str:

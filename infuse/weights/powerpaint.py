@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from infuse.errors import WeightsError
 from infuse.weights.formats import SUFFIXES, digest, read_header, read_tensors
-from infuse.weights.identify import LEARNED, TASK_ROWS, VOCABULARY, wrong_kind
+from infuse.weights.identify import LEARNED, TASK_ROWS, VOCABULARY
+from infuse.weights.kinds import wrong_kind
 from infuse.weights.source import Source, read_json, weights_of
 
 if TYPE_CHECKING:

@@ -16,9 +16,11 @@ from typing import Any
 
 from infuse.errors import WeightsError
 from infuse.weights.formats import PICKLES, SUFFIXES, Entry, Header, digest, read_header
-from infuse.weights.identify import Identity, identify
+from infuse.weights.identify import identify
+from infuse.weights.kinds import Identity
+from infuse.weights.video_release import VideoRelease, release_at
 
-COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
+COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "composer")
 """Components with weights that infuse loads; safety checkers and the like are left on the disk."""
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model", "open_clip_pytorch_model")
 
@@ -38,8 +40,13 @@ class Source:
         return self.path.is_dir()
 
     def component(self, part: str) -> Path | None:
-        """Folder of one component (`unet`, `tokenizer`, `scheduler`), here or in the fallback."""
+        """Folder of one component (`unet`, `tokenizer`, `scheduler`), here or in the fallback.
+
+        `composer` is never lent without the UNet that it belongs to.
+        """
         here = self.path / part
+        if part == "composer" and (self.path / "unet").is_dir() and not here.is_dir():
+            return None
         if here.is_dir() and any(here.iterdir()):
             return here
         return self.fallback.component(part) if self.fallback else None
@@ -64,8 +71,18 @@ class Source:
         )
 
     @cached_property
+    def release(self) -> VideoRelease | None:
+        """The files of a VideoComposer or ModelScope release, or around its UNet's file."""
+        return release_at(self.path, self.field)
+
+    @cached_property
     def weights(self) -> Mapping[str, list[Path]]:
         """Component -> its weights files ("" for a single file or a component folder)."""
+        if self.release:
+            parts = ("unet", "vae", "text_encoder", "image_encoder")
+            own = {p: [place[0].path] for p in parts if (place := self.release.find(p))}
+            lent = self.fallback.weights if self.fallback else {}
+            return {**{p: lent[p] for p in parts if p in lent}, **own}
         if not self.is_folder:
             return {"": [self.path]}
         if not (self.path / "model_index.json").is_file() and not self.component("unet"):
@@ -82,11 +99,14 @@ class Source:
         for part, paths in self.weights.items():
             for path in paths:
                 one = read_header(path, self.field)
+                if self.release and (own := self.release.table(part)):
+                    tensors |= {f"{part}/{k}": e for k, e in own.items()}
+                    continue
                 tensors |= {f"{part}/{k}" if part else k: e for k, e in one.items()}
                 metadata |= one.metadata
                 size += one.size
         scheduler = self.component("scheduler")
-        if scheduler:
+        if scheduler and not self.release:
             said = read_json(scheduler / "scheduler_config.json", self.field).get("prediction_type", "epsilon")
             metadata["prediction_type"] = said
         return Header(self.path, tensors, metadata, size)
@@ -98,7 +118,7 @@ class Source:
     @cached_property
     def digest(self) -> str:
         """sha256 over the content of all weights and configs: the same model has the same digest on every machine."""
-        if not self.is_folder:
+        if not self.is_folder and not self.release:
             return digest(self.path)
         state = sha256()
         for part, paths in sorted(self.weights.items()):

@@ -67,7 +67,7 @@ def read(tensors: Mapping[str, Tensor], *, head_dim: int | None = None, field: s
         if (place := encoder_name(key)) and place[0] in stc:
             stc[place[0]][place[1]] = tensor
     style, fps = ({k.removeprefix(p): t for k, t in stored.items() if k.startswith(p)} or None for p in (STYLE, FPS))
-    parts = VideoParts(_config(shapes, head_dim, field), unet, stc, style, fps)
+    parts = VideoParts(unet_config(shapes, head_dim, field), unet, stc, style, fps)
     _complete(parts, shapes, strangers, field)
     return parts
 
@@ -85,8 +85,11 @@ def write(parts: VideoParts) -> dict[str, Tensor]:
     return found | {FPS + k: t for k, t in (parts.fps or {}).items()}
 
 
-def _config(shapes: Mapping[str, tuple[int, ...]], head_dim: int | None, field: str) -> dict[str, Any]:
-    """UNet3DConditionModel's arguments, from shapes. `attention_head_dim` there is the width of one head."""
+def unet_config(shapes: Mapping[str, tuple[int, ...]], head_dim: int | None, field: str) -> dict[str, Any]:
+    """UNet3DConditionModel's arguments, from the shapes of a UNetSD. `attention_head_dim` there is the width of one head.
+
+    Raises WeightsError for an incomplete file.
+    """
     per = per_level(shapes)
     starts = [i for i in range(1, len(shapes), per + 1) if f"input_blocks.{i}.0.out_layers.3.weight" in shapes]
     text, time = text_key(shapes), "input_blocks.0.1.proj_in.weight"

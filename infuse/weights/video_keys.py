@@ -53,7 +53,7 @@ def identity(header: Mapping[str, Any]) -> VideoIdentity | None:
     """
     for layout, marker in MARKER.items():
         prefix = min((k.removesuffix(marker) for k in header if k.endswith(marker)), key=len, default=None)
-        if prefix is None or (prefix and not prefix.endswith(".")):
+        if prefix is None or (prefix and not prefix.endswith((".", "/"))):
             continue
         first = header.get(prefix + ("conv_in.weight" if layout == "diffusers" else "input_blocks.0.0.weight"))
         text = text_key(k for k in header if k.startswith(prefix))

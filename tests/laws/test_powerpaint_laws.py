@@ -155,6 +155,18 @@ def test_a_brushnet_speaks_and_its_weight_counts(attention: bool) -> None:
     assert len({float(z.sum()) for z in found}) == 4
 
 
+def test_guessing_speaks_on_the_prompt_s_side_only() -> None:
+    e = engine("v2")
+    from infuse.encoders.kit import Kit
+    from infuse.engine.job import PROMPT
+
+    recipe = Recipe(model="tiny", steps=3, conditions=(paint(model="brush", mode="guess"),))
+    said = e.encode(recipe, Kit(e.shelf.base("tiny"), (32, 32), e.shelf))[PROMPT]
+    assert not said.off.residuals and said.on.residuals[0].sites is not None
+    assert said.on.residuals[0].sites[0] == pytest.approx(0.1) and said.on.residuals[0].sites[-1] == 1
+    assert e.run(recipe).latents.isfinite().all()
+
+
 def test_regions_are_heard_in_their_own_hole() -> None:
     """Words of the right hole change what the right hole's queries read, and nothing in the left one."""
     both = (paint(task="removal"), paint(RIGHT, prompt="a cone"))
@@ -257,6 +269,7 @@ def test_gradients_reach_only_what_is_asked_for() -> None:
         ({"weight": 0.5}, "conditions.0.weight", "has no weight"),
         ({"mask": np.zeros((32, 32), np.uint8)}, "conditions.0.mask", "no white pixel"),
         ({"mask": box(1, 1, 9, 9, 16)}, "conditions.0.mask", "same size"),
+        ({"mode": "guess"}, "conditions.0.mode", "only the BrushNet"),
         ({"model": "canny"}, "conditions.0.model", "no BrushNet"),
         ({"model": "plain-brush"}, "conditions.0.model", "without task tokens"),
     ],

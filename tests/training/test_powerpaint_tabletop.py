@@ -114,7 +114,14 @@ class Spec(SimpleNamespace):
 
 
 SPEC = Spec(
-    tasks="v1", context_width=128, described="tabletop", in_channels=9, channel_slots=(), name="x", family="tabletop"
+    tasks="v1",
+    context_width=128,
+    described="tabletop",
+    in_channels=9,
+    channel_slots=(),
+    name="x",
+    family="tabletop",
+    frames=0,
 )
 
 

@@ -39,7 +39,8 @@ class PowerPaint(Condition):
     negative_prompt: for this hole; the recipe's if left out. fit: shape only, 0 (loose) to 1 (as the mask is drawn), or
     a curve. horizontal, vertical: outpainting's canvas by its ratio to the picture; or left, right, top, bottom in
     pixels; `overlap` pixels of the picture are repainted beside them. model: the BrushNet of PowerPaint 2 (a folder
-    with its task encoder); left out, the recipe's model must be a PowerPaint 1. weight, start, end: of the BrushNet.
+    with its task encoder); left out, the recipe's model must be a PowerPaint 1. weight, start, end: of the BrushNet, and
+    mode: balanced, or guess (its sites from 0.1 to 1, on the prompt's side only).
     paste: put the original pixels back outside of the hole, behind a soft edge that lies inside of it.
 
     Several of them in one recipe act together: same image and model, one hole each, each heard in its own.
@@ -52,6 +53,7 @@ class PowerPaint(Condition):
     negative_prompt: str | None = None
     fit: Curve = 1.0
     model: str | None = Field(default=None, min_length=1)
+    mode: Literal["balanced", "guess"] = "balanced"
     horizontal: float = Field(default=1.0, ge=1, le=MOST)
     vertical: float = Field(default=1.0, ge=1, le=MOST)
     left: int = Field(default=0, ge=0)
@@ -74,6 +76,9 @@ class PowerPaint(Condition):
 
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         self.plain("mask", *(("weight", "start", "end") if self.model else ()))
+        self.still(net, "Use masked_video")
+        if self.mode == "guess" and self.model is None:
+            raise RecipeError("mode", "only the BrushNet of PowerPaint 2 can guess. Remove it, or name that in model.")
         self._task_fits()
         generation, memory, sites = self._weights(net, shelf)
         tokens = f"({77} {net.context_width})"
@@ -191,7 +196,7 @@ class PowerPaints(Condition):
                 "image",
                 f"it is another picture than that of {self.places[0]}. PowerPaints of one recipe paint in one picture.",
             )
-        for name in ("model", "weight", "start", "end", "paste"):
+        for name in ("model", "mode", "weight", "start", "end", "paste"):
             mine, theirs = getattr(other, name), getattr(first, name)
             if mine != theirs:
                 raise RecipeError(
@@ -227,9 +232,12 @@ class PowerPaints(Condition):
         parts: tuple[Tensor | Posterior, ...] = (small, masked) if generation.hole_first else (masked, 1 - small)
         voice = Voice(first.weight, first.start, first.end)
         branch = kit.brushnet(str(model))
+        guess = first.mode == "guess"
+        factors = tuple(float(f) for f in np.logspace(-1, 0, branch.sites)) if guess else None
         sides = []
         for context, base in ((on, [w.base for w in said]), (off, [w.not_base for w in said])):
-            ports = Ports(latent=latent, residuals=(Residual(branch, parts, context=context, voice=voice),))
+            heard = () if guess and context is off else (Residual(branch, parts, factors, voice, context),)
+            ports = Ports(latent=latent, residuals=heard)
             sides.append(ports + self.spoken_by_base(kit, [str(b) for b in base], where))
         return Sides(*sides)
 

@@ -1,0 +1,67 @@
+"""Depth of every frame says where things are and how near: the layout of a clip in space and time."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.video.spatial import Spatial, annotator, named, pixels, planned, spatial_size, taken
+from infuse.encoders.annotators import midas
+from infuse.errors import RecipeError
+from infuse.films import Film
+from infuse.network.spec import NetworkSpec
+
+WHITE = 2.0
+"""VideoComposer's unit of depth is clamp(raw / 20, 0, 10), and DPT-Large's raw answer to near things is about 20 to 40.
+So the nearest thing of a map that was stretched to black and white is taken for raw 40; 10, the end of the scale, is
+what that network hardly ever says."""
+
+
+class DepthVideo(Spatial):
+    """A clip in the spaces of a film.
+
+    film: inverse depth as grey maps (white is near), or any film if an `annotator` measures it. white: what white
+    means in the network's unit, 0 to 10. annotator: none | midas; annotator_model: its file, midas_v3_dpt_large.pth if
+    left out.
+    """
+
+    kind: Literal["depth_video"] = "depth_video"
+    composition = "depth"
+    film: Film
+    white: float = Field(default=WHITE, gt=0, le=10)
+    annotator: Literal["none", "midas"] = "none"
+    annotator_model: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files(cls, data: Any) -> Any:
+        return named(data, midas={"annotator_model": midas.FILE})
+
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        super().check(net, shelf)
+        if self.annotator_model is None:
+            return [self.route(shelf, warnings=planned(self.film, "film", shelf, spatial_size(shelf.size)))]
+        if self.annotator == "none":
+            raise RecipeError("annotator_model", "there is no annotator to use it. Say annotator: midas, or remove it.")
+        if self.white != WHITE:
+            raise RecipeError("white", "what is measured has a unit already. Remove white, or the annotator.")
+        field = "annotator_model"
+        memory = annotator(shelf, self.annotator_model, field, "fusion1.layer1.residual.1.weight", midas.missing(field))
+        return [self.route(shelf, memory, warnings=planned(self.film, "film", shelf, stepped(shelf.size)))]
+
+    def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:
+        if self.annotator_model is None:
+            return self.white * pixels(taken(self.film, "film", kit, spatial_size(kit.size)), kit, "L")
+        net = kit.module(self.annotator_model, midas.DPT.load)
+        rgb = pixels(taken(self.film, "film", kit, stepped(kit.size)), kit)
+        return midas.depth(rgb.transpose(0, 1), net).transpose(0, 1)
+
+
+def stepped(size: tuple[int, int]) -> tuple[int, int]:
+    """The size at which a film is measured: the annotator's own step is 32 px."""
+    width, height = (max(round(s / midas.STEP), 1) * midas.STEP for s in spatial_size(size))
+    return width, height

@@ -1,0 +1,102 @@
+"""Repaint a hole in a film and keep the rest. The recipe is the same for every video network; the network decides the way.
+
+VideoComposer's masked encoder is shown the colours that are left and where they are; any other video network keeps the
+known part by putting it back after each step (latent port).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.video.spatial import Spatial, pixels, planned, spatial_size, taken
+from infuse.encoders.annotators.masked_video import masked_video
+from infuse.errors import InfuseError, RecipeError
+from infuse.films import Film
+from infuse.network.spec import NetworkSpec
+from infuse.ports import Channel, Latent, Ports, Sides, Voice
+
+
+class MaskedVideo(Spatial):
+    """Fill what is white in `mask`, a film or a picture of the same size as `film`; a picture is the hole of every frame.
+
+    strength: 1 starts from pure noise; less starts from the film, as video_to_video does. paste: put the original pixels
+    back outside of the hole, behind a soft edge that lies inside of it.
+    Source: VideoComposer, sec. 3.2 (12 channels); the 4-channel way is that of `inpaint`, frame by frame.
+    """
+
+    kind: Literal["masked_video"] = "masked_video"
+    composition = "masked"
+    film: Film
+    mask: Film  # type: ignore[assignment]  # pyright: ignore[reportGeneralTypeIssues]  the hole instead of a region
+    strength: float = Field(default=1.0, gt=0, le=1)
+    paste: bool = True
+
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        composed_here = self.composition in net.compositions
+        if not net.frames:
+            raise RecipeError("", f"{net.name} makes pictures. Use inpaint, or choose a video base.")
+        warnings = planned(self.film, "film", shelf, spatial_size(shelf.size))
+        warnings += [w for w in planned(self.mask, "mask", shelf, spatial_size(shelf.size)) if "will be cut" not in w]
+        if self.mask.size != self.film.size:
+            (w, h), (width, height) = self.mask.size, self.film.size
+            raise RecipeError(
+                "mask", f"it is {w} x {h} px, its film is {width} x {height} px. Make both the same size."
+            )
+        if self.mask.reel.still and self.mask.frames(1)[0].convert("L").getextrema()[1] < 128:
+            raise RecipeError(
+                "mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
+            )
+        if composed_here:
+            return [self.route(shelf, warnings=warnings)]
+        if self.frames is not None:
+            raise RecipeError(
+                "frames", f"{net.name} is not told of the hole, it is held to it in all frames alike. Remove frames."
+            )
+        if self.applies_to != "both":
+            raise RecipeError("applies_to", f"{net.name} is not told of the hole; it would change nothing. Remove it.")
+        shape = f"keep ({net.latent_channels} {shelf.frames} h w)"
+        return [Route("latent", shape, note="blended after each step", warnings=tuple(warnings))]
+
+    def encode(self, kit: Encoders) -> Sides:
+        film, hole = self._shown(kit, kit.size)
+        f = kit.spec.vae_factor
+        small = F.interpolate(hole.transpose(0, 1), size=(hole.shape[-2] // f, hole.shape[-1] // f)).transpose(0, 1)
+        told = self.composition in kit.spec.compositions
+        known = kit.clip_posterior(film) if self.strength < 1 or not told else None
+        start = known if self.strength < 1 else None
+        paste = (film, hole) if self.paste else None
+        keep = (None, None) if told else (known, small)
+        latent = Latent(start, self.strength, *keep, paste)
+        ports = Ports(
+            latent=(latent,) if start or paste or not told else (),
+            channels=(Channel("stc", kit.stc(self.composition, self.seen(kit))),) if told else (),
+        )
+        return Sides.both(ports)
+
+    def seen(self, kit: Encoders) -> Float[Tensor, "4 f height width"]:
+        rgb, hole = self._shown(kit, spatial_size(kit.size))
+        return masked_video(rgb.transpose(0, 1), hole.transpose(0, 1)).transpose(0, 1)
+
+    def _shown(self, kit: Encoders, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(film (3 f height width) in 0-1, hole (1 f height width), 0 or 1)."""
+        rgb, hole = taken(self.film, "film", kit, size), taken(self.mask, "mask", kit, size)
+        return (shown := pixels(rgb, kit)), (pixels(hole, kit, "L") >= 0.5).to(shown)
+
+    def voice(self, kit: Encoders) -> Voice:
+        """The mask is the hole itself, not a region in which the condition is heard."""
+        return Voice(self.weight, self.start, self.end, frames=self.frames)
+
+    def native(self) -> tuple[int, int]:
+        try:
+            return self.film.size
+        except InfuseError as error:
+            raise error.under("film") from None
+
+    def strength_of_start(self) -> float | None:
+        return self.strength if self.strength < 1 else None

@@ -1,0 +1,102 @@
+"""What moves where, as arrows beside the latents: taken from a film, or drawn.
+
+The encoder was trained on the motion vectors of a codec: pixels of the source film per frame, one vector in the middle of
+each block of 16 px and zeros around it. Dense fields are thinned out to look like that.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.video.spatial import Spatial, planned, taken
+from infuse.encoders.drawn_motion import AnyDrawn, Camera, drawn_motion
+from infuse.encoders.motion import codec_motion, fitted_motion, optical_flow, sparse_motion
+from infuse.errors import InfuseError, RecipeError
+from infuse.films import Film
+from infuse.network.spec import NetworkSpec
+from infuse.reels_video import pyav
+
+
+class Motion(Spatial):
+    """A clip that moves like a film, or along what is drawn.
+
+    film: whose motion is taken. source: codec (the vectors in the file, or those of an MPEG-4 made of its frames, as
+    VideoComposer was trained) | flow (optical flow, thinned out). drawn: arrows and paths of things; camera: its pan and
+    zoom. scale: times the arrows' length, below 0 they turn round. sparse: one arrow in each block of 16 px, as trained;
+    false for networks that were trained on dense fields.
+    Source: VideoComposer, sec. 3.2.
+    """
+
+    kind: Literal["motion"] = "motion"
+    composition = "motion"
+    film: Film | None = None
+    source: Literal["codec", "flow"] = "codec"
+    drawn: tuple[AnyDrawn, ...] = Field(default=(), max_length=64)
+    camera: Camera | None = None
+    scale: float = Field(default=1.0, ge=-100, le=100)
+    sparse: bool = True
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Motion:
+        if (self.film is None) == (not self.drawn and self.camera is None):
+            both = "it takes its motion from a film and draws it as well. Keep one of them, or make two conditions"
+            none = "nothing says what moves. Give a film, draw arrows or paths, or a camera"
+            raise ValueError(f"{none if self.film is None else both}.")
+        if self.scale == 0:
+            raise ValueError("at scale 0 nothing moves. Remove the condition, or give it another scale.")
+        return self
+
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        super().check(net, shelf)
+        if shelf.frames < 2:
+            raise RecipeError("", f"motion needs 2 frames, not {shelf.frames}. Ask for more frames, or remove it.")
+        if self.film is None:
+            self._regions()
+            return [self.route(shelf, note=f"drawn: {len(self.drawn)} things{', a camera' if self.camera else ''}")]
+        if self.source == "codec":
+            if not self.sparse:
+                raise RecipeError(
+                    "sparse", "a codec's motion is sparse. Say source: flow for a dense field, or remove it."
+                )
+            pyav("reading motion vectors")
+        warnings = planned(self.film, "film", shelf, None if self.source == "codec" else shelf.size)
+        if self.film.reel.still:
+            warnings.append("film: it is one picture, so it has no motion: the clip will be told to stand still.")
+        return [self.route(shelf, note=f"{self.source} of {self.film}", warnings=warnings)]
+
+    def _regions(self) -> None:
+        for i, thing in enumerate(self.drawn):
+            if thing.region is not None and thing.region.image.convert("L").getextrema()[1] < 128:
+                raise RecipeError(
+                    f"drawn.{i}.region", "it has no white pixel, so nothing would move. White is what moves."
+                )
+
+    def seen(self, kit: Encoders) -> Float[Tensor, "2 f height width"]:
+        return kit.vector(self.scale * self.field(kit)).transpose(0, 1)
+
+    def field(self, kit: Encoders) -> Float[np.ndarray, "f 2 height width"]:
+        """Arrows in pixels per frame, on the canvas."""
+        width, height = kit.size
+        if self.film is None:
+            dense = self._drawn(kit)
+        elif self.source == "codec":
+            try:
+                found, _ = codec_motion(self.film, kit.frames)
+            except InfuseError as error:
+                raise error.under("film") from None
+            return fitted_motion(found, height, width)  # sparse as it is, and in the film's own pixels, as trained
+        else:
+            dense = optical_flow(taken(self.film, "film", kit, kit.size))
+        return sparse_motion(dense) if self.sparse else dense
+
+    def _drawn(self, kit: Encoders) -> Float[np.ndarray, "f 2 height width"]:
+        try:
+            return drawn_motion(self.drawn, kit.frames, kit.size[1], kit.size[0], self.camera)
+        except InfuseError as error:
+            raise error.under("drawn") from None

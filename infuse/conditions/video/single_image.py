@@ -1,0 +1,24 @@
+"""One picture for the whole clip: what is seen, laid beside the latents in every frame. The clip begins near it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from infuse.conditions.base import Encoders
+from infuse.conditions.video.spatial import Spatial, covering, pixels, spatial_size
+from infuse.pictures import Picture
+
+
+class SingleImage(Spatial):
+    """A clip of this picture, which is scaled to cover the canvas and cut around the centre."""
+
+    kind: Literal["single_image"] = "single_image"
+    composition = "local_image"
+    image: Picture
+
+    def seen(self, kit: Encoders) -> Float[Tensor, "3 f height width"]:
+        # 0 to 1: this encoder never saw the -1 to 1 of the others (specification 2.5)
+        return pixels([covering(self.image, spatial_size(kit.size))], kit).expand(-1, kit.frames, -1, -1)

@@ -1,0 +1,146 @@
+"""A film beside the latents: frames of a condition go through a small encoder of the network's own and are summed there.
+
+What the conditions of VideoComposer share: the frames they take, the size at which they are seen, the encoder that
+hears them, and a curve along the clip. Source: VideoComposer (Wang et al. 2023), sec. 3.2; damo-vilab/videocomposer @
+5c14d4f2.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.curves import Curve
+from infuse.errors import InfuseError, RecipeError, WeightsError
+from infuse.films import Film
+from infuse.network.spec import NetworkSpec
+from infuse.pictures import Picture
+from infuse.ports import Channel, Ports, Sides, Voice
+
+SPATIAL = 1.5
+"""Of the canvas: the size of depths, sketches and pictures. VideoComposer's encoders saw 384 px beside videos of 256."""
+HEARD_AS = {
+    "depth": "depth_video",
+    "sketch": "sketch_video",
+    "single_sketch": "single_sketch",
+    "motion": "motion",
+    "local_image": "single_image",
+    "masked": "masked_video",
+}
+"""Encoder of a network -> the condition that it hears."""
+
+
+class Framed(Condition):
+    """A condition of clips: `frames` is a curve from the clip's first frame (0) to its last (1), times the weight."""
+
+    frames: Curve | None = None
+
+    def voice(self, kit: Encoders) -> Voice:
+        return replace(super().voice(kit), frames=self.frames)
+
+
+class Spatial(Framed):
+    """A condition that an encoder of the network's own hears, on both sides of guidance as in the original.
+
+    With `applies_to: prompt` guidance acts on it, too: the other side then hears what training's dropout had.
+    """
+
+    composition: ClassVar[str]
+    """What the network calls its encoder."""
+
+    @abstractmethod
+    def seen(self, kit: Encoders) -> Float[Tensor, "c f height width"]:
+        """What the encoder is shown, in the units that it was trained with."""
+
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        composed(net, self.kind, self.composition in net.compositions)
+        return [self.route(shelf)]
+
+    def route(self, shelf: Shelf, memory: int = 0, note: str = "", warnings: Sequence[str] = ()) -> Route:
+        channels = f"stc (8 {shelf.frames} h w)"
+        return Route("channels", channels, memory, note or f"the {self.composition} encoder", True, tuple(warnings))
+
+    def encode(self, kit: Encoders) -> Sides:
+        return Sides.both(Ports(channels=(Channel("stc", kit.stc(self.composition, self.seen(kit))),)))
+
+
+def composed(net: NetworkSpec, kind: str, hears: bool) -> None:
+    """Raises RecipeError, with what the network does hear, unless it hears this kind."""
+    if not net.frames:
+        raise RecipeError(
+            "",
+            f"{net.name} makes pictures, and {kind} speaks to clips only. Remove it, or choose a VideoComposer base.",
+        )
+    if not hears:
+        known = [HEARD_AS[c] for c in net.compositions if c in HEARD_AS] + ["style_image"] * net.style
+        what = f"It hears {', '.join(known)}" if known else "It hears none of VideoComposer's conditions"
+        raise RecipeError(
+            "", f"{net.name} was trained without {kind}. {what}. Remove this one, or choose a base that has it."
+        )
+
+
+def spatial_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) at which a condition of this canvas is seen."""
+    return round(SPATIAL * size[0]), round(SPATIAL * size[1])
+
+
+def planned(film: Film, field: str, shelf: Shelf, size: tuple[int, int] | None) -> list[str]:
+    """What will be adjusted when the clip's frames are taken; raises the film's letters under its field."""
+    try:
+        notes = film.plan(shelf.frames, size=size)[1]
+        (w, h), (width, height) = film.size, size or film.size
+    except InfuseError as error:
+        raise error.under(field) from None
+    cut = f"{w} x {h} px will be cut around the centre to the shape of {width} x {height} px"
+    odd = abs(w * height - h * width) > 0.02 * w * height
+    return [f"{field}: {note}." for note in (*notes, *([cut] if odd else []))]
+
+
+def taken(film: Film, field: str, kit: Encoders, size: tuple[int, int] | None) -> list[Any]:
+    """The clip's frames as PIL images that cover `size` (width, height), cut around the centre."""
+    try:
+        return film.frames(kit.frames, size)
+    except InfuseError as error:
+        raise error.under(field) from None
+
+
+def covering(picture: Picture, size: tuple[int, int]) -> Any:
+    """A picture as films are taken: scaled to cover `size`, cut around the centre."""
+    from PIL import Image, ImageOps
+
+    image = picture.image.convert("RGB")
+    return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def pixels(frames: Sequence[Any], kit: Encoders, mode: str = "RGB") -> Float[Tensor, "c f height width"]:
+    """PIL images as numbers in 0-1."""
+    array = np.stack([np.asarray(f.convert(mode), np.float32) for f in frames]) / 255
+    return kit.vector(np.moveaxis(array.reshape(*array.shape[:3], -1), -1, 0))
+
+
+def annotator(shelf: Shelf, model: str, field: str, marker: str, absent: WeightsError) -> int:
+    """Bytes of an annotator's file once loaded, told by its header. Raises `absent` if nothing has that name and no
+    folder does, WeightsError if the file is of another kind (the tensor `marker` is not in it)."""
+    try:
+        shapes = shelf.shapes(model, field)
+    except WeightsError as error:
+        raise absent if "was not found" in error.message and "/" not in model else error from None
+    if not any(key.endswith(marker) for key in shapes):
+        raise WeightsError(
+            field, f"{model!r} is not what this annotator is made of: it has no tensor {marker}. {absent.message}"
+        )
+    return 4 * sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes.values())
+
+
+def named(data: Any, **defaults: Mapping[str, str]) -> Any:
+    """A condition's fields, with an annotator's files by their released names where none are named."""
+    if not isinstance(data, dict):
+        return data
+    return {**defaults.get(str(data.get("annotator")), {}), **{k: v for k, v in data.items() if v is not None}}

@@ -1,0 +1,47 @@
+"""A picture's style, not its places: one token of an image encoder, read after the text's."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.video.spatial import Framed, composed
+from infuse.errors import WeightsError
+from infuse.network.spec import NetworkSpec
+from infuse.pictures import Picture
+from infuse.ports import Ports, Sides, Tokens
+
+
+class StyleImage(Framed):
+    """A clip in the style of this picture.
+
+    The image encoder's pooled and projected answer, not normalised, goes through the network's own style MLP. Silent is
+    that MLP's answer to zeros, not the absence of a token (as the original guides it). image_encoder: where the CLIP
+    vision model lies, if the base does not bring the right one.
+    """
+
+    kind: Literal["style_image"] = "style_image"
+    image: Picture
+    image_encoder: str | None = None
+
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        composed(net, self.kind, net.style)
+        self.positive()
+        have = shelf.vision(self.image_encoder)
+        if have is None:
+            raise WeightsError(
+                "image_encoder",
+                f"{net.name} brings no image encoder, and its style needs one of width {net.context_width} (ViT-H for "
+                "VideoComposer). Name a CLIP vision folder here.",
+            )
+        if have.projection != net.context_width:
+            raise WeightsError(
+                "image_encoder",
+                f"{net.name} was trained on an image encoder of width {net.context_width}; {have.name} gives "
+                f"{have.projection}. Name the right CLIP vision folder here.",
+            )
+        return [Route("context", f"(1 {net.context_width})", note="one token after the text's")]
+
+    def encode(self, kit: Encoders) -> Sides:
+        on = kit.style(kit.look(self.image, self.image_encoder, hidden=False))
+        return Sides(Ports(context=(Tokens(on),)), Ports(context=(Tokens(kit.style(None)),)))

@@ -1,0 +1,47 @@
+"""Begin from a film instead of pure noise: the latent port's `start`, frame by frame."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.conditions.video.spatial import pixels, planned, taken
+from infuse.errors import InfuseError, RecipeError
+from infuse.films import Film
+from infuse.network.spec import NetworkSpec
+from infuse.ports import Latent, Ports, Sides
+
+
+class VideoToVideo(Condition):
+    """Repaint `strength` (0-1) of a film: the last floor(steps * strength) steps run, as `img2img` does for pictures.
+
+    Source: SDEdit (Meng et al. 2021). A still picture is a film, too. Frames are taken one after another; say `{source,
+    fps}` to take them at another rate.
+    """
+
+    kind: Literal["video_to_video"] = "video_to_video"
+    film: Film
+    strength: float = Field(default=0.8, gt=0, le=1)
+
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        self.plain()
+        if not net.frames:
+            raise RecipeError("", f"{net.name} makes pictures. Use img2img, or choose a video base.")
+        warnings = planned(self.film, "film", shelf, shelf.size)
+        shape = f"start ({net.latent_channels} {shelf.frames} h w)"
+        return [Route("latent", shape, note=f"strength {self.strength:g}", warnings=tuple(warnings))]
+
+    def encode(self, kit: Encoders) -> Sides:
+        start = kit.clip_posterior(pixels(taken(self.film, "film", kit, kit.size), kit))
+        return Sides.both(Ports(latent=(Latent(start=start, strength=self.strength),)))
+
+    def native(self) -> tuple[int, int]:
+        try:
+            return self.film.size
+        except InfuseError as error:
+            raise error.under("film") from None
+
+    def strength_of_start(self) -> float | None:
+        return self.strength

@@ -1,0 +1,352 @@
+"""VideoComposer's conditions and films: each alone, all together, along the clip, and against a loop that hides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import filming
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from goldens.through_video import Composer
+from PIL import Image
+
+import mix
+import tiny
+from infuse import (
+    Condition,
+    DepthVideo,
+    Film,
+    MaskedVideo,
+    Motion,
+    Recipe,
+    SingleImage,
+    SingleSketch,
+    SketchVideo,
+    StyleImage,
+    VideoToVideo,
+)
+from infuse.batch import fill
+from infuse.conditions.video.depth import WHITE
+from infuse.conditions.video.spatial import spatial_size
+from infuse.curves import Step
+from infuse.encoders.drawn_motion import drawn_motion
+from infuse.encoders.kit import Kit
+from infuse.encoders.motion import sparse_motion
+from infuse.engine.engine import Engine
+from infuse.engine.job import windows
+from infuse.weights.video_composer import VideoModules
+
+CLOSE = 1e-10
+SIDE, SPATIAL = 32, 48
+FRAMES = 9
+ARROW = {"from": [0.2, 0.3], "to": [0.9, 0.6]}
+
+
+@cache
+def composer() -> tiny.Tiny:
+    return tiny.videocomposer(torch.float64)
+
+
+@cache
+def plain() -> tiny.Tiny:
+    return tiny.video(dtype=torch.float64)
+
+
+def engine(**options: Any) -> Engine:
+    made = tiny.engine(composer(), **options)
+    made.shelf.add("plain", plain().base)
+    return made
+
+
+@cache
+def film(seed: int = 0, count: int = FRAMES, side: int = SPATIAL) -> Film:
+    """Noise at the size in which conditions are seen, so that nothing is resized."""
+    noise = np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return Film.of(noise)
+
+
+@cache
+def drifting(count: int = FRAMES) -> Film:
+    return Film.of(filming.drifting(count, size=(SIDE, SIDE)))
+
+
+@cache
+def conditions() -> dict[str, Condition]:
+    """One of each kind."""
+    return {
+        "depth_video": DepthVideo(film=film(1)),
+        "sketch_video": SketchVideo(film=film(2), weight=0.8),
+        "drawn sketch": SketchVideo(film=film(3), annotator="canny", end=0.7),
+        "single_sketch": SingleSketch(image=mix.picture(4, SPATIAL)),
+        "single_image": SingleImage(image=mix.picture(5, SPATIAL), frames={0: 1.0, 1: 0.0}),
+        "drawn": Motion(drawn=[ARROW], camera={"pan": [0.1, 0.0]}),
+        "motion": Motion(film=drifting(), scale=0.5),
+        "flow": Motion(film=drifting(), source="flow", sparse=False),
+        "masked_video": MaskedVideo(film=film(6, FRAMES, SIDE), mask=mix.half(), weight={0: 1.0, 1: 0.5}),
+        "style_image": StyleImage(image=mix.picture(7), weight=0.7, mask=mix.half()),
+    }
+
+
+def recipe(*said: Condition, frames: int = 4, **fields: Any) -> Recipe:
+    common = {"model": "tiny", "prompt": "a ball", "width": SIDE, "height": SIDE, "steps": 3, "scheduler": "DDIM"}
+    return Recipe(**{**common, "guidance": 4.0, "frames": frames, "conditions": said, **fields})
+
+
+def kit(frames: int = 4) -> Kit:
+    base = composer().base
+    return Kit(base, (SIDE, SIDE), engine().shelf, frames, windows(frames, base.spec.frames))
+
+
+def test_alone_equals_together() -> None:
+    every = conditions()
+    asked = [recipe(c, seed=i, frames=4 if i % 3 else FRAMES) for i, c in enumerate(every.values())]
+    asked += [recipe(*every.values(), seed=20), recipe(*every.values(), frames=FRAMES, steps=2), recipe(frames=3)]
+    asked.append(recipe(VideoToVideo(film=film(8, FRAMES, SIDE), strength=0.7), *list(every.values())[:3], seed=21))
+    alone = [engine().run(r).latents for r in asked]
+    together = [r.latents for r in engine().run_all(*asked)]
+    assert max(float((a - b).abs().max()) for a, b in zip(alone, together, strict=True)) < CLOSE
+    assert alone[-3].shape == (1, 4, FRAMES, 16, 16)
+
+
+def test_the_order_of_conditions_does_not_matter() -> None:
+    every = list(conditions().values())
+    one, other = (engine().run(recipe(*said)).latents for said in (every, every[::-1]))
+    assert float((one - other).abs().max()) < CLOSE
+
+
+@pytest.mark.parametrize("name", conditions())
+def test_who_is_silent_changes_nothing_and_who_speaks_does(name: str) -> None:
+    condition, made = conditions()[name], engine()
+    without, loud = made.run(recipe()).latents, made.run(recipe(condition)).latents
+    half = made.run(recipe(condition.model_copy(update={"weight": 0.35}))).latents
+    assert min(float((a - b).abs().max()) for a, b in ((without, loud), (without, half), (loud, half))) > 1e-6
+    for silent in ({"weight": 0.0}, {"start": 0.9}):
+        fields = {n: getattr(condition, n) for n in type(condition).model_fields} | {"end": 1.0} | silent
+        assert torch.equal(made.run(recipe(type(condition)(**fields))).latents, without)
+
+
+def test_a_curve_along_the_clip_weighs_each_frame() -> None:
+    tools = kit(FRAMES)
+    rising = DepthVideo(film=film(1), frames={0: 0.0, 1: 1.0}, weight=0.5).sides(tools).on
+    (slot,), x = tools.spec.channel_slots, torch.zeros(4, 4, 16, 16, dtype=torch.float64)
+    for first, last in tools.windows:
+        said = rising.at(Step(0, 1)).clip(first, last, FRAMES)
+        value = said.channels[0].value
+        expected = value * torch.linspace(0, 1, FRAMES, dtype=torch.float64)[first:last, None, None] * 0.5
+        assert torch.allclose(fill(slot, said.channels, x), expected)
+    made = engine()
+    silent = DepthVideo(film=film(1), frames=0.0)
+    assert torch.equal(made.run(recipe(silent)).latents, made.run(recipe()).latents)
+
+
+def test_a_region_is_heard_only_there() -> None:
+    tools = kit()
+    said = DepthVideo(film=film(1), mask=mix.half()).sides(tools).on.at(Step(0, 1)).clip(0, 4, 4)
+    heard = fill(tools.spec.channel_slots[0], said.channels, torch.zeros(4, 4, 16, 16, dtype=torch.float64))
+    assert heard[..., :7].abs().max() == 0 and heard[..., 9:].abs().max() > 0
+
+
+def test_every_window_is_encoded_by_itself() -> None:
+    tools = kit(FRAMES)
+    value: Any = DepthVideo(film=film(1)).encode(tools).on.channels[0].value
+    assert tuple(value.pieces) == windows(FRAMES, 4)
+    encoder: Any = composer().base.composer
+    shown = WHITE * greys(film(1), FRAMES)
+    for (a, b), piece in value.pieces.items():
+        assert torch.allclose(piece, encoder.stc["depth"](shown[:, :, a:b], (16, 16))[0])
+
+
+# Against a plain loop -------------------------------------------------------------------------------------------------
+
+
+def greys(source: Film, count: int = 4) -> torch.Tensor:
+    """(1 1 f h w) in 0-1."""
+    return torch.stack([torch.from_numpy(np.asarray(f.convert("L")) / 255) for f in source.frames(count)])[None, None]
+
+
+def colours(source: Film, count: int = 4) -> torch.Tensor:
+    """(1 3 f h w) in 0-1."""
+    frames = torch.stack([torch.from_numpy(np.asarray(f) / 255) for f in source.frames(count)])
+    return frames.permute(3, 0, 1, 2)[None]
+
+
+def held() -> dict[str, tuple[Condition, dict[str, torch.Tensor]]]:
+    """Conditions beside what the specification (2.5) says their encoders are shown."""
+    one = mix.picture(5, SPATIAL)
+    arrows = Motion(drawn=[ARROW])
+    hole = torch.from_numpy(mix.half(SPATIAL) > 127).double().expand(1, 1, 4, -1, -1)
+    still = torch.from_numpy(one / 255).permute(2, 0, 1)[None, :, None].expand(-1, -1, 4, -1, -1)
+    lines = torch.from_numpy(np.asarray(Image.fromarray(one).convert("L")) / 255).expand(1, 1, 4, -1, -1)
+    field = torch.from_numpy(sparse_motion(drawn_motion(arrows.drawn, 4, SIDE, SIDE))).double().transpose(0, 1)[None]
+    masked = MaskedVideo(film=film(6), mask=mix.half(SPATIAL), paste=False)
+    return {
+        "depth": (DepthVideo(film=film(1)), {"depth": WHITE * greys(film(1))}),
+        "sketch": (SketchVideo(film=film(2), invert=True), {"sketch": 1 - greys(film(2))}),
+        "single_sketch": (SingleSketch(image=one), {"single_sketch": lines}),
+        "local_image": (SingleImage(image=one), {"local_image": still}),
+        "motion": (arrows, {"motion": field}),
+        "masked": (masked, {"masked": torch.cat([(2 * colours(film(6)) - 1) * (1 - hole), 1 - hole], 1)}),
+        "image": (StyleImage(image=one), {}),
+    }
+
+
+def loop(said: dict[str, torch.Tensor], style: Any, steps: int, seed: int, off: tuple[str, ...]) -> torch.Tensor:
+    """Guided DDIM as the specification has it (2.8): text and style are pulled apart, `off` is heard on both sides."""
+    found = composer()
+    modules: Any = found.base.composer
+    compose = Composer(VideoModules(found.parts["unet"], modules.stc, modules.style, None), torch.zeros(1))
+    tell = found.base.texts.tokens
+    yes, no = ({**said, "y": tell(prompt)[None].double()} for prompt in ("a ball", ""))
+    no = {k: v for k, v in no.items() if k == "y" or k in off}
+    if style is not None:
+        eye = found.base.image_encoder(
+            found.base.feature_extractor(Image.fromarray(style), return_tensors="pt").pixel_values.double()
+        )
+        yes["image"] = eye.image_embeds[:, None]
+        no["image"] = torch.zeros_like(yes["image"])
+    scheduler = DDIMScheduler.from_config(tiny.SCHEDULE)
+    scheduler.set_timesteps(steps)
+    x = torch.randn((1, 4, 4, 16, 16), generator=torch.Generator().manual_seed(seed), dtype=torch.float32).double()
+    for t in scheduler.timesteps:
+        on, silent = (compose(x, t.expand(1), heard) for heard in (yes, no))
+        x = scheduler.step(silent + 4.0 * (on - silent), int(t), x).prev_sample
+    return x
+
+
+@pytest.mark.parametrize("names", [*([n] for n in held()), list(held())], ids=lambda n: "+".join(n))
+@torch.no_grad()
+def test_a_guided_run_equals_the_plain_loop(names: list[str]) -> None:
+    """Guidance acts on words and style; every other condition is heard on both sides."""
+    chosen = [held()[n] for n in names]
+    said = {k: v for _, spatial in chosen for k, v in spatial.items()}
+    style = mix.picture(5, SPATIAL) if "image" in names else None
+    expected = loop(said, style, 3, 5, tuple(said))
+    ours = engine().run(recipe(*(c for c, _ in chosen), seed=5)).latents
+    assert float((ours - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+
+
+@torch.no_grad()
+def test_a_condition_of_the_prompt_s_side_is_guided_too() -> None:
+    said = held()["depth"][1]
+    ours = engine().run(recipe(DepthVideo(film=film(1), applies_to="prompt"), seed=5)).latents
+    expected, both = loop(said, None, 3, 5, ()), loop(said, None, 3, 5, tuple(said))
+    assert float((ours - expected).abs().max()) < 1e-4 and float((expected - both).abs().max()) > 1e-4
+
+
+# Films that are kept --------------------------------------------------------------------------------------------------
+
+
+def test_a_network_without_that_encoder_keeps_what_lies_outside_of_the_hole() -> None:
+    hole = Film.of(np.stack([np.roll(mix.half(), 2 * k, 1) for k in range(FRAMES)])[..., None].repeat(3, -1))
+    asked = [
+        recipe(MaskedVideo(film=film(6, FRAMES, SIDE), mask=hole, strength=s), model="plain", prompt=p, frames=FRAMES)
+        for p, s in (("a ball", 1.0), ("a cube", 1.0), ("a cube", 0.7))
+    ]
+    one, other, weaker = (engine().run(r) for r in asked)
+    small = torch.stack([torch.from_numpy(np.roll(mix.half(), 2 * k, 1)[::2, ::2] > 127) for k in range(FRAMES)])
+    small = small.expand(1, 4, -1, -1, -1)
+    assert torch.equal(one.latents[~small], other.latents[~small])
+    assert float((one.latents - other.latents)[small].abs().min()) > 0
+    assert weaker.latents.shape == one.latents.shape and not torch.equal(weaker.latents, other.latents)
+    for k, frame in enumerate(one.frames[0]):
+        kept = np.roll(mix.half(), 2 * k, 1) == 0
+        assert np.array_equal(np.asarray(frame)[kept], np.asarray(film(6, FRAMES, SIDE).frames(FRAMES)[k])[kept])
+
+
+def test_a_film_to_start_from() -> None:
+    start = film(8, 4, SIDE)
+    ours = engine().run(recipe(VideoToVideo(film=start, strength=0.7), seed=3, guidance=1.0)).latents
+    tools = kit()
+    generator = torch.Generator().manual_seed(3)
+    z = tools.clip_posterior(colours(start)[0]).draw(generator)
+    noise = torch.randn((1, 4, 4, 16, 16), generator=generator, dtype=torch.float32).double()
+    scheduler = DDIMScheduler.from_config(tiny.SCHEDULE)
+    scheduler.set_timesteps(3)
+    x = scheduler.add_noise(z[None], noise, scheduler.timesteps[1:2])
+    words = composer().base.texts.tokens("a ball")[None].double()
+    with torch.no_grad():
+        for t in scheduler.timesteps[1:]:
+            eps = composer().parts["unet"](torch.cat([x, torch.zeros(1, 8, *x.shape[2:])], 1), t.expand(1), words)[0]
+            x = scheduler.step(eps, int(t), x).prev_sample
+    assert float((ours - x).abs().max()) < 1e-4
+
+
+# Recipes with films ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "frames"])
+def test_a_film_carries_its_recipe_and_the_films_it_was_made_from(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    filming.folder(tmp_path / "depths", film(1).frames(4))
+    moving = Motion(drawn=[{**ARROW, "region": mix.half()}])
+    (tmp_path / "recipe.yaml").write_text(
+        "conditions: [{kind: depth_video, film: {source: depths, fps: 8}, weight: 0.5}]"
+    )
+    read = Recipe.load(tmp_path / "recipe.yaml").conditions
+    asked, made = recipe(*read, moving), engine()
+    assert [f for f, _ in asked.pictures()] == ["conditions.0.film", "conditions.1.drawn.0.region"]
+    result = made.run(asked)
+    assert set(result.record().inputs) == {f for f, _ in asked.pictures()}
+    (path,) = result.save(tmp_path / name)
+    again = Recipe.load(path)
+    assert again.digest == asked.digest and again.conditions[0].film.source.startswith("data:")  # type: ignore[union-attr]
+    assert torch.equal(made.run(again).latents, result.latents)
+
+
+def test_what_a_film_shows_counts_and_not_where_it_lies(tmp_path: Path) -> None:
+    filming.folder(tmp_path / "depths", film(1).frames(4))
+    filming.folder(tmp_path / "moved", film(1).frames(4))
+    here, there = (recipe(DepthVideo(film=str(tmp_path / n))) for n in ("depths", "moved"))
+    backwards = recipe(DepthVideo(film={"source": str(tmp_path / "moved"), "reverse": True}))
+    assert here.digest == there.digest != backwards.digest
+    assert engine().check(here).frames == 4 and here.with_pictures(lambda p: p.embedded()).digest == here.digest
+
+
+def test_the_canvas_is_the_film_s() -> None:
+    asked = recipe(MaskedVideo(film=film(6, 4, SIDE), mask=mix.half()), width=None, height=None, frames=None)
+    report = engine().check(asked)
+    assert report.size == (SIDE, SIDE) and report.frames == 4 and report.windows == 1
+    assert engine().check(recipe(frames=FRAMES)).rows == 3 * 2 * len(windows(FRAMES, 4))
+    assert spatial_size((256, 256)) == (384, 384)
+
+
+def test_annotators_draw_in_front_of_the_encoder() -> None:
+    """Random networks in the layout of the releases, added by hand: what reaches the encoder is what they answer."""
+    from infuse.encoders.annotators import midas, pidinet
+
+    class Clean(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.Sequential(*[torch.nn.Identity()] * 44, torch.nn.Conv2d(1, 1, 3, padding=1))
+
+        def forward(self, drawing: torch.Tensor) -> torch.Tensor:
+            return self.layers(drawing).sigmoid()
+
+    torch.manual_seed(0)
+    sizes = midas.Sizes(grid=3, dim=32, layers=4, heads=2, necks=(8, 8, 8, 8), fusion=8)
+    nets = {"eye": midas.DPT(sizes), "edges": pidinet.PiDiNet(8, 4), "clean": Clean()}
+    made = engine()
+    for name, net in nets.items():
+        made.shelf.add(name, net.eval().requires_grad_(False))
+        for p in net.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+    deep = DepthVideo(film=film(1), annotator="midas", annotator_model="eye")
+    lines = {"annotator": "pidinet", "annotator_model": "edges", "cleaner_model": "clean"}
+    drawn, one = SketchVideo(film=film(2), **lines), SingleSketch(image=mix.picture(4, 40), **lines)
+    report = made.check(recipe(deep, drawn, one))
+    assert all(route.memory > 0 and route.shared for _, _, route in report.routes[1:])
+    tools = replace(kit(), shelf=made.shelf)
+    seen = deep.seen(tools)
+    assert seen.shape == (1, 4, 64, 64) and float(seen.min()) >= 0 and float(seen.max()) <= 10
+    for sketch, frames in ((drawn, film(2)), (one, Film.of(mix.picture(4, 40)))):
+        rgb = [f.resize((SPATIAL, SPATIAL), Image.Resampling.LANCZOS) for f in frames.frames(4)]
+        pixels = torch.stack([torch.from_numpy(np.asarray(f) / 255) for f in rgb]).permute(0, 3, 1, 2).double()
+        edges: Any = nets["edges"].double()
+        expected = 1 - nets["clean"].double()(1 - edges(pixels))
+        assert float((sketch.seen(tools) - expected.transpose(0, 1)).abs().max()) < 1e-6
+    assert made.run(recipe(deep, drawn, one)).latents.isfinite().all()

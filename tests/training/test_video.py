@@ -1,0 +1,348 @@
+"""A network of pictures learns to move and to hear: nothing is lost at the start, and only what is asked for learns."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import disk
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from infuse import Recipe, RecipeError, Text
+from infuse.batch import Row, collate
+from infuse.conditions import DepthVideo, Motion, SingleImage, SingleSketch, SketchVideo
+from infuse.encoders.kit import Base, Kit
+from infuse.engine.engine import Engine
+from infuse.engine.shelf import Shelf
+from infuse.films import Film
+from infuse.network.stc import STCEncoder
+from infuse.pictures import Picture
+from infuse.ports import Channel, Ports, Tokens
+from infuse.tabletop.clips import load_clips
+from infuse.tabletop.moves import HOLD
+from infuse.training.saving import save_video
+from infuse.training.trainer import TrainConfig, Trainer
+from infuse.training.video import MOVING, STYLE, DenoiseClips, Learn, Silence, video_objective
+from infuse.training.video_folder import ClipFolder
+from infuse.training.video_models import CHANNELS, composed_base, is_temporal, joined, video_base
+from infuse.training.video_run import PLAN, Run, train
+from infuse.training.video_tabletop import TabletopClips, drawn_paths, latents_of_clips
+
+FRAMES = 3
+NAMES = ("text", *CHANNELS, STYLE)
+
+
+class Noise:
+    """Clips of noise, the same for the same pick; everything that a condition shows is brightness."""
+
+    frames = FRAMES
+
+    def __len__(self) -> int:
+        return 5
+
+    def latents(self, picks: np.ndarray) -> torch.Tensor:
+        return torch.stack(
+            [torch.randn(4, FRAMES, 8, 8, generator=torch.Generator().manual_seed(int(p))) for p in picks]
+        )
+
+    def caption(self, pick: int, frame: int | None, rng: np.random.Generator) -> str:
+        return f"clip {pick}"
+
+    def seen(self, condition: str, pick: int, frame: int | None, rng: np.random.Generator) -> torch.Tensor | None:
+        many = 1 if frame is not None or condition in ("single_sketch", "local_image") else FRAMES
+        return torch.full((CHANNELS[condition], many, 24, 24), 0.1 * pick)
+
+    def looks(self, picks: np.ndarray, frames: np.ndarray | None) -> torch.Tensor:
+        return torch.ones(len(picks), 32) * torch.from_numpy(picks)[:, None]
+
+
+def clips(dtype: torch.dtype = torch.float32) -> Base:
+    return video_base(tiny.base("sd1", dtype=dtype).base, FRAMES)
+
+
+def objective(base: Base, learn: Learn = "all", **options: Any) -> DenoiseClips:
+    return video_objective(base, Noise(), learn=learn, batch_size=2, **options)
+
+
+# ── who falls silent ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_falls_silent_is_drawn_as_the_original_draws() -> None:
+    rng, n, rounds = np.random.default_rng(0), 64, 300
+    heard = [Silence().heard(NAMES, n, rng) for _ in range(rounds)]
+    every = np.stack([np.stack([h[name] for name in NAMES]) for h in heard])  # rounds names n
+    # a tenth is all zero, a tenth all kept, and of the free 0.8 each condition takes half of the batch: 5/8 of them
+    assert abs(float((~every).all(1).mean()) - (0.1 + 0.8 * 0.625**8)) < 0.01
+    assert abs(float(every.all(1).mean()) - (0.1 + 0.8 * 0.375**8)) < 0.01
+    assert all(abs(float(every[:, i].mean()) - 0.4) < 0.02 for i in range(len(NAMES)))
+    # independent of each other among those: two are both heard in 0.1 + 0.8 * 0.375^2
+    both = float((every[:, 1] & every[:, 2]).mean())
+    assert abs(both - (0.1 + 0.8 * 0.375**2)) < 0.02
+
+
+def test_all_zero_and_all_kept_are_disjoint_and_motion_may_stand_alone() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        heard = np.stack([*Silence(zero=0.5, keep=0.5, each=0.0).heard(NAMES, 6, rng).values()])
+        assert (heard.all(0) | (~heard).all(0)).all(), "each = 0: everybody or nobody"
+        kept = np.stack([*Silence(zero=0.0, keep=1.0, each=1.0).heard(NAMES, 6, rng).values()])
+        assert kept.all()
+    alone = [Silence(motion=0.9).heard(NAMES, 100, rng) for _ in range(50)]
+    assert abs(np.mean([h["motion"].mean() for h in alone]) - 0.1) < 0.02
+    assert abs(np.mean([h["depth"].mean() for h in alone]) - 0.4) < 0.03
+    assert MOVING.null == "empty" and 0.85 < MOVING.heard(("text",), 1000, rng)["text"].mean() < 0.95
+
+
+def test_silence_is_nothing_beside_the_latents_and_zeros_among_the_words() -> None:
+    base = composed_base(clips())
+    made, rng = objective(base), np.random.default_rng(0)
+    picks = np.array([1, 2])
+    nobody = dict.fromkeys(made.names, np.zeros(2, bool))
+    silent = made.ports(picks, None, nobody, (8, 8), rng)
+    assert not any(p.channels for p in silent)
+    assert all(not t.values.any() for p in silent for t in p.context) and len(silent[0].context) == 2
+    loud = made.ports(picks, None, dict.fromkeys(made.names, np.ones(2, bool)), (8, 8), rng)
+    assert [len(p.channels) for p in loud] == [len(CHANNELS)] * 2
+    assert all(c.value.shape == (8, FRAMES, 8, 8) for p in loud for c in p.channels)  # type: ignore[union-attr]
+    made.silence = Silence(null="empty")
+    words = made.ports(picks, None, nobody, (8, 8), rng)[0].context[0].values
+    assert torch.equal(words, base.texts.batch([""])[0])
+
+
+def test_what_is_alike_in_all_frames_is_looked_at_once() -> None:
+    """The same as the encoder's own answer to the picture, repeated."""
+    encoder = STCEncoder(3).eval()
+    one = torch.rand(2, 3, 1, 24, 24)
+    whole = encoder(one.expand(-1, -1, FRAMES, -1, -1), (16, 16))
+    parts = encoder.after(encoder.look(one, (16, 16)).expand(-1, -1, FRAMES, -1, -1))
+    assert float((whole - parts).detach().abs().max()) < 1e-6
+
+
+# ── where it begins ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2"])
+def test_a_clip_is_at_first_its_pictures_side_by_side(family: str) -> None:
+    """By the same heads (sd1: four in every level; sd2: four and eight), before and after the channels are widened."""
+    still = tiny.base(family, dtype=torch.float64).base
+    moving = video_base(still, FRAMES)
+    wide = composed_base(moving)
+    x, said = torch.randn(2, 4, FRAMES, 16, 16, dtype=torch.float64), torch.randn(2, 7, 32, dtype=torch.float64)
+    t = torch.tensor([300.0, 700.0])
+
+    def clip(base: Base, how: str = "predict", ports: Ports | None = None) -> torch.Tensor:
+        rows = [Row(x[i], t[i], Ports(context=(Tokens(said[i]),)) + (ports or Ports())) for i in range(2)]
+        return getattr(base.network, how)(collate(rows, base.spec))
+
+    with torch.no_grad():
+        rows = [Row(x[i, :, k], t[i], Ports(context=(Tokens(said[i]),))) for i in range(2) for k in range(FRAMES)]
+        pictures = still.network.predict(collate(rows, still.spec)).unflatten(0, (2, FRAMES)).transpose(1, 2)
+        heard = Ports(channels=(Channel("stc", torch.randn(8, FRAMES, 16, 16, dtype=torch.float64)),))
+        answers = [clip(moving), clip(wide), clip(wide, ports=heard), clip(moving, "stills"), clip(wide, "stills")]
+        assert max(float((a - pictures).abs().max()) for a in answers) < 1e-9
+        for name, parameter in moving.network.unet.named_parameters():
+            if is_temporal(name):
+                parameter.normal_(std=0.1)
+        assert float((clip(moving) - pictures).abs().max()) > 1e-3
+        assert float((clip(moving, "stills") - pictures).abs().max()) < 1e-9, "stills pass the temporal layers by"
+
+
+def test_networks_without_a_counterpart_are_refused() -> None:
+    with pytest.raises(RecipeError, match="SD 1.x and 2.x"):
+        video_base(tiny.base("sdxl").base)
+    with pytest.raises(RecipeError, match="makes pictures"):
+        composed_base(tiny.base("sd1").base)
+
+
+# ── what learns ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("composed", "learn", "text"), [
+    (False, "temporal", False), (False, "all", True), (True, "new", False), (True, "temporal", False), (True, "all", False),
+])  # fmt: skip
+def test_gradients_reach_only_what_is_asked(composed: bool, learn: Learn, text: bool) -> None:
+    base = composed_base(clips()) if composed else clips()
+    made = objective(base, learn, learn_text=text, silence=Silence(0, 1, 0))
+    before = made.base.network.unet.conv_in
+    loss, _ = made.loss(made.batch(np.random.default_rng(0)), torch.Generator().manual_seed(0))
+    loss.backward()
+    unet = {n for n, p in base.network.unet.named_parameters() if p.grad is not None and p.grad.any()}
+    spatial = {n for n in unet if not is_temporal(n)}
+    if learn != "all":
+        assert spatial == ({"conv_in.learned.weight"} if composed else set())
+        assert any(map(is_temporal, unet)) == (learn == "temporal")
+    else:
+        assert "conv_in.weight" in unet and "up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight" in unet
+    assert any(p.grad is not None for p in base.texts.models[0].parameters()) == text
+    assert all(p.grad is None for p in base.vae.parameters())
+    assert set(made.modules()) == {"unet", *(["stc", "style"] if composed else []), *(["text_encoder"] if text else [])}
+    if composed and learn == "new":
+        joined(base.network.unet)
+        assert before is not base.network.unet.conv_in and base.network.unet.conv_in.weight.shape[1] == 12  # type: ignore[union-attr,index]
+
+
+@pytest.mark.parametrize("still", [0.0, 1.0])
+def test_the_loss_falls_on_one_batch_and_a_step_can_be_repeated(tmp_path: Path, still: float) -> None:
+    made = objective(composed_base(clips()), still=still, silence=Silence(0, 1, 0))
+    one = made.batch(np.random.default_rng(0))
+    made.batch = lambda rng: (*one[:-1], np.random.default_rng(0))  # type: ignore[method-assign]
+    own = made.loss
+    made.loss = lambda batch, generator: own(batch, torch.Generator().manual_seed(7))  # type: ignore[method-assign]
+    trainer = Trainer(made, TrainConfig(12, lr=3e-3, warmup=1, schedule="constant"), tmp_path)
+    for module in made.modules().values():
+        module.train()
+    first, again = (float(made.loss(one, torch.Generator())[0].detach()) for _ in range(2))
+    assert first == again, "dropout follows the step's generator"
+    losses = [trainer.advance()["loss"] for _ in range(6)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+# ── what is left behind ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_saved_predicts_the_same(tmp_path: Path) -> None:
+    base = replace(composed_base(clips()), name="own")
+    made = objective(base, "new", silence=Silence(0, 1, 0))
+    trainer = Trainer(made, TrainConfig(2, lr=1e-2, warmup=1, bf16=False), tmp_path / "runs")
+    trainer.run()
+    for module in (base.network.unet, *base.composer.modules):  # type: ignore[union-attr]
+        for p in module.eval().parameters():
+            p.data = p.data.half().float()  # as it is saved
+    save_video(base, tmp_path / "own")
+    assert json.loads((tmp_path / "own" / "unet" / "config.json").read_text())["in_channels"] == 12
+    loaded = Shelf(dtype=torch.float32, device="cpu").base(str(tmp_path / "own"))
+    assert loaded.spec.frames == FRAMES and loaded.spec.compositions == tuple(CHANNELS) and loaded.spec.style
+    assert loaded.composer is not None and base.composer is not None
+    x, film = torch.randn(4, FRAMES, 16, 16), torch.rand(1, 2, FRAMES, 24, 24)
+    answers = []
+    for one, composer in ((base, base.composer), (loaded, loaded.composer)):
+        with torch.no_grad():
+            told: Any = composer.stc["motion"](film, (16, 16))[0]
+            style: Any = composer.style(torch.ones(1, 32))  # type: ignore[misc]
+            ports = Ports(
+                context=(Tokens(one.texts.batch(["a word"])[0]), Tokens(style)), channels=(Channel("stc", told),)
+            )
+            answers.append(one.network.predict(collate([Row(x, torch.tensor(500.0), ports)], one.spec)))
+    assert float((answers[0] - answers[1]).abs().max()) < 2e-3, "half-precision words are all that differs"
+
+
+# ── the tabletop ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_lesson_shows_what_a_recipe_would_show(tmp_path: Path) -> None:
+    """Depths, lines and first picture of a clip through the conditions of a job: the same size, the same unit."""
+    clips = load_clips(2, frames=4, root=tmp_path, workers=1)
+    vae = tiny.vae()
+    means = latents_of_clips(vae, clips, tmp_path / "latents.npy")
+    lessons = TabletopClips(clips, means, 0.5)
+    assert lessons.latents(np.array([1, 0])).shape == (2, 4, 4, 64, 64)
+    pixels = torch.from_numpy(np.array(clips.rgb[1, 2])).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        one = vae.encode(pixels).latent_dist.mean[0] * 0.5  # type: ignore[union-attr]
+    assert float((lessons.latents(np.array([1]))[0, :, 2] - one).abs().max()) < 2e-3
+
+    kit: Any = Kit(tiny.base("sd1").base, (128, 128), None, frames=4)
+    rgb, depth, edges = (np.asarray(a[0]) for a in (clips.rgb, clips.inverse_depth, clips.edges))
+    asked = {
+        "depth": DepthVideo(film=Film.of(depth[..., None])),
+        "sketch": SketchVideo(film=Film.of(edges[..., None])),
+        "single_sketch": SingleSketch(image=Picture.of(edges[0])),
+        "local_image": SingleImage(image=Picture.of(rgb[0])),
+        "motion": Motion(drawn=drawn_paths(replace(lessons.move(0), camera=HOLD), 4)),
+    }
+
+    class Low:  # the first of the kinds that a user may bring
+        random, integers = (lambda self: 0.0), (lambda self, n: 0)
+
+    for name, condition in asked.items():
+        mine: Any = lessons.seen(name, 0, None, Low())  # type: ignore[arg-type]
+        theirs = condition.seen(kit)
+        assert mine.expand_as(theirs).dtype == theirs.dtype
+        if name != "motion":
+            assert float((mine - theirs).abs().max()) < 0.01, name
+        assert lessons.seen(name, 0, 2, np.random.default_rng(0)).shape[2:] == theirs.shape[2:]
+    assert lessons.caption(0, None, np.random.default_rng(0)) != lessons.caption(0, 2, np.random.default_rng(0))
+
+
+# ── a folder of one's own ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def films(root: Path, *lines: dict[str, Any] | str) -> Path:
+    """Two clips as folders of frames, a film of depths, one that is too short, one picture."""
+    for name, count in (("a", 6), ("b", 4), ("depth", 6), ("short", 2)):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for k in range(count):
+            disk.picture(root / name / f"{k}.png", (40, 36), seed=k)
+    Image.new("RGB", (40, 36)).save(root / "one.png")
+    (root / "metadata.jsonl").write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines))
+    return root
+
+
+GOOD = {"file_name": "a", "text": "a thing moves", "depth": "depth"}
+PLAIN = {"file_name": "b", "text": "another"}
+
+
+@pytest.mark.parametrize(("bad", "place", "said"), [
+    ("{", "metadata.jsonl:2", "not JSON"),
+    ({"text": "x"}, "metadata.jsonl:2.file_name", "required"),
+    ({"file_name": "c"}, "metadata.jsonl:2.file_name", "no c in"),
+    ({"file_name": "short"}, "metadata.jsonl:2.file_name", "2 frames"),
+    ({"file_name": "one.png"}, "metadata.jsonl:2.file_name", "one picture"),
+    ({"file_name": "b", "depth": "depth"}, "metadata.jsonl:2.depth", "lasts"),
+    ({"file_name": "b", "mask": "m"}, "metadata.jsonl:2.mask", "no m in"),
+    ({"file_name": "b", "speed": 3}, "metadata.jsonl:2.speed", "no such field"),
+])  # fmt: skip
+def test_every_complaint_names_its_line(tmp_path: Path, bad: Any, place: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said) as letter:
+        ClipFolder(films(tmp_path, GOOD, bad), FRAMES, 32)
+    assert str(letter.value).startswith(place)
+
+
+def test_a_folder_shows_the_same_stretch_to_all(tmp_path: Path) -> None:
+    folder = ClipFolder(films(tmp_path, GOOD, PLAIN), FRAMES, 32)
+    folder.base = tiny.base("sd1").base
+    assert folder.teaches() == tuple(CHANNELS)
+    rng = np.random.default_rng(0)
+    for pick in range(4):
+        first = folder.seen("local_image", pick, None, rng)
+        depth = folder.seen("depth", pick, None, rng)
+        assert first is not None and first.shape == (3, 1, 48, 48)
+        assert (depth is None) == (pick % 2 == 1)
+        if depth is not None:  # the film of depths has the clip's own frames: grey of the same picture
+            grey = (torch.tensor([0.299, 0.587, 0.114])[:, None, None] * first[:, 0]).sum(0)
+            assert float((depth[0, 0] / 2 - grey).abs().mean()) < 0.02
+        masked = folder.seen("masked", pick, None, rng)
+        assert masked is not None and masked.shape == (4, FRAMES, 48, 48) and set(masked[3].unique().tolist()) <= {0, 1}
+    assert folder.latents(np.array([0, 1])).shape == (2, 4, FRAMES, 16, 16)
+
+
+def test_two_stages_on_a_folder_of_ones_own(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    data, plan = films(tmp_path / "data", GOOD, PLAIN), replace(PLAN, steps=2, warmup=0)
+    shelf = Shelf(dtype=torch.float32, device="cpu")
+    shelf.add("still", tiny.base("sd1").base)
+    with pytest.raises(RecipeError, match="Train stage 1"):
+        train(Run("still", str(data), stage=2, frames=FRAMES, size=32), tmp_path / "x", plan, shelf)
+    assert train(Run("still", str(data), frames=FRAMES, size=32), tmp_path / "one", plan, shelf)
+    second = Run(str(tmp_path / "one"), str(data), stage=2, learn="temporal", size=32)
+    assert train(second, tmp_path / "two", plan)
+    with pytest.raises(RecipeError, match="size"):
+        train(replace(second, size=36), tmp_path / "two", plan)
+    engine = Engine(str(tmp_path / "two"), dtype=torch.float32, device="cpu")
+    asked = Recipe(
+        model=str(tmp_path / "two"),
+        prompt="a thing",
+        frames=FRAMES,
+        width=32,
+        height=32,
+        steps=2,
+        conditions=(Text(prompt="moves"),),
+    )
+    assert len(engine.run(asked).frames[0]) == FRAMES
+    assert engine.shelf.base(str(tmp_path / "two")).spec.compositions == tuple(CHANNELS)
