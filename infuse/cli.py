@@ -112,7 +112,7 @@ def run(
     if check:
         show_check(asked)
         return
-    for path in make(asked, out, together, fps=fps):
+    for path in make(asked, out, together, fps):
         typer.echo(path)
 
 
@@ -190,7 +190,7 @@ def show_check(asked: Any) -> None:
     report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), recipe, check(recipe, Shelf()))
 
 
-def make(asked: Any, out: Path, together: bool = False, shelf: Any = None, fps: float = 8) -> list[Path]:
+def make(asked: Any, out: Path, together: bool = False, fps: float = 8) -> list[Path]:
     """Run what is asked and save it; says on stderr what it does, warns of what is odd."""
     quiet()
     from rich.console import Console
@@ -200,7 +200,7 @@ def make(asked: Any, out: Path, together: bool = False, shelf: Any = None, fps: 
 
     recipe = asked.recipe()
     # One picture's rows to a call: a picture's bytes then do not depend on how many were made with it.
-    engine = Engine(recipe.model, shelf=shelf, max_rows=64 if together else 1)
+    engine = Engine(recipe.model, max_rows=64 if together else 1)
     report = engine.check(recipe)
     path = named(out, recipe, bool(report.spec.frames), fps)
     notes = [*report.warnings, *changed(asked, engine.shelf.digests(recipe))]
