@@ -41,10 +41,8 @@ from infuse.engine.engine import Engine
 from infuse.engine.job import windows
 from infuse.weights.video_composer import VideoModules
 
-CLOSE = 1e-10
-SIDE, SPATIAL = 16, 24
-LATENT = 8
-FRAMES = 9
+CLOSE, FRAMES = 1e-10, 9
+SIDE, SPATIAL, LATENT = 16, 24, 8
 ARROW = {"from": [0.2, 0.3], "to": [0.9, 0.6]}
 
 
@@ -332,7 +330,6 @@ def test_annotators_draw_in_front_of_the_encoder(tmp_path: Path, monkeypatch: py
             torch.nn.init.normal_(p, mean=0.02, std=0.1)
         made.shelf.add(name, net.double())
     torch.save(eye.state_dict(), tmp_path / midas.FILE)
-
     deep, noise = DepthVideo(film=film(1), annotator="midas"), Film.of(mix.picture(4, 40))
     lines: Any = {"annotator": "pidinet", "annotator_model": "edges", "cleaner_model": "clean"}
     drawn, one = SketchVideo(film=film(2), **lines), SingleSketch(image=mix.picture(4, 40), **lines)
