@@ -38,6 +38,8 @@ from infuse.weights.video_composer import VideoParts, build, read, write
 
 from . import full, ldm
 
+pytestmark = pytest.mark.slow  # half of the fast suite's time, for loaders that seldom change
+
 RELEASED = {"depth": 1, "motion": 2, "sketch": 1, "single_sketch": 1, "local_image": 3, "masked": 4}
 ASKED = {"prompt": "a red cube moves", "steps": 2, "width": 32, "height": 32, "frames": 3, "scheduler": "DDIM"}
 
