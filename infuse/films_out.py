@@ -5,14 +5,13 @@ The recipe lies in the comment of an MP4 or GIF, in the EXIF description of a We
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from infuse.errors import RecipeError
-from infuse.records import Record, read_record, write_png
+from infuse.records import Record, parsed, read_record, write_png
 from infuse.reels import FOLDER_RATE, SUFFIXES, numbered
 from infuse.reels_video import pyav, stream
 
@@ -83,13 +82,7 @@ def read_record_of(path: str | Path) -> dict[str, Any]:
         raise RecipeError(
             "", f"{path} carries no recipe. Only films written by infuse, and not converted since, can be run again."
         )
-    try:
-        record = json.loads(text)
-        if not isinstance(record["recipe"], dict):
-            raise TypeError("its recipe is not a mapping")
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecipeError("", f"the recipe in {path} is damaged ({error}).") from None
-    return record
+    return parsed(text, path)
 
 
 def _pillow_text(path: Path) -> str | None:

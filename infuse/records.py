@@ -64,6 +64,11 @@ def read_record(path: Path) -> dict[str, Any]:
         raise RecipeError(
             "", f"{path} carries no recipe. Only PNGs written by infuse, and not stripped since, can be run again."
         )
+    return parsed(text, path)
+
+
+def parsed(text: str, path: Path) -> dict[str, Any]:
+    """A record from its text, found in `path`. Raises RecipeError if it is damaged."""
     try:
         record = json.loads(text)
         if not isinstance(record["recipe"], dict):

@@ -3,16 +3,13 @@
 The same two seeds as for pictures, `TRAIN` and `HELD_OUT`, make two streams of moves that share no move.
 """
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
-from infuse.tabletop.dataset import HELD_OUT, TRAIN, cache_root
+from infuse.tabletop.dataset import HELD_OUT, TRAIN, Chunk, array, cache_root, drawn
 from infuse.tabletop.flow import film
 from infuse.tabletop.moves import MOVES_VERSION, Move, move_at
 from infuse.tabletop.world import VERSION
@@ -65,23 +62,17 @@ def load_clips(
     folder = (root or cache_root()) / "tabletop" / name
     folder.mkdir(parents=True, exist_ok=True)
     still, cells = (count, frames, pixels, pixels), (count, frames, pixels // CELL, pixels // CELL, 2)
-    _array(folder, "rgb", (*still, 3))
+    array(folder, "rgb", (*still, 3))
     for layer in ("segments", "inverse_depth", "edges"):
-        _array(folder, layer, still)
-    _array(folder, "motion", cells, np.float16)
-    done = _array(folder, "done", (-(-count // CHUNK),))
+        array(folder, layer, still)
+    array(folder, "motion", cells, np.float16)
+    done = array(folder, "done", (-(-count // CHUNK),))
     missing = [(folder, seed, int(chunk)) for chunk in np.flatnonzero(done == 0)]
-    for chunk in track(_drawn(missing, workers), f"rendering {count} clips", len(missing), disable=not missing):
+    for chunk in track(
+        drawn(missing, workers, _draw_chunk), f"rendering {count} clips", len(missing), disable=not missing
+    ):
         done[chunk] = 1
     return Clips(seed, **_open(folder, "r"))
-
-
-def _array(folder: Path, name: str, shape: tuple[int, ...], dtype: type = np.uint8) -> np.memmap:
-    """Open an array for writing; create it, filled with zeros, if it is not there yet."""
-    path = folder / f"{name}.npy"
-    if not path.exists():
-        np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def _open(folder: Path, mode: str) -> dict[str, np.memmap]:
@@ -89,15 +80,7 @@ def _open(folder: Path, mode: str) -> dict[str, np.memmap]:
     return {name: np.lib.format.open_memmap(folder / f"{name}.npy", mode=mode) for name in layers}
 
 
-def _drawn(jobs: list[tuple[Path, int, int]], workers: int) -> Iterator[int]:
-    if len(jobs) < 2 or workers == 1:
-        yield from map(_draw_chunk, jobs)
-        return
-    with get_context("spawn").Pool(workers or os.cpu_count()) as pool:  # fork would copy torch's and numba's threads
-        yield from pool.imap_unordered(_draw_chunk, jobs)
-
-
-def _draw_chunk(job: tuple[Path, int, int]) -> int:
+def _draw_chunk(job: Chunk) -> int:
     folder, seed, chunk = job
     arrays = _open(folder, "r+")
     count, frames, height, width = arrays["edges"].shape
@@ -107,8 +90,8 @@ def _draw_chunk(job: tuple[Path, int, int]) -> int:
         arrays["segments"][index] = clip.segments
         arrays["inverse_depth"][index] = (clip.inverse_depth * 255).round()
         arrays["motion"][index] = cells(clip.flow)
-    for array in arrays.values():
-        array.flush()
+    for layer in arrays.values():
+        layer.flush()
     return chunk
 
 

@@ -5,7 +5,7 @@ Training and held-out pictures come from two streams of scenes, `TRAIN` and `HEL
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -61,28 +61,35 @@ def load(count: int, seed: int = TRAIN, *, pixels: int = 128, root: Path | None 
     """
     folder = (root or cache_root()) / "tabletop" / f"v{VERSION}-seed{seed}-{count}x{pixels}"
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {name: _array(folder, name, (count, pixels, pixels, *tail)) for name, tail in LAYERS.items()}
-    done = _array(folder, "done", (-(-count // CHUNK),))
+    arrays = {name: array(folder, name, (count, pixels, pixels, *tail)) for name, tail in LAYERS.items()}
+    done = array(folder, "done", (-(-count // CHUNK),))
     missing = [(folder, seed, int(chunk)) for chunk in np.flatnonzero(done == 0)]
-    for chunk in track(_drawn(missing, workers), f"rendering {count} scenes", len(missing), disable=not missing):
+    for chunk in track(
+        drawn(missing, workers, _draw_chunk), f"rendering {count} scenes", len(missing), disable=not missing
+    ):
         done[chunk] = 1
     return Dataset(seed, **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in arrays})
 
 
-def _array(folder: Path, name: str, shape: tuple[int, ...]) -> np.memmap:
-    """Open a uint8 array for writing; create it, filled with zeros, if it is not there yet."""
+def array(folder: Path, name: str, shape: tuple[int, ...], dtype: type = np.uint8) -> np.memmap:
+    """Open an array for writing; create it, filled with zeros, if it is not there yet."""
     path = folder / f"{name}.npy"
     if not path.exists():
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     return np.lib.format.open_memmap(path, mode="r+")
 
 
-def _drawn(jobs: list[tuple[Path, int, int]], workers: int) -> Iterator[int]:
+Chunk = tuple[Path, int, int]
+"""(folder, seed, number)"""
+
+
+def drawn(jobs: list[Chunk], workers: int, draw: Callable[[Chunk], int]) -> Iterator[int]:
+    """Draw chunks in processes of their own; yields each when it is done."""
     if len(jobs) < 2 or workers == 1:
-        yield from map(_draw_chunk, jobs)
+        yield from map(draw, jobs)
         return
     with get_context("spawn").Pool(workers or os.cpu_count()) as pool:  # fork would copy torch's and numba's threads
-        yield from pool.imap_unordered(_draw_chunk, jobs)
+        yield from pool.imap_unordered(draw, jobs)
 
 
 def _draw_chunk(job: tuple[Path, int, int]) -> int:

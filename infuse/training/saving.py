@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from infuse.encoders.kit import Base
@@ -55,10 +55,13 @@ def save_base(base: Base, folder: Path, under: str | None = None) -> None:
     write({"description": f"the tabletop's own model: {said}"}, folder / "card.json")
 
 
-def save_video(base: Base, folder: Path, under: str | None = None, *, own_text: bool = False) -> None:
+def save_video(
+    base: Base, folder: Path, under: str | None = None, *, own_text: bool = False, lender: Any = None
+) -> None:
     """A video model in diffusers' layout, with `composer/` if it has conditions.
 
     `under` names the model that lends everything but UNet and composer; and but the text encoder, if that is its own.
+    `lender`: its UNet, if that lends what the network of clips has in common with it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     unet: Any = deepcopy(base.network.unet)
@@ -79,6 +82,9 @@ def save_video(base: Base, folder: Path, under: str | None = None, *, own_text: 
         halved(base.texts.models[0], folder / "text_encoder")
     if under is not None:
         index["infuse_base"] = under
+        if lender is not None:
+            keep_added(folder / "unet", lender)
+            index["infuse_adds"] = ["unet"]
     else:
         halved(base.vae, folder / "vae")
         base.texts.tokenizers[0].save_pretrained(folder / "tokenizer")
@@ -92,6 +98,19 @@ def save_video(base: Base, folder: Path, under: str | None = None, *, own_text: 
     write(index, folder / "model_index.json")
     heard = ", ".join((*base.spec.compositions, *(["style"] if base.spec.style else []))) or "text alone"
     write({"description": f"clips of {base.spec.frames} frames; hears {heard}"}, folder / "card.json")
+
+
+def keep_added(folder: Path, lender: Any) -> None:
+    """Leave in a UNet's folder only the tensors that the lender's UNet does not have just so."""
+    path = folder / "diffusion_pytorch_model.safetensors"
+    known = {k: t.half().cpu() for k, t in lender.state_dict().items()}
+    added = {k: t for k, t in load_file(path).items() if k not in known or not same(t, known[k])}
+    save_file(added, path)
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Of equal values; 1 x 1 convolutions and linear layers may be written as each other."""
+    return a.numel() == b.numel() and torch.equal(a.flatten(), b.flatten())
 
 
 def save_powerpaint(base: Base, texts: TaskTexts, folder: Path) -> None:

@@ -52,7 +52,7 @@ class Workshop:
     """Longest time for one stage; it stops with its checkpoint and goes on in the next run."""
     plans: dict[str, TrainConfig] = field(default_factory=lambda: dict(PLANS))
     clips: int = CLIPS
-    learn_video: Learn = "all"
+    learn_video: Learn = "temporal"
     """What of the video network learns: all of it, or only what a network of pictures lacks."""
     learn_text: bool = True
     """Whether the text encoder learns with it: it has never met the verbs of moving things."""
@@ -239,7 +239,8 @@ def video(shop: Workshop) -> bool:
     means = latents_of_clips(pictures.vae, clips, shop.root / f"video-latents-{len(clips)}.npy")
     looks = looks_of_clips(pictures, clips, shop.root / f"video-looks-{len(clips)}.npy")
     examples = TabletopClips(clips, means, pictures.vae.config.scaling_factor, looks)
-    options: dict[str, Any] = {"learn_text": shop.learn_text, "dropout": False, "still": 0.1}
+    still = 0.1 if shop.learn_video == "all" else 0.0  # pictures go past the temporal layers
+    options: dict[str, Any] = {"learn_text": shop.learn_text, "dropout": False, "still": still}
 
     folder = shop.models / "video"
     again = folder.is_dir() and not (shop.root / "runs" / "video-text").is_dir()
@@ -249,9 +250,10 @@ def video(shop: Workshop) -> bool:
     done = done or shop.train("video-text", video_objective(base, examples, learn=learn, silence=MOVING, **options))
     if done:
         base = composed_base(base)
-        silence = Silence(null="empty")
+        silence = Silence(keep=0.05, each=0.75, own={"text": 0.12, "motion": 0.4}, null="empty")
         done = shop.train("video", video_objective(base, examples, learn=shop.learn_video, silence=silence, **options))
-    save_video(base, folder, under="tabletop", own_text=shop.learn_text)
+    lender = None if shop.learn_video == "all" else shop.base().network.unet
+    save_video(base, folder, under="tabletop", own_text=shop.learn_text, lender=lender)
     return done
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -53,15 +53,15 @@ class ClipExamples(Protocol):
 class Silence:
     """Who falls silent: in `zero` of the clips everybody, in `keep` nobody, else each condition in `each` of them.
 
-    `motion`, if given, is how often motion falls silent, whatever the others do. null: what silence is for words and
-    style. "zeros": tokens of zeros, as VideoComposer was trained (but not asked: it guides with the empty sentence).
-    "empty": the empty sentence, and no style token or that of a zero image, as a job asks.
+    `own`: how often these fall silent, whatever the others do. null: what silence is for words and style. "zeros": tokens
+    of zeros, as VideoComposer was trained (but not asked: it guides with the empty sentence). "empty": the empty
+    sentence, and no style token or that of a zero image, as a job asks.
     """
 
     zero: float = 0.1
     keep: float = 0.1
     each: float = 0.5
-    motion: float | None = None
+    own: Mapping[str, float] = field(default_factory=dict)
     null: Literal["zeros", "empty"] = "zeros"
 
     def heard(self, names: Sequence[str], n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -72,8 +72,8 @@ class Silence:
         out = {}
         for name in names:
             said = np.ones(n, bool)
-            if name == MOTION and self.motion is not None:
-                said[rng.random(n) < self.motion] = False
+            if name in self.own:
+                said[rng.random(n) < self.own[name]] = False
             else:
                 said[rng.permutation(free)[: int((rng.random(n) < self.each).sum())]] = False
                 said[zero] = False

@@ -96,9 +96,9 @@ class TabletopClips:
         return torch.from_numpy(np.stack([sketch_without_models(f) for f in rgb])).float()[None]
 
     def _motion(self, pick: int, rng: np.random.Generator) -> Float[Tensor, "2 f height width"]:
-        kind = int(rng.integers(3))
+        kind = int(rng.integers(4))
         side = self.clips.rgb.shape[2]
-        if kind == 2 and (drawn := drawn_paths(self.move(pick), self.frames)):
+        if kind > 1 and (drawn := drawn_paths(self.move(pick), self.frames)):
             field = drawn_motion(drawn, self.frames, side, side)
         else:
             cells = np.asarray(self.clips.motion[pick], np.float32).transpose(0, 3, 1, 2)

@@ -15,6 +15,7 @@ import transformers
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 
 from infuse.conditions.powerpaint.words import GENERATIONS
 from infuse.encoders.tasks import TaskTexts
@@ -70,7 +71,9 @@ def from_folder(loading: Loading, prediction: str | None = None) -> BaseParts:
     """
     source = loading.source
     tasks = tasks_of(source)
-    unet = _bare_unet(loading) or _component(loading, "unet", "UNet2DConditionModel", known=UNETS)
+    unet = (
+        _bare_unet(loading) or _added_unet(loading) or _component(loading, "unet", "UNet2DConditionModel", known=UNETS)
+    )
     vae = _component(loading, "vae", "AutoencoderKL")
     encoders = [_task_encoder(loading) if tasks else _component(loading, "text_encoder", "CLIPTextModel")]
     tokenizers = [_tokenizer(loading, "tokenizer", END)]
@@ -146,6 +149,20 @@ def _bare_unet(loading: Loading) -> Any:
     what = f'the UNet of "{source.name}"'
     return assemble(
         lambda: UNet2DConditionModel(**config), _tensors(source, "unet"), loading.dtype, loading.device, what,
+        source.field, strict=True,
+    )  # fmt: skip
+
+
+def _added_unet(loading: Loading) -> Any:
+    """A network of clips that adds its own tensors to a UNet of pictures; None if it brings all of them."""
+    source = loading.source
+    if not source.lent:
+        return None
+    config = {k: v for k, v in source.config("unet").items() if k not in ("_class_name", "_diffusers_version")}
+    make: Any = UNet3DConditionModel.from_config
+    what = f'the UNet of "{source.name}", with what "{source.fallback and source.fallback.name}" lends to it,'
+    return assemble(
+        lambda: make(config), _tensors(source, "unet"), loading.dtype, loading.device, what,
         source.field, strict=True,
     )  # fmt: skip
 

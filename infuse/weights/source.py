@@ -88,7 +88,21 @@ class Source:
         if not (self.path / "model_index.json").is_file() and not self.component("unet"):
             return {"": weights_of(self.path, self.field)}
         parts = ((p, self.component(p)) for p in COMPONENTS)
-        return {p: weights_of(folder, self.field) for p, folder in parts if folder}
+        found = {p: weights_of(folder, self.field) for p, folder in parts if folder}
+        return {**found, "unet": [*self.lent, *found["unet"]]} if self.lent else found
+
+    @cached_property
+    def lent(self) -> list[Path]:
+        """The weights of the UNet that this folder's own UNet adds to: what is not in its file is in these.
+
+        `"infuse_adds": ["unet"]` in model_index.json says so. Raises WeightsError if there is nobody to lend.
+        """
+        if "unet" not in read_json(self.path / "model_index.json", self.field).get("infuse_adds", ()):
+            return []
+        if self.fallback is None or "unet" not in self.fallback.weights:
+            raise WeightsError(self.field, f"{self.path}/unet holds only what is added to another UNet, and its model_index.json does not "
+                                           'name whose. Write it there: {"infuse_base": "name or path of that model"}.')  # fmt: skip
+        return self.fallback.weights["unet"]
 
     @cached_property
     def header(self) -> Header:
@@ -122,8 +136,8 @@ class Source:
             return digest(self.path)
         state = sha256()
         for part, paths in sorted(self.weights.items()):
-            folder = paths[0].parent
-            for path in sorted([*paths, *folder.glob("config.json")], key=lambda p: p.name):
+            configs = [p for folder in {p.parent: None for p in paths} for p in folder.glob("config.json")]
+            for path in sorted([*paths, *configs], key=lambda p: p.name):
                 state.update(f"{part}/{path.name}:{digest(path)}\n".encode())
         return state.hexdigest()
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import tiny
-from infuse import Recipe, RecipeError, Text
+from infuse import Recipe, RecipeError, Text, WeightsError
 from infuse.batch import Row, collate
 from infuse.conditions import DepthVideo, Motion, SingleImage, SingleSketch, SketchVideo
 from infuse.encoders.kit import Base, Kit
@@ -26,13 +26,15 @@ from infuse.pictures import Picture
 from infuse.ports import Channel, Ports, Tokens
 from infuse.tabletop.clips import load_clips
 from infuse.tabletop.moves import HOLD
-from infuse.training.saving import save_video
+from infuse.training.saving import halved, save_base, save_video
 from infuse.training.trainer import TrainConfig, Trainer
 from infuse.training.video import MOVING, STYLE, DenoiseClips, Learn, Silence, video_objective
 from infuse.training.video_folder import ClipFolder
 from infuse.training.video_models import CHANNELS, composed_base, is_temporal, joined, video_base
 from infuse.training.video_run import PLAN, Run, train
 from infuse.training.video_tabletop import TabletopClips, drawn_paths, latents_of_clips
+from infuse.weights.formats import read_header
+from infuse.weights.library import Library
 
 FRAMES = 3
 NAMES = ("text", *CHANNELS, STYLE)
@@ -93,7 +95,7 @@ def test_all_zero_and_all_kept_are_disjoint_and_motion_may_stand_alone() -> None
         assert (heard.all(0) | (~heard).all(0)).all(), "each = 0: everybody or nobody"
         kept = np.stack([*Silence(zero=0.0, keep=1.0, each=1.0).heard(NAMES, 6, rng).values()])
         assert kept.all()
-    alone = [Silence(motion=0.9).heard(NAMES, 100, rng) for _ in range(50)]
+    alone = [Silence(own={"motion": 0.9}).heard(NAMES, 100, rng) for _ in range(50)]
     assert abs(np.mean([h["motion"].mean() for h in alone]) - 0.1) < 0.02
     assert abs(np.mean([h["depth"].mean() for h in alone]) - 0.4) < 0.03
     assert MOVING.null == "empty" and 0.85 < MOVING.heard(("text",), 1000, rng)["text"].mean() < 0.95
@@ -230,6 +232,47 @@ def test_what_is_saved_predicts_the_same(tmp_path: Path) -> None:
             )
             answers.append(one.network.predict(collate([Row(x, torch.tensor(500.0), ports)], one.spec)))
     assert float((answers[0] - answers[1]).abs().max()) < 2e-3, "half-precision words are all that differs"
+
+
+def saved(family: str, folder: Path) -> None:
+    base = tiny.base(family).base
+    save_base(base, folder)
+    halved(base.vae, folder / "vae")
+    base.texts.tokenizers[0].save_pretrained(folder / "tokenizer")
+
+
+def test_what_is_added_to_a_network_of_pictures_is_saved_alone(tmp_path: Path) -> None:
+    saved("sd1", tmp_path / "pictures")
+    pictures = Shelf(dtype=torch.float32, device="cpu").base(str(tmp_path / "pictures"))
+    base = composed_base(video_base(pictures, FRAMES))
+    learned = {n: p for n, p in base.network.unet.named_parameters() if is_temporal(n) or n == "conv_in.weight"}
+    for p in learned.values():
+        p.data = torch.randn(p.shape).mul(0.1).half().float()
+    save_video(base, tmp_path / "added", "../pictures", lender=pictures.network.unet)
+    file = tmp_path / "added" / "unet" / "diffusion_pytorch_model.safetensors"
+    assert set(read_header(file)) == set(learned)
+    shelf = Shelf(dtype=torch.float32, device="cpu")
+    assert shelf.beside(str(tmp_path / "added")).spec.compositions == tuple(CHANNELS)
+    loaded = shelf.base(str(tmp_path / "added"))
+    x, words = torch.randn(4, FRAMES, 16, 16), Tokens(base.texts.batch(["a word"])[0])
+    row = Row(x, torch.tensor(500.0), Ports(context=(words,)))
+    base.network.unet.eval()
+    with torch.no_grad():
+        ours, theirs = (one.network.predict(collate([row], one.spec)) for one in (base, loaded))
+    torch.testing.assert_close(ours, theirs)
+    digests = [Library(offline=True).find(str(tmp_path / n)).digest for n in ("pictures", "added")]
+    assert digests[0] != digests[1]
+
+    index = tmp_path / "added" / "model_index.json"
+    said = json.loads(index.read_text())
+    index.write_text(json.dumps({k: v for k, v in said.items() if k != "infuse_base"}))
+    with pytest.raises(WeightsError, match=r"model: .*only what is added to another UNet.*infuse_base"):
+        Shelf(dtype=torch.float32).base(str(tmp_path / "added"))
+    index.write_text(json.dumps(said))
+    (tmp_path / "pictures").rename(tmp_path / "other")
+    saved("sdxl", tmp_path / "pictures")
+    with pytest.raises(WeightsError, match="model: the UNet of .* with what .* lends to it"):
+        Shelf(dtype=torch.float32).base(str(tmp_path / "added"))
 
 
 # ── the tabletop ────────────────────────────────────────────────────────────────────────────────────────────────────
