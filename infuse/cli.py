@@ -15,7 +15,7 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from infuse.errors import CapacityError, InfuseError, RecipeError
+from infuse.errors import CapacityError, InfuseError, RecipeError, under
 
 INTERRUPTED = 130
 WIDE = 160
@@ -80,6 +80,10 @@ Sets = Annotated[
 ]
 Text = Optional[str]  # noqa: UP045  typer reads these at run time, also on Python 3.10
 Whole = Optional[int]  # noqa: UP045
+Rate = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="Frames per second of a clip's file; 8, or those of the film that is run again, if left out."),
+]
 Out = Annotated[
     Path,
     typer.Option(
@@ -100,7 +104,7 @@ def run(
     source: Source, model: Text = None, negative: Text = None, width: Whole = None, height: Whole = None, frames: Whole = None, steps: Whole = None,
     scheduler: Text = None, guidance: Optional[float] = None, seed: Whole = None, count: Whole = None,  # noqa: UP045
     control: Controls = [], ip: Pictures = [], init: Init = None, inpaint: Hole = None, sets: Sets = [],  # noqa: B006  typer copies
-    out: Out = Path("out"), fps: Annotated[float, typer.Option(help="Frames per second of a clip's file.")] = 8, together: Together = False,
+    out: Out = Path("out"), fps: Rate = None, together: Together = False,
     check: Annotated[bool, typer.Option("--check", help="Only show what would happen.")] = False,
 ) -> None:  # fmt: skip
     """Make pictures, or clips with a video model. Options win over what the recipe says."""
@@ -110,7 +114,7 @@ def run(
               "scheduler": scheduler, "guidance": guidance, "seed": seed, "count": count}  # fmt: skip
     asked = Asked(source, fields, control, ip, init, inpaint, sets)
     if check:
-        show_check(asked)
+        show_check(asked, 64 if together else 1)
         return
     for path in make(asked, out, together, fps):
         typer.echo(path)
@@ -178,7 +182,7 @@ def train(ctx: typer.Context) -> None:
     typer.main.get_command(training).main(args=ctx.args, prog_name="infuse train", standalone_mode=False)
 
 
-def show_check(asked: Any) -> None:
+def show_check(asked: Any, most: int = 1) -> None:
     from rich.console import Console
 
     from infuse.cli_show import report
@@ -187,60 +191,57 @@ def show_check(asked: Any) -> None:
 
     quiet()
     recipe = asked.recipe()
-    report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), recipe, check(recipe, Shelf()))
+    report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), recipe, check(recipe, Shelf(), most))
 
 
-def make(asked: Any, out: Path, together: bool = False, fps: float = 8) -> list[Path]:
+def make(asked: Any, out: Path, together: bool = False, fps: float | None = None) -> list[Path]:
     """Run what is asked and save it; says on stderr what it does, warns of what is odd."""
     quiet()
     from rich.console import Console
 
     from infuse.cli_show import progress
     from infuse.engine.engine import Engine
+    from infuse.reels import FOLDER_RATE
 
     recipe = asked.recipe()
+    rate: float = asked.record.get("fps", FOLDER_RATE) if fps is None else fps
     # One picture's rows to a call: a picture's bytes then do not depend on how many were made with it.
     engine = Engine(recipe.model, max_rows=64 if together else 1)
     report = engine.check(recipe)
-    path = named(out, recipe, bool(report.spec.frames), fps)
+    path = named(out, recipe, bool(report.spec.frames), rate)
     notes = [*report.warnings, *changed(asked, engine.shelf.digests(recipe))]
     for note in notes:
         typer.echo(f"warning: {note}", err=True)
     with progress(Console(stderr=True), recipe.prompt[:40] or "no prompt") as watch:
         result = engine.run(recipe, watch=watch)
     typer.echo(f"recipe {recipe.digest}", err=True)
-    return result.save(path, fps)
+    return result.save(path, rate)
 
 
 def named(out: Path, recipe: Any, clip: bool, fps: float = 8) -> Path:
     """The file to be written: as named, or by the recipe's digest in a folder. Complains before long work."""
     from importlib.util import find_spec
 
-    from infuse.films_out import writable
+    from infuse.films_out import shown_at, writable
+    from infuse.records import reachable
 
-    try:
-        if not clip:
-            if out.suffix and out.suffix.lower() != ".png":
-                raise RecipeError(
-                    "", f"{out} is no .png, and only PNGs carry their recipe. Name a .png file or a folder."
-                )
-            return out if out.suffix else out / f"{recipe.digest[:16]}.png"
-        if not 0 < fps <= 1000:
-            raise RecipeError("", f"{fps:g} frames per second cannot be shown. Choose a rate up to 1000 with --fps.")
-        path = out if out.suffix else out / f"{recipe.digest[:16]}.{'mp4' if find_spec('av') else 'gif'}"
-        writable(path)
-    except RecipeError as error:
-        raise error.under("--out") from None
+    if clip:
+        shown_at(fps, "--fps")
+    suffix = ".png" if not clip else ".mp4" if find_spec("av") else ".gif"
+    path = out if out.suffix else out / f"{recipe.digest[:16]}{suffix}"
+    with under("--out"):
+        if clip:
+            writable(path)
+        elif path.suffix.lower() != ".png":
+            raise RecipeError("", f"{out} is no .png, and only PNGs carry their recipe. Name a .png file or a folder.")
+        else:
+            reachable(path)
     return path
 
 
 def changed(asked: Any, here: Mapping[str, str]) -> list[str]:
     """What a picture that is run again was made with, as far as it differs from what would be loaded now."""
-    if not asked.is_picture:
-        return []
-    from infuse.films_out import read_record_of
-
-    recorded = read_record_of(Path(asked.source)).get("weights", {})
+    recorded = asked.record.get("weights", {})
     return [
         f"the weights of {name!r} are not those that made {asked.source} ({recorded[name][:12]} then, "
         f"{here[name][:12]} now): expect another {'film' if asked.is_film else 'picture'}."

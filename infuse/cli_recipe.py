@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
 from infuse.errors import RecipeError
+from infuse.pictures import at_home
 from infuse.recipe import MADE, Recipe
 
 FILES = (".yaml", ".yml", ".json", *MADE)
@@ -33,12 +36,20 @@ class Asked:
     @property
     def is_file(self) -> bool:
         path = Path(self.source)
-        return path.suffix.lower() in FILES or (path.is_dir() and any(path.glob("*.png")))
+        # isdir, since a Path complains of prompts that are too long for a name
+        return path.suffix.lower() in FILES or (isdir(path) and any(path.glob("*.png")))
 
     @property
     def is_picture(self) -> bool:
         """A picture or film that may carry its recipe, rather than a recipe file."""
         return self.is_file and Path(self.source).suffix.lower() not in (".yaml", ".yml", ".json")
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What a picture or film that is run again says of its making; empty for anything else."""
+        from infuse.films_out import read_record_of
+
+        return read_record_of(at_home(self.source)) if self.is_picture else {}
 
     @property
     def is_film(self) -> bool:
@@ -85,7 +96,7 @@ def _weight(weight: float | None) -> dict[str, float]:
 def weighed(text: str) -> tuple[str, float | None]:
     """`picture@0.8` to (`picture`, 0.8). A file of that whole name is taken as it is, whatever its name ends in."""
     picture, at, number = text.rpartition("@")
-    if not at or Path(text).expanduser().is_file():
+    if not at or isfile(at_home(text)):
         return text, None
     try:
         return picture, float(number)

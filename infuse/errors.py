@@ -5,10 +5,14 @@
     ├── WeightsError(ValueError)    a file is missing, broken, foreign, or not what it is used as
     └── CapacityError(RuntimeError) the request is sound but larger than what was allowed or is there
 
-All of them are raised before any long work begins. A command that ends in one of them exits with code 2.
+They are raised before any long work begins, but for one: a picture that comes out as NaN. A command that ends in one of
+them exits with code 2.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InfuseError(Exception):
@@ -36,3 +40,12 @@ class WeightsError(InfuseError, ValueError):
 
 class CapacityError(InfuseError, RuntimeError):
     """More tokens, pixels, memory or rows than the limit; the message names the limit and how to stay under it."""
+
+
+@contextmanager
+def under(prefix: str) -> Iterator[None]:
+    """Letters that are raised inside are seen from one level further out."""
+    try:
+        yield
+    except InfuseError as error:
+        raise error.under(prefix) from None

@@ -25,7 +25,7 @@ from pydantic import Field, GetJsonSchemaHandler, model_serializer, model_valida
 from infuse.errors import CapacityError, RecipeError
 from infuse.films_given import data_uri, source_of, zipped
 from infuse.letters import Strict
-from infuse.pictures import Picture
+from infuse.pictures import Picture, at_home, must_be_file
 from infuse.reels import FOLDER_RATE, PICTURES, Reel, animated_reel, loose_reel, zipped_reel
 from infuse.reels_video import video_reel
 
@@ -123,7 +123,7 @@ class Film(Strict):
     @cached_property
     def data(self) -> Path | bytes:
         """Where it lies, or its bytes if it travels inside. Raises RecipeError if those are no base64."""
-        return Picture(self.source).content if self._embedded else Path(self.source).expanduser()
+        return Picture(self.source).content if self._embedded else at_home(self.source)
 
     @cached_property
     def reel(self) -> Reel:
@@ -169,19 +169,20 @@ class Film(Strict):
     def embedded(self) -> Film:
         """The same film as a data URI of its own bytes (of a zip of its frames, for a folder), so that it travels.
 
-        A film of more than 32 MiB stays where it is: a recipe then names its path, and its hash tells whether it is
-        still the same.
+        A film of more than 32 MiB stays where it is: a recipe then names its absolute path, and its hash tells whether
+        it is still the same.
         """
         if self._embedded:
             return self
         assert isinstance(self.data, Path)
+        outside = self.model_copy(update={"source": str(self.data.absolute())})
         if self.data.is_dir():
             if sum((self.data / n).stat().st_size for n in self.reel.parts) > LARGEST_EMBEDDED:
-                return self
+                return outside
             return Film.of(self, source=data_uri(zipped(dict(self._pieces())), "application/zip"))
         _ = self.reel  # complains of a file that is not there, or no film
         if self.data.stat().st_size > LARGEST_EMBEDDED:
-            return self
+            return outside
         kind = mimetypes.guess_type(self.data.name)[0] or "application/octet-stream"
         return Film.of(self, source=data_uri(self.data.read_bytes(), kind))
 
@@ -212,7 +213,9 @@ class Film(Strict):
                 f"the limit is {MOST_TAKEN / 1e6:.0f}. Ask for fewer or smaller frames.",
             )
         if reel.still:
-            return (0,) * count, reel.notes
+            said = [n for n in ("start", "fps", "reverse") if getattr(self, n)]
+            idle = (f"{self} is one picture: {' and '.join(said)} of it {'change' if said[1:] else 'changes'} nothing",)
+            return (0,) * count, (*reel.notes, *(idle if said else ()))
         if self.start >= reel.end:
             raise RecipeError(
                 "start", f"{self.start:g} s is after the end of {self} ({reel.end:.3g} s). Start earlier."
@@ -286,15 +289,28 @@ class Film(Strict):
         """`take`, when only the pictures matter."""
         return list(self.take(count, size=size).frames)
 
+    def beside(self, film: Film) -> Film:
+        """This film at the times of another one: what it does not say itself (start, fps, reverse) is as it is there.
+
+        Two folders have no rate of their own; where only one of the two is a folder, nothing is taken over.
+        """
+        if self.reel.still or film.reel.still or self.reel.clock != film.reel.clock:
+            return self
+        fps = self.fps or film.fps or (min(film.reel.rate, 1000.0) if film.reel.clock else None)
+        there = {"start": self.start or film.start, "fps": fps, "reverse": self.reverse or film.reverse}
+        return self.model_copy(update=there)
+
 
 def opened(name: str, source: Path | bytes) -> Reel:
     """The headers of a folder, picture, animation, zip of pictures, or video. Raises RecipeError or CapacityError."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        if isinstance(source, Path) and source.is_dir():
-            names = [p.name for p in source.iterdir() if p.is_file()]
-            return loose_reel(name, names, lambda part: (source / part).read_bytes())
+        if isinstance(source, Path):
+            if source.is_dir():
+                names = [p.name for p in source.iterdir() if p.is_file()]
+                return loose_reel(name, names, lambda part: (source / part).read_bytes())
+            must_be_file(source)
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
             if not (head := file.read(4)):
                 raise RecipeError("", f"{name} is empty (0 bytes). Make or copy it again.")

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from infuse.pictures import Picture
+from infuse.pictures import Picture, flat
 
 
 def source_of(value: Any) -> str:
@@ -63,7 +63,7 @@ def _frames(value: Any) -> list[bytes] | str:
 def _webp(image: Any) -> bytes:
     buffer = io.BytesIO()
     if image.mode not in ("RGB", "RGBA"):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        image = image.convert("RGBA") if image.has_transparency_data else flat(image, "a frame")
     image.save(buffer, "WEBP", lossless=True, exact=True, quality=30, method=1)
     return buffer.getvalue()
 

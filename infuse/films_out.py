@@ -1,22 +1,25 @@
 """A film is written with its recipe inside, as pictures are: MP4, GIF, WebP, or a folder of PNG frames.
 
-The recipe lies in the comment of an MP4 or GIF, in the EXIF description of a WebP, and in every frame of a folder.
+The recipe lies in the comment of an MP4 or GIF, in the EXIF description of a WebP, and in the first frame of a folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from infuse.errors import RecipeError
-from infuse.records import Record, parsed, read_record, write_png
+from infuse.records import Elsewhere, Record, parsed, reachable, read_record, write_png, writing
 from infuse.reels import FOLDER_RATE, SUFFIXES, numbered
 from infuse.reels_video import pyav, stream
 
 DESCRIPTION = 0x010E
 """EXIF's ImageDescription."""
+SLOWEST, FASTEST = 0.02, 1000
+"""Frames per second that all formats can say."""
 
 
 def writable(path: str | Path) -> None:
@@ -28,10 +31,19 @@ def writable(path: str | Path) -> None:
         )
     if path.suffix.lower() == ".mp4":
         pyav("writing .mp4")
+    reachable(path)
     if not path.suffix and path.is_dir() and any(p.suffix.lower() in SUFFIXES for p in path.iterdir()):
         raise RecipeError("", f"the folder {path} holds pictures already. Name a new folder, or empty this one.")
     if path.suffix and path.is_dir():
         raise RecipeError("", f"{path} is a folder. Name a file.")
+    if not path.suffix and path.exists() and not path.is_dir():
+        raise RecipeError("", f"{path} is a file, and a name without a suffix is a folder of frames. Name another.")
+
+
+def shown_at(fps: float, field: str = "fps") -> None:
+    """Raises RecipeError for a frame rate that the formats cannot say."""
+    if not SLOWEST <= fps <= FASTEST:
+        raise RecipeError(field, f"films are not written at {fps:g} frames per second. Choose {SLOWEST} to {FASTEST}.")
 
 
 def write_film(
@@ -41,28 +53,32 @@ def write_film(
 
     .mp4: H.264 at nearly no loss (MPEG-4 where PyAV was built without x264), sides padded to even ones. .gif: one
     palette of 256 colours for all frames, looped. .webp: lossless, looped. No suffix: a folder of PNG frames.
-    Raises RecipeError (see `writable`; also no frames, or frames of several sizes).
+    Raises RecipeError (see `writable` and `shown_at`; also no frames, or frames of several sizes; a full disk).
     """
     path, frames = Path(path), [f.convert("RGB") for f in frames]
     writable(path)
+    shown_at(fps)
     if not frames:
         raise RecipeError("", f"there are no frames to write into {path}. Make at least one.")
     if len(sizes := {f.size for f in frames}) > 1:
         raise RecipeError("", f"a film has one size, these frames have {len(sizes)}. Bring them to one size.")
-    if not 0 < fps <= 1000:
-        raise RecipeError("fps", f"{fps:g} frames per second cannot be shown. Choose a rate up to 1000.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.suffix:
-        path.mkdir(exist_ok=True)
-        for i, frame in enumerate(frames):
-            to = path / f"{i:04}.png"
-            frame.save(to, "PNG") if record is None else write_png(frame, to, record)
-        return ()
-    return WRITERS[path.suffix.lower()](frames, path, "" if record is None else record.text(), fps)
+    if record is not None:
+        record = replace(record, fps=float(fps))
+    if path.suffix:
+        with writing(path):
+            return WRITERS[path.suffix.lower()](frames, path, "" if record is None else record.text(), fps)
+    for i, frame in enumerate(frames):
+        to = path / f"{i:04}.png"
+        with writing(to):
+            frame.save(to, "PNG") if record is None else write_png(frame, to, Elsewhere("0000.png") if i else record)
+    return ()
 
 
 def read_record_of(path: str | Path) -> dict[str, Any]:
-    """The record in a film or picture made by infuse: {"recipe", "inputs", "weights"}. Raises RecipeError if none."""
+    """The record in a film or picture made by infuse: {"recipe", "inputs", "weights", a film's "fps"}.
+
+    Raises RecipeError if there is none.
+    """
     path = Path(path)
     if path.is_dir():
         if not (
@@ -111,18 +127,22 @@ def _mp4(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str,
             "column is there twice"
         )
     x264 = "libx264" in av.codecs_available
-    with av.open(str(path), "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
-        if text:
-            container.metadata["comment"] = text
-        video = container.add_stream("libx264" if x264 else "mpeg4", rate=Fraction(fps).limit_denominator(1001))
-        video.width, video.height, video.pix_fmt = width + odd[0], height + odd[1], "yuv420p"
-        # crf 16 and qscale 2 lie just below what eyes tell from the original
-        video.options = {"crf": "16"} if x264 else {"qmin": "2", "qmax": "2"}
-        video.codec_context.thread_count = 1
-        for frame in frames:
-            pixels = np.pad(np.asarray(frame), ((0, odd[1]), (0, odd[0]), (0, 0)), "edge")
-            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
-        container.mux(video.encode(None))
+    try:
+        with av.open(str(path), "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
+            if text:
+                container.metadata["comment"] = text
+            video = container.add_stream("libx264" if x264 else "mpeg4", rate=Fraction(fps).limit_denominator(1001))
+            video.width, video.height, video.pix_fmt = width + odd[0], height + odd[1], "yuv420p"
+            # crf 16 and qscale 2 lie just below what eyes tell from the original
+            # x264's macroblock tree reads memory that nobody wrote when frames are small: other bytes each time
+            video.options = {"crf": "16", "x264-params": "mbtree=0"} if x264 else {"qmin": "2", "qmax": "2"}
+            video.codec_context.thread_count = 1
+            for frame in frames:
+                pixels = np.pad(np.asarray(frame), ((0, odd[1]), (0, odd[0]), (0, 0)), "edge")
+                container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+            container.mux(video.encode(None))
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from None
     if not x264:
         notes.append("written as MPEG-4 Part 2: this build of PyAV brings no H.264 encoder")
     return tuple(notes)
@@ -140,7 +160,9 @@ def _gif(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str,
     first, *rest = [f.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for f in frames]
     shown = _durations(len(frames), fps, 10)
     first.save(path, "GIF", save_all=True, append_images=rest, duration=shown, loop=0, comment=text.encode())
-    return _same(first, rest, shown)
+    # a frame stays for one unit at least
+    faster = (f"a GIF shows 100 frames per second at most: it plays at 100, not at {fps:g}",) if fps > 100 else ()
+    return (*faster, *_same(first, rest, shown))
 
 
 def _webp(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str, ...]:

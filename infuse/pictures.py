@@ -37,6 +37,55 @@ def relative_to(folder: Path) -> Iterator[None]:
         _folder.reset(token)
 
 
+def px(size: tuple[int, int]) -> str:
+    """How letters name a (width, height)."""
+    return f"{size[0]} x {size[1]} px"
+
+
+def limited(name: str, size: tuple[int, int]) -> None:
+    """Raises CapacityError if a picture, or a film's frame, is larger than the limits."""
+    if max(size) > LARGEST or size[0] * size[1] > MOST:
+        raise CapacityError("", f"{name} is {px(size)}; the limit is {LARGEST} px a side and {MOST // 1_000_000} megapixels. "
+                                "Scale it down first.")  # fmt: skip
+
+
+def at_home(text: str) -> Path:
+    """A path with its ~ resolved; one of a user whom nobody knows stays as it is, and is not found."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def must_be_file(path: Path) -> None:
+    """Raises RecipeError if a path can exist but not be read to its end: a pipe, a socket, a device."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise RecipeError("", f"{path} is a pipe, a socket or a device. Save it as a file first, and name that.")
+
+
+def flat(image: Any, name: str, behind: str = "") -> Any:
+    """A PIL image of any mode as 8-bit RGB: what every picture and every frame of a film is seen as.
+
+    16-bit grey is divided by 257, floats from 0 to 1 are stretched to 0-255. behind: the colour that is seen through what
+    is transparent; without one the colours stored there are seen, as in diffusers. Raises RecipeError for other numbers.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        # the usual numbers: of a float picture 0 to 1, of an integer one those of 16 bits
+        values, most = np.asarray(image), 1 if image.mode == "F" else 65535
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= most):
+            raise RecipeError("", f"{name} holds numbers from {values.min():g} to {values.max():g}, and black is 0, white {most}. "
+                                  "Scale them, or save it with 8 bits.")  # fmt: skip
+        grey = (values * 255).round() if most == 1 else values // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if behind and image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, behind), image).convert("RGB")
+    return image.convert("RGB")
+
+
 @dataclass(frozen=True)
 class Picture:
     """`source` is a path or a `data:image/...;base64,` URI. Arrays, tensors and PIL images become the latter."""
@@ -52,13 +101,11 @@ class Picture:
             text, folder = str(value), _folder.get()
             if not text.strip():
                 raise ValueError("an empty path names no picture; give a path, a data URI, or an image")
+            if "\0" in text:
+                raise ValueError("a path cannot hold the character NUL. Write it again")
             if text.startswith("data:"):
                 return cls(text)
-            return (
-                cls(str(folder / text))
-                if folder is not None and not Path(text).expanduser().is_absolute()
-                else cls(text)
-            )
+            return cls(str(folder / text)) if folder is not None and not at_home(text).is_absolute() else cls(text)
         return cls(_uri(_encoded(value), "png"))
 
     @cached_property
@@ -72,8 +119,10 @@ class Picture:
                 raise RecipeError(
                     "", f"the data URI is not valid base64 ({error}). Encode the file's bytes again."
                 ) from None
+        path = at_home(self.source)
         try:
-            return Path(self.source).expanduser().read_bytes()
+            must_be_file(path)
+            return path.read_bytes()
         except OSError as error:
             raise RecipeError("", f"{self.source} cannot be read ({error.strerror}). Check the path.") from None
 
@@ -83,24 +132,16 @@ class Picture:
 
     @cached_property
     def image(self) -> Any:
-        """The decoded PIL image, upright. Raises RecipeError (not a picture) or CapacityError (too large)."""
+        """The decoded PIL image, upright and `flat`. Raises RecipeError (not a picture) or CapacityError (too large)."""
         from PIL import Image, ImageOps, UnidentifiedImageError
 
         try:
             image = Image.open(io.BytesIO(self.content))
             size = image.size
-            if max(size) > LARGEST or size[0] * size[1] > MOST:
-                raise CapacityError(
-                    "",
-                    f"{self} is {size[0]} x {size[1]} px; the limit is {LARGEST} px a side and "
-                    f"{MOST // 1_000_000} megapixels. Scale it down first.",
-                )
+            limited(str(self), size)
             if min(size) < SMALLEST:
-                raise RecipeError(
-                    "",
-                    f"{self} is {size[0]} x {size[1]} px, too small to say anything. "
-                    f"Give a picture of at least {SMALLEST} px a side.",
-                )
+                raise RecipeError("", f"{self} is {px(size)}, too small to say anything. "
+                                      f"Give a picture of at least {SMALLEST} px a side.")  # fmt: skip
             image.load()
         except (RecipeError, CapacityError):
             raise
@@ -113,7 +154,9 @@ class Picture:
                 f"{self} is not a picture that can be read ({why}). "
                 "Give a PNG, JPEG or WebP file that opens in a viewer.",
             ) from None
-        return ImageOps.exif_transpose(image)
+        shown = flat(ImageOps.exif_transpose(image), str(self))
+        shown.format = image.format
+        return shown
 
     @property
     def size(self) -> tuple[int, int]:
@@ -163,6 +206,8 @@ def _encoded(value: Any) -> bytes:
                 raise ValueError("a float array must hold finite values from 0 to 1")
             value = (value * 255).round().astype(np.uint8)
         value = Image.fromarray(value.squeeze(-1) if value.ndim == 3 and value.shape[-1] == 1 else value)
+    if value.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):  # what a PNG can hold
+        value = flat(value, "the picture")
     buffer = io.BytesIO()
     value.save(buffer, "PNG")
     return buffer.getvalue()

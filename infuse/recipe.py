@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ from pydantic import Field
 
 from infuse.conditions import AnyCondition
 from infuse.curves import Curve
-from infuse.errors import InfuseError, RecipeError
+from infuse.errors import RecipeError, under
 from infuse.films import Film
 from infuse.letters import Strict
-from infuse.pictures import Picture, relative_to
+from infuse.pictures import Picture, at_home, relative_to
+from infuse.records import changed_inputs
+
+log = logging.getLogger("infuse.recipe")
 
 LARGEST_SIDE = 8192
 MADE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".m4v", ".mov")
@@ -51,16 +56,25 @@ class Recipe(Strict):
 
     @classmethod
     def load(cls, source: str | Path | dict[str, Any]) -> Recipe:
-        """From a .yaml or .json file, a picture or film made by infuse, or a dictionary. Relative paths start at the file."""
+        """From a .yaml or .json file, a picture or film made by infuse, or a dictionary. Relative paths start at the file.
+
+        Logs a warning for every film outside of the file that is not what made it.
+        """
         if isinstance(source, dict):
             return cls(**source)
-        path = Path(source).expanduser()
-        data = read(path)
+        path = at_home(str(source))
+        data, inputs = read(path)
         with relative_to(path.parent):
-            return cls(**data)
+            recipe = cls(**data)
+        for note in changed_inputs(recipe.pictures(), inputs, path):
+            log.warning("%s", note)
+        return recipe
 
     def dump(self, path: str | Path | None = None) -> dict[str, Any]:
-        """As plain data without fields left at their defaults; also written to a .yaml or .json file if one is named."""
+        """As plain data without fields left at their defaults; also written to a .yaml or .json file if one is named.
+
+        Relative paths start at the working folder in what is returned, and at the file in what is written.
+        """
         data = self.model_dump(mode="json", exclude_defaults=True)
         data["conditions"] = [
             {"kind": c.kind, **c.model_dump(mode="json", exclude_defaults=True)} for c in self.conditions
@@ -70,10 +84,12 @@ class Recipe(Strict):
         if path is not None:
             import yaml
 
+            folder = Path(path).parent.resolve()
+            there = self.with_pictures(lambda p: seen_from(folder, p)).dump()
             text = (
-                json.dumps(data, indent=2)
+                json.dumps(there, indent=2)
                 if Path(path).suffix == ".json"
-                else yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+                else yaml.safe_dump(there, sort_keys=False, allow_unicode=True)
             )
             Path(path).write_text(text, encoding="utf-8")
         return data
@@ -92,20 +108,30 @@ class Recipe(Strict):
         return self.model_copy(update={"conditions": replaced(self.conditions, change)})
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A recipe file's data. Raises RecipeError if it cannot be read or is not a mapping."""
+def seen_from(folder: Path, found: Picture | Film) -> Picture | Film:
+    """The same picture or film, its relative path written as it is from a (resolved) folder."""
+    if found.source.startswith("data:") or at_home(found.source).is_absolute():
+        return found
+    here = Path(found.source)
+    there = os.path.relpath(here.parent.resolve() / here.name, folder)
+    return Picture(there) if isinstance(found, Picture) else found.model_copy(update={"source": there})
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """A recipe file's data, and hashes of what it was made from. Raises RecipeError if it is not to be read, or no mapping."""
     from infuse.films_out import read_record_of
 
     if not path.exists():
         raise RecipeError("", f"there is no recipe file {path}. Check the path.")
     if path.suffix.lower() in MADE or path.is_dir():
-        return read_record_of(path)["recipe"]
+        record = read_record_of(path)
+        return record["recipe"], record.get("inputs", {})
     data = parsed(path)
     if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
         raise RecipeError(
             "", f"{path} does not hold fields and values. A recipe looks like this:\nprompt: a red cube\nsteps: 20"
         )
-    return data
+    return data, {}
 
 
 def parsed(path: Path) -> Any:
@@ -182,7 +208,5 @@ def digest(model: Strict) -> str:
 def opened(recipe: Recipe) -> None:
     """Open every picture, and the headers of every film, once. Raises RecipeError or CapacityError under its field."""
     for field, found in recipe.pictures():
-        try:
+        with under(field):
             _ = found.image if isinstance(found, Picture) else found.reel
-        except InfuseError as error:
-            raise error.under(field) from None

@@ -7,12 +7,15 @@ input and weights file is named with its hash, so that a replay says what change
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from infuse.errors import RecipeError
+from infuse.errors import RecipeError, under
+from infuse.pictures import at_home
 
 KEY = "infuse"
 VERSION = 1
@@ -27,6 +30,8 @@ class Record:
     """Dotted field -> sha256 of the input picture's or film's file."""
     weights: Mapping[str, str]
     """Model -> sha256 of what was loaded."""
+    fps: float | None = None
+    """Frames per second at which a film was written; None for a picture."""
 
     @classmethod
     def of(cls, recipe: Any, weights: Mapping[str, str]) -> Record:
@@ -34,18 +39,60 @@ class Record:
         return cls(inside.dump(), {field: p.sha256 for field, p in inside.pictures()}, dict(sorted(weights.items())))
 
     def text(self) -> str:
-        return json.dumps(
-            {"version": VERSION, "recipe": self.recipe, "inputs": self.inputs, "weights": self.weights}, sort_keys=True
-        )
+        said = {"version": VERSION, "recipe": self.recipe, "inputs": self.inputs, "weights": self.weights}
+        return json.dumps(said | ({} if self.fps is None else {"fps": self.fps}), sort_keys=True)
 
 
-def write_png(image: Any, path: Path, record: Record) -> None:
-    """Write a PNG with its record (iTXt chunk "infuse", compressed). The same picture and record give the same bytes."""
+@dataclass(frozen=True)
+class Elsewhere:
+    """Instead of a record: the name of the picture beside this one that has it."""
+
+    name: str
+
+    def text(self) -> str:
+        return json.dumps({"version": VERSION, "see": self.name}, sort_keys=True)
+
+
+def write_png(image: Any, path: Path, record: Record | Elsewhere) -> None:
+    """Write a PNG with its record (iTXt chunk "infuse", compressed). The same picture and record give the same bytes.
+
+    Raises RecipeError if the file cannot be written.
+    """
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     info.add_itxt(KEY, record.text(), zip=True)
-    image.save(path, "PNG", pnginfo=info, compress_level=6)
+    with writing(path):
+        image.save(path, "PNG", pnginfo=info, compress_level=6)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system says while a file is written, as a letter. Makes the folders above it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise RecipeError("", f"{path} cannot be written ({why}). Choose another place, or make room there.") from None
+
+
+def reachable(path: Path) -> None:
+    """Complain before long work if no file could be made there: a nameless one is, and is gone again.
+
+    Raises RecipeError.
+    """
+    try:
+        above = next(p for p in path.absolute().parents if p.exists())
+        if not above.is_dir():
+            raise NotADirectoryError(f"{above} is a file, not a folder")
+        if path.is_file():
+            path.open("ab").close()
+        else:
+            TemporaryFile(dir=path if path.is_dir() else above).close()
+    except OSError as error:
+        why = error.strerror or error
+        raise RecipeError("", f"{path} cannot be written ({why}). Choose a folder that you may write to.") from None
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -67,12 +114,36 @@ def read_record(path: Path) -> dict[str, Any]:
     return parsed(text, path)
 
 
+def changed_inputs(pictures: Iterable[tuple[str, Any]], inputs: Mapping[str, str], path: Path) -> list[str]:
+    """What a recipe in `path` took from files that are not what they were; one sentence each.
+
+    `pictures`: the recipe's (field, picture or film); `inputs`: the record's hashes. What travels inside cannot change,
+    and what is gone is said when it is opened.
+    """
+    out = []
+    for field, found in pictures:
+        if field in inputs and not found.source.startswith("data:") and at_home(found.source).exists():
+            with under(field):
+                here = found.sha256
+            if here != inputs[field]:
+                out.append(f"{field}: {found} is not what made {path} ({inputs[field][:12]} then, {here[:12]} now). Expect "
+                           "another result, or put it back.")  # fmt: skip
+    return out
+
+
 def parsed(text: str, path: Path) -> dict[str, Any]:
     """A record from its text, found in `path`. Raises RecipeError if it is damaged."""
     try:
         record = json.loads(text)
-        if not isinstance(record["recipe"], dict):
+        see = record.get("see")
+        if see is None and not isinstance(record["recipe"], dict):
             raise TypeError("its recipe is not a mapping")
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(record.get("inputs", {}), dict) or not isinstance(record.get("fps", 1.0), int | float):
+            raise TypeError("its inputs are no mapping, or its fps no number")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecipeError("", f"the recipe in {path} is damaged ({error}).") from None
+    if see is not None:
+        raise RecipeError(
+            "", f"{path} is one frame of several; their recipe is in {see} beside it. Name that one, or the folder."
+        )
     return record

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infuse.errors import CapacityError, InfuseError, RecipeError
-from infuse.pictures import LARGEST, MOST, SMALLEST
+from infuse.pictures import SMALLEST, flat, limited, px
 
 MOST_FRAMES = 100_000
 """How many frames a film may have, taken or not (an hour at 27 per second)."""
@@ -22,6 +22,10 @@ FOLDER_RATE = 8
 """Frames per second of pictures that lie in a folder and know no time; what infuse writes films at."""
 
 PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
+BEHIND = "black"
+"""What is seen through transparent frames: it says nothing in masks, depths and sketches."""
+NUMERIC = ("F", "I")
+"""Modes in which pictures may hold numbers that are no shades; these are looked at before any long work."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -41,8 +45,8 @@ class Reel:
     notes: tuple[str, ...] = ()
     hurt: str = ""
     """What is known to be missing at its end."""
-    codec: str = ""
-    """Of a video."""
+    chained: bool = False
+    """Whether each frame of a video is coded from the one before it, so that its motion vectors span one frame."""
     parts: tuple[str, ...] = ()
     """Names of the loose pictures, in order."""
 
@@ -60,14 +64,9 @@ class Reel:
 
 def fits(name: str, size: tuple[int, int], frames: int) -> None:
     """Complain about sides and numbers of frames beyond the limits."""
-    if max(size) > LARGEST or size[0] * size[1] > MOST:
-        raise CapacityError(
-            "",
-            f"{name} is {size[0]} x {size[1]} px; the limit is {LARGEST} px a side and "
-            f"{MOST // 1_000_000} megapixels. Scale it down first.",
-        )
+    limited(name, size)
     if min(size) < SMALLEST:
-        raise RecipeError("", f"{name} is {size[0]} x {size[1]} px. Give frames of at least {SMALLEST} px a side.")
+        raise RecipeError("", f"{name} is {px(size)}. Give frames of at least {SMALLEST} px a side.")
     if frames > MOST_FRAMES:
         raise CapacityError("", f"{name} has {frames} frames; the limit is {MOST_FRAMES}. Cut out the part you need.")
 
@@ -77,17 +76,17 @@ def numbered(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"([0-9]+)", name.lower()) if p]
 
 
-def flat(image: Any) -> Any:
-    """RGB; 16-bit grey is scaled, and what is transparent becomes black, which says nothing in masks, depths and
-    sketches."""
-    from PIL import Image
-
-    if image.mode.startswith("I"):
-        return image.point(lambda v: v / 257).convert("L").convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
-    return image.convert("RGB")
+def missing(parts: Sequence[str]) -> str:
+    """The first place where a number is missing from names that otherwise count evenly; empty if there is none."""
+    found = [re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", Path(p).stem) for p in parts]
+    numbers = [int(m[2]) for m in found if m]
+    gaps = [b - a for a, b in zip(numbers, numbers[1:], strict=False)]
+    if len({m and (m[1], m[3]) for m in found}) > 1 or len(gaps) < 2 or (step := min(gaps)) < 1:
+        return ""
+    if max(gaps) == step or any(g % step for g in gaps):  # the latter are times, or other numbers that do not count
+        return ""
+    at = next(i for i, g in enumerate(gaps) if g > step)
+    return f"{parts[at]} is followed by {parts[at + 1]}"
 
 
 # Loose pictures ---------------------------------------------------------------------------------------------------
@@ -121,6 +120,8 @@ def loose_reel(name: str, names: Sequence[str], read: Callable[[str], bytes]) ->
         try:
             with Image.open(io.BytesIO(read(part)), formats=PICTURES) as found:
                 yield found
+        except InfuseError:
+            raise
         except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
             at = f"frame {parts.index(part)} of {len(parts)}"
             raise RecipeError("", f"{part} in {name} ({at}) cannot be read: {error}. Make this frame again.") from None
@@ -130,33 +131,37 @@ def loose_reel(name: str, names: Sequence[str], read: Callable[[str], bytes]) ->
         with image(part) as found:
             turned = found.getexif().get(0x0112, 1) > 4  # EXIF orientations 5 to 8 lie on their side
             own = found.size[::-1] if turned else found.size
+            if found.mode in NUMERIC:
+                flat(found, f"{part} in {name}")
         if part == parts[0]:
             size = own
             fits(name, size, len(parts))
         elif own != size:
             raise RecipeError(
                 "",
-                f"{name} mixes sizes: {parts[0]} is {size[0]} x {size[1]} px, {part} is {own[0]} x {own[1]} px. "
+                f"{name} mixes sizes: {parts[0]} is {px(size)}, {part} is {px(own)}. "
                 "Bring all of its frames to one size.",
             )
 
     def draw(wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
         for i in wanted:
             with image(parts[i]) as found:
-                yield i, flat(ImageOps.exif_transpose(found))
+                yield i, flat(ImageOps.exif_transpose(found), f"{parts[i]} in {name}", BEHIND)
 
     others = [n for n in names if n not in parts and not n.startswith(".")]
-    notes = (f"{name}: {len(others)} files that are no pictures are left out ({others[0]}, ...)",) if others else ()
+    notes = [f"{name}: {len(others)} files that are no pictures are left out ({others[0]}, ...)"] if others else []
+    if hole := missing(parts):
+        notes.append(f"{name}: numbers are missing ({hole}); its frames are taken one after another all the same")
     times = tuple(i / FOLDER_RATE for i in range(len(parts)))
     end = len(parts) / FOLDER_RATE
-    return Reel(name, size, times, end, draw, False, len(parts) == 1, notes, parts=tuple(parts))
+    return Reel(name, size, times, end, draw, False, len(parts) == 1, tuple(notes), parts=tuple(parts))
 
 
 # Animations -------------------------------------------------------------------------------------------------------
 
 
 def animated_reel(name: str, source: Path | bytes, image: Any) -> Reel:
-    """GIF, animated WebP and PNG; a picture with one frame is a still. A frame of 0 s stays for 0.1 s, as in browsers."""
+    """GIF, TIFF, animated WebP and PNG; a picture with one frame is a still. A frame of 0 s stays for 0.1 s, as in browsers."""
     from PIL import Image, ImageOps
 
     count = getattr(image, "n_frames", 1)
@@ -167,7 +172,7 @@ def animated_reel(name: str, source: Path | bytes, image: Any) -> Reel:
     def draw(wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURES) as again:
             for i in wanted:
-                yield i, flat(ImageOps.exif_transpose(at(again, i)))
+                yield i, flat(ImageOps.exif_transpose(at(again, i)), name, BEHIND)
 
     def at(film: Any, i: int) -> Any:
         try:
@@ -178,12 +183,16 @@ def animated_reel(name: str, source: Path | bytes, image: Any) -> Reel:
             raise stopped(name, i, count, f"{error}") from None
         return film
 
+    own, times = image.size, [0.0]
+    for i in range(count if count > 1 or image.mode in NUMERIC else 0):
+        if (page := at(image, i)).size != own:
+            raise RecipeError("", f"{name} mixes sizes: page 0 is {px(own)}, page {i} is {px(page.size)}. "
+                                  "Bring all of its pages to one size.")  # fmt: skip
+        if page.mode in NUMERIC:
+            flat(page, name)
+        times.append(times[-1] + (page.info.get("duration") or 100) / 1000)
     if count == 1:
         return Reel(name, size, (0.0,), 1 / FOLDER_RATE, draw, False, True)
-    times = [0.0]
-    for i in range(count):
-        shown = at(image, i).info.get("duration") or 100
-        times.append(times[-1] + shown / 1000)
     return Reel(name, size, tuple(times[:-1]), times[-1], draw)
 
 

@@ -22,6 +22,9 @@ CONTAINERS = (
 """Nothing here can point to another file or address, as playlists do."""
 COVER = 0x400
 """ffmpeg's mark of the picture on a song's sleeve."""
+CHAINED = ("mpeg1video", "mpeg2video", "mpeg4")
+"""Codecs that tell their motion, and code a frame from the one before it or, as a B-frame, from two; H.264 and later ones
+look several frames away."""
 
 
 def pyav(purpose: str) -> Any:
@@ -84,6 +87,7 @@ def video_reel(name: str, source: Path | bytes) -> Reel:
         guess = float(video.average_rate or video.guessed_rate or 25)
     if not ticks:
         raise RecipeError("", f"{name} has a video stream without a frame. Record or encode it again.")
+    chained = codec in CHAINED and ticks == sorted(ticks)  # others have frames that are coded from later ones
     ticks.sort()
     if len(set(ticks)) < len(ticks):  # a raw stream: frames without times
         timed, step, last, ticks = False, 1 / guess, 1, list(range(len(ticks)))
@@ -115,7 +119,9 @@ def video_reel(name: str, source: Path | bytes) -> Reel:
     fits(name, first.size, len(ticks))
     hurt = f"it was cut short: {len(ticks)} of its {stated} frames are there" if stated > len(ticks) else ""
     notes = (f"{name}: {hurt}",) if hurt else ()
-    return Reel(name, first.size, times, times[-1] + (last or gap) * step, draw, notes=notes, hurt=hurt, codec=codec)
+    return Reel(
+        name, first.size, times, times[-1] + (last or gap) * step, draw, notes=notes, hurt=hurt, chained=chained
+    )
 
 
 def decoded(container: Any, video: Any) -> Iterator[Any]:

@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,3 +17,34 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; tiny network
 @pytest.fixture(autouse=True)
 def _same_start() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files as strangers bring them."""
+    import strangers
+
+    return strangers.everything(tmp_path_factory.mktemp("strangers"))
+
+
+@pytest.fixture
+def nothing_is_loaded(strange: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Among the strangers' files, where loading a network or running a pickle's code is a failure."""
+    from infuse.conditions.ip_adapter import Adapter
+
+    def loaded(*_: Any, **__: Any) -> None:
+        raise AssertionError("a network was loaded")
+
+    monkeypatch.chdir(strange)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in (
+        "infuse.weights.base.load_base",
+        "infuse.weights.base.load_vision",
+        "infuse.weights.controlnet.load_controlnet",
+        "infuse.weights.powerpaint.load_brushnet",
+        "infuse.weights.powerpaint.load_tasks",
+    ):
+        monkeypatch.setattr(name, loaded)
+    monkeypatch.setattr(Adapter, "load", loaded)
+    yield
+    assert not (strange / "burgled").exists(), "a pickle ran its code"

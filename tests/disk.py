@@ -39,6 +39,25 @@ def powerpaint1(folder: Path) -> Path:
     return folder
 
 
+def video(folder: Path) -> Path:
+    """A whole VideoComposer of clips of four frames, in infuse's own layout."""
+    from infuse.training.saving import save_video
+
+    save_video(tiny.videocomposer().base, folder)
+    return folder
+
+
+def film(path: Path, frames: int = 8, size: tuple[int, int] = (32, 32)) -> Path:
+    """A square that moves over noise."""
+    width, height = size
+    clip = np.random.default_rng(0).integers(0, 100, (frames, height, width, 3), dtype=np.uint8)
+    for k, frame in enumerate(clip):
+        frame[height // 3 : 2 * height // 3, (at := k * width // (2 * frames)) : at + width // 3] = 255
+    first, *rest = (Image.fromarray(f) for f in clip)
+    first.save(path, save_all=True, append_images=rest, duration=125, loop=0)
+    return path
+
+
 def controlnet(folder: Path, family: str = "sd1") -> Path:
     tiny.controlnet(family, 7).save_pretrained(folder)
     return folder

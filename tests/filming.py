@@ -12,6 +12,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from infuse.films import Film
+from infuse.letters import Strict
+
+
+class Asking(Strict):
+    """Stands for a condition with a film."""
+
+    video: Film | None = None
+
 
 @cache
 def texture(height: int = 240, width: int = 480) -> np.ndarray:
@@ -36,18 +45,20 @@ def video(
     times: Sequence[float] | None = None,
     moov_first: bool = False,
     aspect: int = 1,
+    rate: int = 8,
+    **options: str,
 ) -> Path:
-    """A video of 8 frames per second, or with each frame at its own time (s)."""
+    """A video of `rate` frames per second, or with each frame at its own time (s); `options` are the encoder's."""
     import av
 
     with av.open(str(path), "w", options={"movflags": "+faststart"} if moov_first else {}) as container:
-        stream: Any = container.add_stream(codec, rate=8)
+        stream: Any = container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = *frames[0].size, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         stream.codec_context.sample_aspect_ratio = Fraction(aspect)
         for k, image in enumerate(frames):
             frame: Any = av.VideoFrame.from_image(image)
-            frame.pts, frame.time_base = round(1000 * (k / 8 if times is None else times[k])), Fraction(1, 1000)
+            frame.pts, frame.time_base = round(1000 * (k / rate if times is None else times[k])), Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from infuse.cli import named
 from infuse.engine.check import check
 from infuse.engine.shelf import Shelf
 from infuse.errors import CapacityError, InfuseError, RecipeError, WeightsError
+from infuse.films import Film
 
 pytest.importorskip("av", reason="pip install 'infuse[video]'")
 
@@ -40,6 +42,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (128, 96), "white").save(at / "white.png")
     Image.new("L", (128, 96)).save(at / "black.png")
     Image.new("L", (64, 64), 255).save(at / "small.png")
+    filming.folder(at / "dark", [Image.new("L", (128, 96), v) for v in [0] * 16 + [255]])
+    filming.folder(at / "light", [Image.new("L", (128, 96), 200)] * 16)
+    filming.folder(at / "wide", [Image.new("L", (8200, 16))] * 16)
+    filming.video(at / "plain.mp4", FRAMES, "mpeg4")
+    filming.video(at / "fast.mp4", FRAMES, rate=24)
+    filming.video(at / "uneven.mp4", FRAMES, times=[k / 8 + 0.05 * (k % 2) for k in range(40)])
+    os.mkfifo(at / "pipe")
     return at
 
 
@@ -73,6 +82,11 @@ BAD: dict[str, Case] = {
     "a hole of another size": ({"kind": "masked_video", "film": "clip.mp4", "mask": "small.png"}, "composer", RecipeError, "mask",
                                ("64 x 64", "128 x 96", "same size")),
     "no hole": ({"kind": "masked_video", "film": "clip.mp4", "mask": "black.png"}, "video", RecipeError, "mask", ("no white pixel",)),
+    "a film without a hole": ({"kind": "masked_video", "film": "clip.mp4", "mask": "dark"}, "composer", RecipeError, "mask",
+                              ("no white pixel in any frame",)),
+    "too wide for a codec": ({"kind": "motion", "film": "wide"}, "composer", CapacityError, "film", ("8200 x 16 px", "8191 px a side", "optical flow")),
+    "a picture in nobody's home": ({"kind": "single_image", "image": "~nosuchuser/a.png"}, "composer", RecipeError, "image", ("Check the path",)),
+    "a picture in a pipe": ({"kind": "single_image", "image": "pipe"}, "composer", RecipeError, "image", ("pipe, a socket or a device",)),
     "no hole given": ({"kind": "masked_video", "film": "clip.mp4"}, "video", RecipeError, "mask", ("required",)),
     "a curve where nobody is told": ({"kind": "masked_video", "film": "clip.mp4", "mask": "white.png", "frames": {0: 1, 1: 0}}, "video",
                                      RecipeError, "frames", ("held to it", "Remove frames")),
@@ -132,6 +146,10 @@ def test_what_is_adjusted_is_said(shelf: Shelf) -> None:
         {"kind": "depth_video", "film": {"source": "three.mp4", "short": "bounce"}},
         {"kind": "single_sketch", "image": "white.png"},
         {"kind": "motion", "film": "still.png"},
+        {"kind": "single_image", "image": "still.png"},
+        {"kind": "sketch_video", "film": "light"},
+        {"kind": "depth_video", "film": {"source": "still.png", "fps": 3}},
+        {"kind": "depth_video", "film": "uneven.mp4"},
     ]
     said = check(Recipe(model="composer", width=32, height=32, conditions=conditions), shelf).warnings
     for start, words in {
@@ -139,8 +157,37 @@ def test_what_is_adjusted_is_said(shelf: Shelf) -> None:
         "conditions.0.film: 128 x 96": "cut around the centre",
         "conditions.1.image": "mostly light",
         "conditions.2.film": "stand still",
+        "conditions.1.image: 128 x 96": "cut around the centre",
+        "conditions.3.image: 128 x 96": "cut around the centre",
+        "conditions.4.film": "mostly light",
+        "conditions.5.film": "is one picture: fps of it changes nothing",
+        "conditions.6.film": "Set fps to choose another rate.",
     }.items():
         assert any(s.startswith(start) and words in s for s in said), said
+    assert not any(".." in s for s in said)
+
+
+def test_how_motion_will_be_read_is_said(shelf: Shelf) -> None:
+    kinds = {"clip.mp4": True, "plain.mp4": False, "light": True, "still.png": False}
+    for name, recoded in kinds.items():
+        asked = Recipe(model="composer", width=32, height=32, conditions=[{"kind": "motion", "film": name}])
+        assert ("encoded as MPEG-4" in check(asked, shelf).routes[1][2].note) == recoded, name
+
+
+def test_a_mask_is_seen_at_its_film_s_times(shelf: Shelf) -> None:
+    def said(film: Any, mask: Any) -> list[str]:
+        asked = {"kind": "masked_video", "film": film, "mask": mask}
+        found = check(Recipe(model="composer", width=32, height=24, conditions=[asked]), shelf).warnings
+        return [w for w in found if "mask:" in w]
+
+    assert not said("clip.mp4", "plain.mp4") and not said("clip.mp4", "white.png")
+    assert "10 of 16 frames are shown again" in said("fast.mp4", "clip.mp4")[0]
+    (own,) = said("clip.mp4", {"source": "plain.mp4", "start": 1})
+    assert "it shows 1 to 2.88 s, its film 0 to 1.88 s" in own and "without them it follows the film" in own
+    assert not said({"source": "clip.mp4", "start": 1}, "plain.mp4")
+    (loose,) = said({"source": "clip.mp4", "start": 1}, "light")
+    assert "paired one by one" in loose
+    assert not said("clip.mp4", "light")
 
 
 OUT = {
@@ -183,6 +230,8 @@ def test_the_command_line_makes_clips(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "9 frames in 3 windows of 4, 1 clip" in shown and "stc (8 9 h w)" in shown and "the depth encoder" in shown
     assert "4 frames, 1 clip" in ran("check", "recipe.yaml").stdout
     assert ran("run", "recipe.yaml", "-o", "first.mp4", "--frames", "9", "--fps", "4").stdout.split() == ["first.mp4"]
+    ran("run", "first.mp4", "-o", "again.mp4")
+    assert Path("again.mp4").read_bytes() == Path("first.mp4").read_bytes() and Film.of("again.mp4").reel.rate == 4
     ran("run", "first.mp4", "-o", "again.gif", "--fps", "4")
     assert Recipe.load("again.gif") == Recipe.load("first.mp4")
     (inside,) = ran("run", "first.mp4").stdout.split()

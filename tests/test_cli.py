@@ -105,6 +105,14 @@ def test_a_file_is_taken_by_its_whole_name_first() -> None:
     assert weighed("b@2.png@0.5") == ("b@2.png", 0.5)
     assert weighed("data:image/png;base64,xx@1") == ("data:image/png;base64,xx", 1.0)
     assert weighed("me@home.png") == ("me@home.png", None)
+    assert weighed(f"{'x' * 5000}@1") == ("x" * 5000, 1.0) and weighed("~nosuchuser/a.png@1") == (
+        "~nosuchuser/a.png",
+        1.0,
+    )
+
+
+def test_a_long_prompt_is_no_file() -> None:
+    assert Asked("a red cube " * 100).recipe().prompt == "a red cube " * 100
 
 
 @pytest.mark.parametrize(("assignment", "words"), [

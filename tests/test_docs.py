@@ -19,7 +19,7 @@ from infuse.engine.check import check
 from infuse.engine.shelf import Shelf
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/recipes.md", "docs/powerpaint.md")
+PAGES = ("README.md", "docs/recipes.md", "docs/powerpaint.md", "docs/video.md")
 
 
 def blocks(page: str) -> Iterator[tuple[str, str]]:
@@ -34,6 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     disk.base(weights / "base")
     disk.base(weights / "sdxl", "sdxl")
     disk.powerpaint1(weights / "inpaint")
+    disk.video(weights / "video")
     disk.controlnet(weights / "edges")
     (weights / "edges" / "card.json").write_text('{"description": "edges", "annotator": "canny"}')
     disk.adapter(weights / "ip-adapter.safetensors")
@@ -47,6 +48,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     disk.mask(home / "right.png")
     Image.fromarray(255 - np.asarray(Image.open(home / "right.png"))).save(home / "left.png")
     Image.new("RGB", (32, 32)).save(home / "edges.png")
+    for name in ("walk", "depths"):
+        disk.film(home / f"{name}.gif")
     monkeypatch.chdir(home)
     return home
 
@@ -72,8 +75,8 @@ def test_every_block_runs(page: str, home: Path) -> None:
                 raise AssertionError(
                     f"{page}: a block is marked {other}; mark it `python run`, `yaml recipe` or `sh run`"
                 )
-    for name in re.findall(r'(?:-o |save\(")(\w+)\.png', (ROOT / page).read_text("utf-8")):
-        assert list(home.glob(f"{name}*.png")), f"{page} says that {name}.png is made"
+    for name in re.findall(r'(?:-o |save\(")(\w+\.(?:png|gif))', (ROOT / page).read_text("utf-8")):
+        assert list(home.glob(name.replace(".", "*."))), f"{page} says that {name} is made"
 
 
 def test_a_picture_of_a_count_runs_alone_to_the_same_bytes(home: Path) -> None:
@@ -111,5 +114,5 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def test_the_fields_are_all_documented() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
-    missing = [f for f in Recipe.model_fields if f"`{f}`" not in text and f != "frames"]
+    missing = [f for f in Recipe.model_fields if f"`{f}`" not in text]
     assert not missing

@@ -1,9 +1,8 @@
-"""A film goes in and comes out: what is written is read again, frames are chosen by the rule, and damage is said."""
+"""A film goes in and comes out: what is written is read again, and frames are chosen by the rule."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ import filming
 import numpy as np
 import pytest
 import torch
+from filming import Asking
 from PIL import Image
 
-from infuse import reels, reels_video
-from infuse.errors import CapacityError, InfuseError, RecipeError
+from infuse import reels_video
+from infuse.errors import RecipeError
 from infuse.films import Film
-from infuse.films_out import read_record_of, writable, write_film
-from infuse.letters import Strict
+from infuse.films_out import read_record_of, write_film
 from infuse.pictures import relative_to
 from infuse.records import Record
 
@@ -26,46 +25,14 @@ pytest.importorskip("av", reason="pip install 'infuse[video]'")
 FRAMES = filming.drifting(40)
 
 
-class Asking(Strict):
-    """Stands for a condition with a film."""
-
-    video: Film | None = None
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("films")
     filming.video(at / "clip.mp4", FRAMES)
     filming.video(at / "three.mp4", FRAMES[:3])
-    filming.video(at / "one.mp4", FRAMES[:1])
-    filming.video(at / "first.mp4", FRAMES, moov_first=True)
     filming.video(at / "uneven.mp4", FRAMES[:6], times=(0, 0.1, 0.4, 0.45, 1.0, 1.2))
-    filming.sound(at / "sound.m4a")
-    whole, first = (at / "clip.mp4").read_bytes(), (at / "first.mp4").read_bytes()
-    (at / "unfinished.mp4").write_bytes(whole[: len(whole) * 2 // 3])
-    (at / "short.mp4").write_bytes(first[: len(first) * 3 // 4])
-    hurt = bytearray(first)
-    middle = len(first) * 3 // 4
-    hurt[middle : middle + 400] = np.random.default_rng(0).integers(0, 256, 400, dtype=np.uint8).tobytes()
-    (at / "hurt.mp4").write_bytes(hurt)
-    (at / "words.mp4").write_bytes(b"hello world\n" * 50)
-    (at / "empty.mp4").write_bytes(b"")
-    for i in range(len(first) // 4, len(first), len(first) // 20):  # a decoder that is not told to mind guesses these
-        first = first[:i] + bytes([first[i] ^ 0xFF]) + first[i + 1 :]
-    (at / "flipped.mp4").write_bytes(first)
-    (at / "list.mp4").write_text("ffconcat version 1.0\nfile clip.mp4\n")
     filming.folder(at / "frames", FRAMES[:12])
-    filming.folder(at / "mixed", [*FRAMES[:2], FRAMES[2].resize((64, 48))])
-    filming.folder(at / "spoilt", FRAMES[:3])
-    (at / "spoilt" / "1.png").write_bytes(filming.png(FRAMES[1])[:3000])
-    filming.folder(at / "nonsense", FRAMES[:3])
-    (at / "nonsense" / "2.png").write_bytes(b"hello")
-    (at / "notes").mkdir()
-    (at / "notes" / "readme.txt").write_text("no frames here")
     FRAMES[0].save(at / "still.png")
-    Image.new("L", (20_000, 8)).save(at / "wide.png")
-    Image.new("L", (4, 4)).save(at / "dot.png")
-    (at / "broken.zip").write_bytes(b"PK\3\4 and no more")
     return at
 
 
@@ -82,7 +49,7 @@ def test_what_is_written_is_read(name: str, loss: float, tmp_path: Path) -> None
     record = Record({"prompt": "a red cübe", "model": "x" * 200_000}, {"conditions.0.video": "ab"}, {"m": "cd"})
     path = tmp_path / name
     assert write_film(FRAMES[:16], path, record) == ()
-    assert read_record_of(path) == json.loads(record.text())
+    assert read_record_of(path) == {**json.loads(record.text()), "fps": 8}
     film = Film.of(path)
     assert (film.size, len(film.reel.times), film.reel.rate) == ((128, 96), 16, pytest.approx(8))
     clip = film.take(16)
@@ -245,6 +212,44 @@ def test_what_lies_beside_the_frames_is_said(tmp_path: Path) -> None:
     assert "readme.txt" in Film.of(at).plan(2)[1][0]
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("0.png", "1.png", "4.png"), "1.png is followed by 4.png"),
+        (("a_000.png", "a_010.png", "a_030.png", "a_040.png"), "a_010.png is followed by a_030.png"),
+        (("8.png", "9.png", "10.png"), ""),
+        (("000.png", "042.png", "083.png", "125.png"), ""),  # times
+        (("a1.png", "b2.png", "c7.png"), ""),
+        (("one.png", "two.png", "ten.png"), ""),
+    ],
+)
+def test_missing_numbers_are_said(names: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    for name in names:
+        FRAMES[0].save(tmp_path / name)
+    assert [said in n and "numbers are missing" in n for n in Film.of(tmp_path).plan(2)[1]] == [True] * bool(said)
+
+
+def test_a_still_has_no_times() -> None:
+    assert Film.of("still.png").plan(3)[1] == () == Film.of("still.png", short="loop").plan(3)[1]
+    assert Film.of("still.png", fps=3).plan(3)[1][0].endswith("one picture: fps of it changes nothing")
+    (note,) = Film.of("still.png", start=7, fps=3, reverse=True).plan(3)[1]
+    assert note.endswith("start and fps and reverse of it change nothing")
+
+
+def test_a_film_beside_another_one_is_seen_at_its_times(tmp_path: Path) -> None:
+    fast = Film.of(filming.video(tmp_path / "fast.mp4", FRAMES[:24], rate=24))
+    slow = Film.of(filming.video(tmp_path / "slow.mp4", FRAMES[:8]))
+    assert slow.beside(fast).plan(12)[0] == (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3)
+    assert fast.beside(slow).plan(4)[0] == (0, 3, 6, 9)
+    asked = Film.of(fast, start=0.5, fps=4, reverse=True)
+    assert slow.beside(asked).plan(2)[0] == (6, 4) and asked.plan(2)[0] == (18, 12)
+    own = Film.of(slow, start=0.25, fps=2).beside(asked)
+    assert (own.start, own.fps, own.reverse) == (0.25, 2, True)
+    for other in (Film.of("frames"), Film.of("still.png")):
+        assert other.beside(asked) == other and asked.beside(other) == asked
+    assert Film.of("frames").beside(Film.of("frames", start=0.5)).plan(2)[0] == (4, 5)
+
+
 def test_sizes_are_covered_and_cut_around_the_centre() -> None:
     (frame,) = Film.of("still.png").frames(1, (48, 96))
     assert frame.size == (48, 96) and filming.apart(frame, FRAMES[0].crop((40, 0, 88, 96))) == 0
@@ -271,101 +276,3 @@ def test_what_is_transparent_is_black(tmp_path: Path) -> None:
 def test_sixteen_bit_depths_keep_their_shades(tmp_path: Path) -> None:
     Image.fromarray(np.full((16, 16), 32768, np.uint16)).save(tmp_path / "depth.png")
     assert Film.of(tmp_path / "depth.png").frames(1)[0].getpixel((0, 0)) == (127,) * 3
-
-
-# Letters ----------------------------------------------------------------------------------------------------------
-
-BAD: dict[str, tuple[dict[str, Any] | str, type[InfuseError], str, tuple[str, ...]]] = {
-    "missing": ("nowhere.mp4", RecipeError, "", ("nowhere.mp4", "No such file", "Check the path")),
-    "empty": ("empty.mp4", RecipeError, "", ("empty (0 bytes)",)),
-    "words": ("words.mp4", RecipeError, "", ("not a film that can be read", "Give an MP4")),
-    "a list that names another file": ("list.mp4", RecipeError, "", ("not a film that can be read",)),
-    "sound only": ("sound.m4a", RecipeError, "", ("holds sound only", "video stream")),
-    "cut short, index last": ("unfinished.mp4", RecipeError, "", ("lost its index (moov)", "Copy or record it again")),
-    "cut short, index first": ("short.mp4", RecipeError, "", ("40 were asked for", "cut short", "of its 40 frames are there", "ask for")),
-    "damaged in the middle": ("hurt.mp4", RecipeError, "", ("damaged at frame", "of 40", "frames could be read", "Ask for fewer frames")),
-    "a few bytes are wrong": ("flipped.mp4", RecipeError, "", ("damaged at frame", "of 40", "frames could be read")),
-    "too few": ("three.mp4", RecipeError, "", ("has 3 frames, 40 were asked", "ask for 3 frames", "short: hold, loop or bounce")),
-    "too few at this rate": ({"source": "clip.mp4", "fps": 4, "start": 1}, RecipeError, "",
-                             ("16 frames at 4 per second from 1 s on (40 in all)", "start earlier, or")),
-    "too few at this rate, enough without": ({"source": "clip.mp4", "fps": 4}, RecipeError, "", ("20 frames at 4 per second", "sample at fps 8, or")),
-    "one frame of video": ("one.mp4", RecipeError, "", ("has 1 frame,", "ask for 1 frame,")),
-    "too late": ({"source": "clip.mp4", "start": 5}, RecipeError, "start", ("5 s is after the end", "Start earlier")),
-    "mixed sizes": ("mixed", RecipeError, "", ("0.png is 128 x 96 px, 2.png is 64 x 48 px", "one size")),
-    "a folder without pictures": ("notes", RecipeError, "", ("holds no pictures (1 other files)",)),
-    "a spoilt frame": ({"source": "spoilt", "short": "hold"}, RecipeError, "", ("1.png", "frame 1 of 3", "Make this frame again")),
-    "a frame of nonsense": ("nonsense", RecipeError, "", ("2.png", "frame 2 of 3")),
-    "a broken zip": ("broken.zip", RecipeError, "", ("zip file that cannot be read",)),
-    "broken data": ("data:video/mp4;base64,@@@", RecipeError, "", ("not valid base64",)),
-    "data that is no film": ("data:video/mp4;base64,aGVsbG8=", RecipeError, "", ("an embedded film", "not a film that can be read")),
-    "too wide": ("wide.png", CapacityError, "", ("20000 x 8 px", "16384", "Scale it down")),
-    "too small": ("dot.png", RecipeError, "", ("4 x 4 px", "at least 8")),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_it_is_a_letter(case: str) -> None:
-    source, kind, field, words = BAD[case]
-    with pytest.raises(InfuseError) as caught:
-        Film.of(source).take(40)
-    error = caught.value
-    assert (type(error), error.field) == (kind, field), str(error)
-    assert all(w in error.message for w in words) and len(error.message) < 500, str(error)
-
-
-@pytest.mark.parametrize(
-    "case", [c for c in BAD if c not in ("damaged in the middle", "a few bytes are wrong", "a spoilt frame")]
-)
-def test_headers_are_enough_to_say_so(case: str) -> None:
-    with pytest.raises(InfuseError):
-        Film.of(BAD[case][0]).plan(40)
-
-
-FIELDS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
-    "a typo": ({"source": "x", "fsp": 3}, "video.fsp", ("Did you mean fps?", "source, start, fps, short, reverse")),
-    "no source": ({"fps": 3}, "video.source", ("required",)),
-    "no such way to fill": ({"source": "x", "short": "cut"}, "video.short", ("'hold'", "'cut'")),
-    "fps 0": ({"source": "x", "fps": 0}, "video.fps", ("greater than 0",)),
-    "a negative start": ({"source": "x", "start": -1}, "video.start", ("greater than or equal to 0",)),
-    "no name": ("  ", "video", ("empty path",)),
-    "a number": (5, "video", ("5 is not a film", "a list of PIL images")),
-    "an empty list": ([], "video", ("not a film",)),
-    "images of several sizes": ([FRAMES[0], FRAMES[0].resize((9, 9))], "video", ("several sizes", "9 x 9")),
-    "too bright": (np.full((2, 8, 8, 3), 2.0), "video", ("floats from 0 to 1",)),
-    "no channels": (np.zeros((2, 8, 8, 5), np.uint8), "video", ("(f, h, w, 3)",)),
-    "no frames": (np.zeros((0, 8, 8, 3), np.uint8), "video", ("holds no frame",)),
-}
-
-
-@pytest.mark.parametrize("case", FIELDS)
-def test_the_field_is_named(case: str) -> None:
-    value, field, words = FIELDS[case]
-    with pytest.raises(RecipeError) as caught:
-        Asking(video=value)
-    assert caught.value.field == field and all(w in caught.value.message for w in words), str(caught.value)
-
-
-def test_what_is_left_of_a_film_can_be_used() -> None:
-    film = Film.of("short.mp4")
-    there = len(film.reel.times)
-    assert 3 < there < 40
-    clip = film.take(there)
-    assert f"{there} of its 40 frames are there" in clip.notes[0]
-    assert max(filming.apart(a, b) for a, b in zip(clip.frames, FRAMES, strict=False)) < 3
-
-
-def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CapacityError, match="fewer or smaller frames"):
-        Film.of("still.png").plan(1000, size=(2048, 2048))
-    monkeypatch.setattr(reels, "MOST_FRAMES", 10)
-    for name in ("clip.mp4", "frames"):
-        with pytest.raises(CapacityError, match=r"the limit is 10\. Cut out"):
-            Film.of(name).plan(2)
-
-
-def test_without_the_package_the_letter_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "av", None)
-    for ask in (lambda: Film.of("clip.mp4").plan(2), lambda: writable(tmp_path / "film.mp4")):
-        with pytest.raises(RecipeError, match=r"needs the package av\. Run: pip install 'infuse\[video\]'"):
-            ask()
-    assert len(Film.of("frames").frames(3)) == 3, "everything else works without"

@@ -44,7 +44,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("engine",),
     ("tabletop",),
     ("training",),
-    ("tabletop.demo", "tabletop.demo_powerpaint", "tabletop.sheet"),
+    ("tabletop.demo", "tabletop.demo_powerpaint", "tabletop.demo_video", "tabletop.sheet"),
     ("",),  # infuse/__init__.py
     ("cli_recipe", "cli_show"),
     ("cli",),

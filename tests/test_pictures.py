@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from infuse.engine.engine import Engine
+from infuse.tabletop import demo_powerpaint, demo_video
 from infuse.tabletop.demo import Cast, Stage
-from infuse.tabletop.demo_powerpaint import rows
-from infuse.tabletop.sheet import sheet
+from infuse.tabletop.sheet import moving, save_moving, sheet
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 ALIKE = 3.0
@@ -22,7 +22,7 @@ ALIKE = 3.0
 @pytest.mark.slow
 def test_powerpaint_s_page(tmp_path: Path) -> None:
     stage = Stage(Engine("tabletop", max_rows=1), Cast(), tmp_path, lambda path: None)
-    made = sheet("PowerPaint: one condition, four tasks", rows(stage))
+    made = sheet("PowerPaint: one condition, four tasks", demo_powerpaint.rows(stage))
     made = made.resize((made.width * 2 // 3, made.height * 2 // 3), Image.Resampling.LANCZOS)
     path = IMAGES / "powerpaint.png"
     if os.environ.get("WRITE_PICTURES"):
@@ -31,3 +31,19 @@ def test_powerpaint_s_page(tmp_path: Path) -> None:
         assert shown.size == made.size
         difference = np.abs(np.asarray(shown.convert("RGB"), float) - np.asarray(made, float)).mean()
     assert difference < ALIKE, f"docs/images/powerpaint.png differs by {difference:.1f} of 255; is it of older weights?"
+
+
+@pytest.mark.slow
+def test_the_page_of_clips(tmp_path: Path) -> None:
+    stage = Stage(Engine("tabletop", max_rows=1), Cast(), tmp_path, lambda path: None)
+    pages = moving("Clips: conditions add", demo_video.rows(stage))
+    small = [p.resize((p.width * 3 // 5, p.height * 3 // 5), Image.Resampling.LANCZOS) for p in pages]
+    path = IMAGES / "clips.gif"
+    if os.environ.get("WRITE_PICTURES"):
+        save_moving(small, path)
+    with Image.open(path) as shown:
+        assert (shown.size, shown.n_frames) == (small[0].size, len(small))  # type: ignore[attr-defined]
+        for k, made in enumerate(small):
+            shown.seek(k)
+            difference = np.abs(np.asarray(shown.convert("RGB"), float) - np.asarray(made, float)).mean()
+            assert difference < ALIKE, f"docs/images/clips.gif differs by {difference:.1f} of 255 in frame {k}"

@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from infuse.curves import Curve, Step, span, value_at
 from infuse.errors import RecipeError
 from infuse.letters import Strict
-from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
+from infuse.network.spec import NetworkSpec, described
+from infuse.pictures import Picture, px
 from infuse.ports import Ports, Posterior, Sides, Tokens, Vector, Voice, Windowed
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Condition(Strict, ABC):
         if self.applies_to == "prompt":
             return Sides(sides.on)
         if self.applies_to == "negative":
-            return Sides(type(sides.on)(), sides.on)
+            return Sides(Ports(latent=sides.on.latent), sides.on)  # what the run starts from and keeps is no side's
         return sides
 
     def voice(self, kit: Encoders) -> Voice:
@@ -185,3 +186,40 @@ def said(kit: Encoders, prompt: str) -> Ports:
     return Ports(
         context=(Tokens(kit.text(prompt)),), embedding=() if pooled is None else (Vector("text_embeds", pooled),)
     )
+
+
+def guess_sites(sites: int) -> tuple[float, ...]:
+    """A factor for each site in diffusers' guess mode: from 0.1 at the first to 1 at the last."""
+    return tuple(float(s) for s in np.logspace(-1, 0, sites))
+
+
+# Letters that several mechanisms send ------------------------------------------------------------------------------
+
+
+def same_family(model: str, width: int | None, net: NetworkSpec, kind: str) -> None:
+    """Raises RecipeError if weights of this context width (None: they have none) are of another family than the base."""
+    if width is not None and width != net.context_width:
+        raise RecipeError(
+            "model",
+            f"{model!r} was trained for {described(width)}, this recipe's base is {net.described}. "
+            f"Choose {kind} of the base's family, or another base.",
+        )
+
+
+def same_size(mask: tuple[int, int], shown: tuple[int, int], what: str = "image") -> None:
+    """Raises RecipeError unless a mask is as large (width, height) as the image or film that it lies on."""
+    if mask != shown:
+        raise RecipeError("mask", f"it is {px(mask)}, its {what} is {px(shown)}. Make both the same size.")
+
+
+def some_hole(mask: Any) -> None:
+    """Raises RecipeError if nothing of a mask (a PIL image) is white."""
+    if not has_white(mask):
+        raise RecipeError(
+            "mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
+        )
+
+
+def has_white(mask: Any) -> bool:
+    """Is a pixel of this PIL image nearer to white than to black?"""
+    return mask.convert("L").getextrema()[1] >= 128

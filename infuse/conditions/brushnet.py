@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.conditions.base import Condition, Encoders, Route, Shelf, guess_sites, same_family, same_size, some_hole
 from infuse.errors import RecipeError
-from infuse.network.spec import NetworkSpec, described
+from infuse.network.spec import NetworkSpec
 from infuse.pictures import Picture
 from infuse.ports import Latent, Ports, Residual, Sides, Voice
 
@@ -41,22 +40,10 @@ class BrushNet(Condition):
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         self.plain("mask", "weight", "start", "end", "applies_to")
         self.still(net, "Use masked_video")
-        if self.mask.size != self.image.size:
-            (w, h), (width, height) = self.mask.size, self.image.size
-            raise RecipeError(
-                "mask", f"it is {w} x {h} px, its image is {width} x {height} px. Make both the same size."
-            )
-        if self.mask.image.convert("L").getextrema()[1] < 128:
-            raise RecipeError(
-                "mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
-            )
+        same_size(self.mask.size, self.image.size)
+        some_hole(self.mask.image)
         found = shelf.identity(self.model, "model", "brushnet")
-        if found.context_width not in (None, net.context_width):
-            raise RecipeError(
-                "model",
-                f"{self.model!r} was trained for {described(found.context_width)}, this recipe's base is "
-                f"{net.described}. Choose a BrushNet of the base's family, or another base.",
-            )
+        same_family(self.model, found.context_width, net, "a BrushNet")
         if self.sites is not None and len(self.sites) != found.sites:
             raise RecipeError(
                 "sites", f"{len(self.sites)} factors, but {self.model!r} has {found.sites} sites. Give one for each."
@@ -69,16 +56,12 @@ class BrushNet(Condition):
         size = [s // kit.spec.vae_factor for s in image.shape[-2:]]
         keep = 1 - F.interpolate(hole[None], size=size)[0]
         branch = kit.brushnet(self.model)
+        sites = self.sites or (guess_sites(branch.sites) if self.mode == "guess" else None)
         ports = Ports(
             latent=(Latent(paste=(image, hole)),) if self.paste else (),
-            residuals=(
-                Residual(branch, (kit.posterior(image * (1 - hole)), keep), self.sites or self._mode(branch.sites)),
-            ),
+            residuals=(Residual(branch, (kit.posterior(image * (1 - hole)), keep), sites),),
         )
         return Sides(ports) if self.mode == "guess" else Sides.both(ports)
-
-    def _mode(self, sites: int) -> tuple[float, ...] | None:
-        return tuple(float(s) for s in np.logspace(-1, 0, sites)) if self.mode == "guess" else None
 
     def voice(self, kit: Encoders) -> Voice:
         """The mask is the hole itself, not a region in which the condition is heard."""

@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.conditions.base import Condition, Encoders, Route, Shelf, guess_sites, same_family
 from infuse.errors import RecipeError
-from infuse.network.spec import NetworkSpec, described
+from infuse.network.spec import NetworkSpec
 from infuse.pictures import Picture
 from infuse.ports import Ports, Residual, Sides
 
@@ -39,12 +39,7 @@ class ControlNet(Condition):
 
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         found = shelf.identity(self.model, "model", "controlnet")
-        if found.context_width not in (None, net.context_width):
-            raise RecipeError(
-                "model",
-                f"{self.model!r} was trained for {described(found.context_width)}, this recipe's base is "
-                f"{net.described}. Choose a ControlNet of the base's family, or another base.",
-            )
+        same_family(self.model, found.context_width, net, "a ControlNet")
         if self.sites is not None and len(self.sites) != net.sites:
             raise RecipeError(
                 "sites", f"{len(self.sites)} factors, but {net.name} has {net.sites} sites. Give one for each."
@@ -71,7 +66,7 @@ def mode_sites(mode: Mode, sites: int) -> tuple[float, ...] | None:
         case "balanced":
             return None
         case "guess":
-            return tuple(float(s) for s in np.logspace(-1, 0, sites))
+            return guess_sites(sites)
         case _:
             return tuple(0.825 ** (12 - i) for i in range(sites))
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch.nn.functional as F
 from pydantic import Field
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.conditions.base import Condition, Encoders, Route, Shelf, same_size, some_hole
 from infuse.errors import RecipeError
 from infuse.network.spec import NetworkSpec
 from infuse.pictures import Picture
@@ -35,14 +35,8 @@ class Inpaint(Condition):
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         self.plain("mask", "weight", "start", "end")
         self.still(net, "Use masked_video")
-        if self.mask.size != self.image.size:
-            raise RecipeError(
-                "mask", f"it is {_px(self.mask.size)}, its image is {_px(self.image.size)}. Make both the same size."
-            )
-        if self.mask.image.convert("L").getextrema()[1] < 128:
-            raise RecipeError(
-                "mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
-            )
+        same_size(self.mask.size, self.image.size)
+        some_hole(self.mask.image)
         slots = {s.name for s in net.channel_slots}
         if "mask" in slots:
             return [Route("channels", "mask (1 h w) + masked_image (4 h w)", note="9-channel network")]
@@ -82,7 +76,3 @@ class Inpaint(Condition):
 
     def strength_of_start(self) -> float | None:
         return self.strength if self.strength < 1 else None
-
-
-def _px(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]} px"

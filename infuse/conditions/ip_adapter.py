@@ -16,9 +16,9 @@ from jaxtyping import Float
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.conditions.base import Condition, Encoders, Route, Shelf, same_family
 from infuse.errors import RecipeError, WeightsError
-from infuse.network.spec import NetworkSpec, described
+from infuse.network.spec import NetworkSpec
 from infuse.pictures import Picture
 from infuse.ports import Decoupled, Ports, Sides
 
@@ -44,12 +44,7 @@ class IPAdapter(Condition):
 
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         found = shelf.identity(self.model, "model", "ip_adapter")
-        if found.context_width != net.context_width:
-            raise RecipeError(
-                "model",
-                f"{self.model!r} was trained for {described(found.context_width)}, this recipe's base is "
-                f"{net.described}. Choose an IP-Adapter of the base's family, or another base.",
-            )
+        same_family(self.model, found.context_width, net, "an IP-Adapter")
         kind = variant(found.shapes, self.model)
         want = int(found.shapes[KINDS[kind]][1]) if kind != "full" else int(found.shapes["image_proj.proj.0.weight"][1])
         have = shelf.vision(self.image_encoder)

@@ -7,6 +7,7 @@ everything else moves as the camera makes it move.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -24,8 +25,10 @@ SOFT = 0.3
 
 def _point(value: Any) -> tuple[float, float]:
     try:
+        if isinstance(value, str | bytes | dict | set):
+            raise TypeError
         x, y = (float(v) for v in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{value!r} is no point. Write [x, y] from 0 (left, top) to 1 (right, bottom).") from None
     if not (0 <= x <= 1 and 0 <= y <= 1):
         raise ValueError(
@@ -39,7 +42,7 @@ Point = Annotated[tuple[float, float], BeforeValidator(_point)]
 """x and y from 0 to 1 of the canvas, whatever its size."""
 
 
-class Drawn(Strict):
+class Drawn(Strict, ABC):
     """A thing that moves. What moves is a disc of `radius`, or the white of `region`; its edge is soft."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -52,9 +55,9 @@ class Drawn(Strict):
     """Even speed, or a soft start and stop."""
 
     @property
+    @abstractmethod
     def way(self) -> tuple[tuple[float, float], ...]:
         """The points that it goes through."""
-        raise NotImplementedError
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Drawn:
@@ -110,11 +113,15 @@ AnyDrawn = Annotated[
 """An arrow or a path in a recipe: `{from: [x, y], to: [x, y]}` or `{points: [[x, y], ...]}`."""
 
 
+Far = Annotated[float, Field(ge=-10, le=10)]
+
+
 class Camera(Strict):
     """What the camera does from the first frame to the last one, evenly. The content moves the other way."""
 
-    pan: tuple[float, float] = (0.0, 0.0)
-    """How far it looks to the right and down, in parts of the canvas: at [0.2, 0] the content drifts 0.2 to the left."""
+    pan: tuple[Far, Far] = (0.0, 0.0)
+    """How far it looks to the right and down, in parts of the canvas, -10 to 10: at [0.2, 0] the content drifts 0.2 to the
+    left."""
     zoom: float = Field(default=1.0, gt=0.01, lt=100)
     """How much larger things are in the last frame; below 1 it draws back."""
 

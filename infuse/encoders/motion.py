@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from infuse.errors import RecipeError
+from infuse.errors import CapacityError, RecipeError
 from infuse.films import Film
+from infuse.pictures import px
 from infuse.reels_video import decoded, pyav, stream
 
 EXPORT = {"flags2": "+export_mvs"}
@@ -24,7 +25,8 @@ INTRA = 12
 """MPEG-4 frames from one that is whole to the next, ffmpeg's own: such a frame has no motion."""
 BITS = 200_000
 """Bits per second of the re-encoded film, ffmpeg's own: as VideoComposer's training clips were made."""
-SMALLEST_FLOW = 12
+SMALLEST_FLOW, LARGEST_CODED = 12, 8191
+"""Pixels a side: what optical flow needs, and what MPEG-4 can hold."""
 
 
 def codec_motion(
@@ -38,13 +40,15 @@ def codec_motion(
 
     recode: True encodes those frames as MPEG-4 in memory and reads the vectors of that, as VideoComposer always does;
     False reads the vectors that are in the file; None prefers those where they are of use: the frames are consecutive,
-    upright and in their own size, and the codec tells its vectors (H.264, MPEG-4 and kin; not VP9, HEVC or pictures).
-    A still has no motion. Frames that are coded whole (I) have none, either; a vector of H.264 may span several frames.
-    Raises RecipeError (the letters of Film; vectors asked for with recode=False that are not there).
+    upright and in their own size, and each vector spans one frame (MPEG-1, -2 and -4 without B-frames). H.264 and later
+    codecs look several frames away and do not say how many, so their films are always encoded again.
+    A still has no motion. Frames that are coded whole (I) have none, either.
+    Raises RecipeError (the letters of Film; vectors asked for with recode=False that are not there) or CapacityError
+    (more than 8191 px a side, which MPEG-4 does not know).
     """
     places, notes = film.plan(count, fps, size)
     if not recode:
-        found = None if size not in (None, film.size) else _own_vectors(film, places)
+        found = None if size not in (None, film.size) or not may_tell(film, places) else _own_vectors(film, places)
         if found is not None:
             return found, notes
         if recode is False:
@@ -53,6 +57,7 @@ def codec_motion(
                 f"{film} has no motion vectors for the frames that are taken. Let it be encoded again (recode: true), take "
                 "consecutive frames, or measure with optical flow.",
             )
+    encodable(film, size)
     clip = film.take(count, fps, size)
     if film.reel.still:
         return np.zeros((count, 2, *clip.frames[0].size[::-1]), np.float32), clip.notes
@@ -60,6 +65,18 @@ def codec_motion(
         () if recode else (f"{film} brings no motion vectors for these frames; they were encoded as MPEG-4 for them",)
     )
     return recoded_motion(clip.frames), (*clip.notes, *note)
+
+
+def may_tell(film: Film, places: Sequence[int]) -> bool:
+    """Whether, by its headers, a film's own vectors lie between these frames."""
+    return film.reel.chained and tuple(places) == tuple(range(places[0], places[0] + len(places)))
+
+
+def encodable(film: Film, size: tuple[int, int] | None = None) -> None:
+    """Raises CapacityError if frames are too large for MPEG-4."""
+    if max(shown := size or film.size) > LARGEST_CODED and not film.reel.still:
+        raise CapacityError("", f"{film} is {px(shown)}, and MPEG-4, from which motion vectors are read, ends at {LARGEST_CODED} px a side. "
+                                "Scale it down, or measure with optical flow.")  # fmt: skip
 
 
 def recoded_motion(frames: Sequence[Any]) -> Float[np.ndarray, "f 2 h w"]:
@@ -160,17 +177,15 @@ def videocomposer_fps(seconds: float, count: int = 16) -> float:
 
 def _own_vectors(film: Film, places: Sequence[int]) -> Float[np.ndarray, "f 2 h w"] | None:
     """The vectors in the file for a run of frames; None if it tells none, or they are not between these frames."""
-    reel, first = film.reel, places[0]
-    if not reel.codec or tuple(places) != tuple(range(first, first + len(places))):
-        return None
-    width, height = film.size
+    first, (width, height) = places[0], film.size
     told, out = False, []
     av = pyav("reading motion vectors")
     with suppress(av.error.FFmpegError), stream(str(film), film.data, **EXPORT) as (container, video):
         for frame in itertools.islice(decoded(container, video), first, first + len(places)):
-            if (frame.width, frame.height) != (width, height) or frame.rotation:
+            rows, kinds = _rows(frame), av.video.frame.PictureType
+            plain = frame.pict_type == kinds.I or (frame.pict_type == kinds.P and len(rows))
+            if (frame.width, frame.height) != (width, height) or frame.rotation or frame.interlaced_frame or not plain:
                 return None
-            rows = _rows(frame)
             told |= len(rows) > 0
             out.append(motion_map(rows, height, width))
     if not told or len(out) < len(places):

@@ -5,15 +5,16 @@ Looks at headers of files and sizes of pictures only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from infuse.conditions.base import PROMPT, Condition, Route
 from infuse.conditions.text import Prompt
 from infuse.curves import Step, value_at
 from infuse.engine.job import windows
 from infuse.engine.shelf import Shelf
-from infuse.errors import CapacityError, InfuseError, RecipeError
+from infuse.errors import CapacityError, RecipeError, under
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import LARGEST_SIDE, Recipe, opened
 from infuse.solvers import Choice, parse, plan
@@ -52,8 +53,11 @@ class Report:
     warnings: tuple[str, ...] = field(default=())
 
 
-def check(recipe: Recipe, shelf: Shelf) -> Report:
-    """Raises RecipeError, WeightsError or CapacityError under the recipe's field, without loading any network."""
+def check(recipe: Recipe, shelf: Shelf, most: int = 64) -> Report:
+    """Raises RecipeError, WeightsError or CapacityError under the recipe's field, without loading any network.
+
+    `most`: rows of a network call.
+    """
     opened(recipe)
     view = shelf.beside(recipe.model)
     spec = view.spec
@@ -63,27 +67,17 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
     choice = parse(recipe.scheduler, view.scheduler.get("_class_name", "PNDMScheduler"))
     routes: list[tuple[str, str, Route]] = []
     adjusted: list[str] = []
-    starts = [(i, s) for i, c in enumerate(recipe.conditions) if (s := c.strength_of_start()) is not None]
-    if len(starts) > 1:
-        raise RecipeError(
-            f"conditions.{starts[1][0]}",
-            f"it starts from a picture, and so does conditions.{starts[0][0]}. Keep one of the two.",
-        )
-    try:
-        steps = len(plan(choice, view.scheduler, recipe.steps, starts[0][1] if starts else None).timesteps)
-    except RecipeError as error:
-        raise error.under(f"conditions.{starts[0][0]}" if starts else "") from None
+    strength, steps = begins(recipe, choice, view.scheduler)
     everyone = {PROMPT: speakers(recipe, steps)[PROMPT], **named(recipe)}
     for where, condition in everyone.items():
         place = "" if where == PROMPT else where
-        try:
+        with under(place):
             region(condition, size)
             found = condition.check(spec, view)
-        except InfuseError as error:
-            raise error.under(place) from None
         routes += [(place or "prompt", condition.kind, route) for route in found]
         adjusted += [f"{place}.{text}" for route in found for text in route.warnings]
     exclusive(routes)
+    one_ground(recipe, steps)
     entered = {(where, route.port) for where, _, route in routes}
     per_step = [rows(recipe, spec, Step(i, steps)) for i in range(steps)]
     branch = sum(
@@ -97,9 +91,9 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
         spec,
         size,
         choice,
-        starts[0][1] if starts else None,
+        strength,
         tuple(routes),
-        sum(calls(recipe.count, r * looks, min(frames, spec.frames or 1)) for r in per_step),
+        sum(calls(recipe.count, r * looks, min(frames, spec.frames or 1), most) for r in per_step),
         sum(per_step) * recipe.count * looks,
         branch * recipe.count * looks,
         view.memory + sum(r.memory for _, _, r in routes),
@@ -108,6 +102,40 @@ def check(recipe: Recipe, shelf: Shelf) -> Report:
         looks,
         (*warnings(recipe, size, steps), *adjusted),
     )
+
+
+def begins(recipe: Recipe, choice: Choice, schedule: Mapping[str, Any]) -> tuple[float | None, int]:
+    """(strength, steps that run): with a start picture that is heard, the last steps alone; else None and all of them."""
+    found: dict[str, tuple[float, int]] = {}
+    for where, condition in named(recipe).items():
+        strength = condition.strength_of_start()
+        if strength is not None:
+            with under(where):
+                steps = len(plan(choice, schedule, recipe.steps, strength).timesteps)
+            if condition.heard(steps):
+                found[where] = strength, steps
+    if len(found) > 1:
+        first, second, *_ = found
+        raise RecipeError(second, f"it starts from a picture, and so does {first}. Keep one of the two.")
+    with under(""):
+        return next(iter(found.values()), (None, len(plan(choice, schedule, recipe.steps, None).timesteps)))
+
+
+def one_ground(recipe: Recipe, steps: int) -> None:
+    """Holes of several conditions are filled in one picture or film: what is kept outside of them cannot be two."""
+    first = ""
+    for where, condition in named(recipe).items():
+        if condition.kind not in HOLES or not condition.heard(steps):
+            continue
+        first = first or where
+        field = "film" if condition.kind == "masked_video" else "image"
+        ours: Any = getattr(condition, field)
+        theirs: Any = getattr(named(recipe)[first], field, ours)
+        if ours != theirs and ours.sha256 != theirs.sha256:
+            raise RecipeError(
+                f"{where}.{field}",
+                f"it is another one than that of {first}, and outside of the holes only one can be kept. Give both the same.",
+            )
 
 
 def clip_length(recipe: Recipe, spec: NetworkSpec) -> int:
@@ -149,10 +177,8 @@ def canvas(recipe: Recipe, spec: NetworkSpec) -> tuple[int, int]:
     """The picture's size: as asked, or that of the picture it starts from or fills, or what the network was trained at."""
     start = None
     for where, condition in named(recipe).items():
-        try:
+        with under(where):
             start = start or condition.native()
-        except InfuseError as error:
-            raise error.under(where) from None
     f = spec.vae_factor
     out = []
     for i, (name, asked) in enumerate((("width", recipe.width), ("height", recipe.height))):

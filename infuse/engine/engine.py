@@ -19,7 +19,7 @@ from infuse.engine.events import Result, Ticket
 from infuse.engine.job import PROMPT, Job, ground, windows
 from infuse.engine.scheduler import Scheduler, Waiting
 from infuse.engine.shelf import Shelf
-from infuse.errors import InfuseError
+from infuse.errors import InfuseError, RecipeError, under
 from infuse.network.unet import Network
 from infuse.ports import Sides, one_claim
 from infuse.recipe import Recipe, digest
@@ -88,7 +88,7 @@ class Engine:
 
     def check(self, recipe: Recipe) -> Report:
         """What the recipe would do, from headers alone; raises RecipeError, WeightsError or CapacityError."""
-        return check(recipe, self.shelf)
+        return check(recipe, self.shelf, self.scheduler.max_rows)
 
     def submit(self, recipe: Recipe, watch: Callable[[Ticket], None] | None = None) -> Ticket:
         """Check, load, encode, and put a recipe's pictures in line. It moves on whenever anybody calls `step`."""
@@ -109,10 +109,8 @@ class Engine:
         said: dict[str, Sides] = {}
         for who, condition in everyone.items():
             key = (kit.base.name, kit.base.digest, kit.size, kit.frames, type(condition).__name__, digests[who])
-            try:
+            with under("" if who == PROMPT else who):
                 said[who] = self._encoded.get(key) or condition.sides(kit)
-            except InfuseError as error:
-                raise error.under("" if who == PROMPT else who) from None
             self._encoded = {**{k: v for k, v in self._encoded.items() if k != key}, key: said[who]}
         while len(self._encoded) > self.cache:
             del self._encoded[next(iter(self._encoded))]
@@ -206,6 +204,15 @@ class Engine:
         from infuse.engine.finish import clips, pictures
 
         latents, jobs = torch.stack([r.job.latent for r in parts if r.job.latent is not None]), [r.job for r in parts]
+        finite(latents, ticket.recipe)
         made = clips(parts[0].base, latents, jobs) if parts[0].base.spec.frames else ()
         images = [clip[0] for clip in made] or pictures(parts[0].base, latents, jobs)
         return Result(tuple(images), ticket.recipe, latents, self.shelf.digests(ticket.recipe), tuple(made))
+
+
+def finite(latents: torch.Tensor, recipe: Recipe) -> None:
+    """Raises RecipeError if a picture came out as no picture: what is saved is never made of NaN."""
+    bad = [recipe.seed + i for i, z in enumerate(latents) if not z.isfinite().all()]
+    if bad:
+        raise RecipeError("", f"the network's answers became infinite or NaN (seed {', '.join(map(str, bad))}). Weights and guidance far above "
+                              "1 do that, and half precision with some models; lower them, or use bfloat16 or float32.")  # fmt: skip

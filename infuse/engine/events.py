@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from infuse.recipe import Recipe
 from infuse.records import Record, write_png
+
+log = logging.getLogger("infuse.engine")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +41,12 @@ class Result:
     def save(self, path: str | Path, fps: float = 8) -> list[Path]:
         """Write files that carry their recipe: `path`, or `path` with -0, -1, ... before the suffix for several.
 
-        Pictures become PNGs. Clips become .mp4, .gif, .webp or, without a suffix, folders of PNG frames.
+        Pictures become PNGs. Clips become .mp4, .gif, .webp or, without a suffix, folders of PNG frames, shown at `fps`
+        frames per second (0.02 to 1000), which their record names. Raises RecipeError if they cannot be written.
         """
         path = Path(path)
         if self.frames:
             return self._save_films(path, fps)
-        path.parent.mkdir(parents=True, exist_ok=True)
         several = len(self.images) > 1
         out = [path.with_stem(f"{path.stem}-{i}") if several else path for i in range(len(self.images))]
         for i, (image, to) in enumerate(zip(self.images, out, strict=True)):
@@ -56,7 +59,8 @@ class Result:
         several = len(self.frames) > 1
         out = [path.with_stem(f"{path.stem}-{i}") if several else path for i in range(len(self.frames))]
         for i, (frames, to) in enumerate(zip(self.frames, out, strict=True)):
-            write_film(frames, to, self.record(i), fps)
+            for note in write_film(frames, to, self.record(i), fps):
+                log.warning("%s: %s", to, note)
         return out
 
 

@@ -16,13 +16,13 @@ from PIL import Image
 from infuse.conditions import AnyCondition, ControlNet, Img2Img, Inpaint, IPAdapter
 from infuse.pictures import Picture
 from infuse.recipe import Recipe
-from infuse.tabletop.sheet import Panel, Row, sheet
+from infuse.tabletop.sheet import Panel, Row, moving, save_moving, sheet
 from infuse.tabletop.world import Camera, Room, Scene, Thing
 
 if TYPE_CHECKING:
     from infuse.engine.engine import Engine
 
-SHEET = "contact_sheet.png"
+SHEET, CLIPS = "contact_sheet.png", "clips.gif"
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,11 @@ class Cast:
     inpaint: str = "tabletop-inpaint"
     edges: str = "edges"
     adapter: str = "ip-adapter"
+    video: str = "tabletop-video"
     side: int = 128
     steps: int = 30
+    frames: int = 8
+    clip_steps: int = 16
     guidance: float | None = None
 
 
@@ -61,9 +64,13 @@ COLOURS = Scene((Thing("cone", "purple", "large", -0.4, 0.1),), Room("grey", "be
 def demo(
     out: Path, engine: Engine | None = None, cast: Cast | None = None, say: Callable[[Path], None] = lambda path: None
 ) -> Path:
-    """Make every picture and the sheet in `out`; returns the sheet's path. `say` is told of each picture."""
+    """Make every picture and the sheet in `out`; returns the sheet's path. `say` is told of each picture.
+
+    Clips are on the sheet as four of their frames; beside it lies a GIF of their rows in which they move.
+    """
     from infuse.engine.engine import Engine
     from infuse.tabletop.demo_powerpaint import rows as powerpaint
+    from infuse.tabletop.demo_video import rows as video
 
     cast = cast or Cast()
     stage = Stage(engine or Engine(cast.base, max_rows=1), cast, out, say)
@@ -76,8 +83,10 @@ def demo(
         stage.ip_adapter(),
         stage.combination(),
     ]
+    clips = video(stage)
     path = out / SHEET
-    sheet("infuse: any combination of conditions, in one call", rows).save(path)
+    sheet("infuse: any combination of conditions, in one call", [*rows, *clips]).save(path)
+    say(save_moving(moving("infuse: the same for clips", clips), out / CLIPS))
     return path
 
 

@@ -1,9 +1,10 @@
-"""A contact sheet: rows of pictures with a title and captions. Layout only; knows nothing of models."""
+"""A contact sheet: rows of pictures and clips with a title and captions. Layout only; knows nothing of models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,11 +16,28 @@ CAPTION_LINES = 3
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture and what to say under it. `given`: an input, framed, so that nobody takes it for a result."""
+    """A picture, or the frames of a clip, and what to say under it.
 
-    image: Image.Image
+    `given`: an input, framed, so that nobody takes it for a result.
+    """
+
+    image: Image.Image | Sequence[Image.Image]
     caption: str
     given: bool = False
+
+    def at(self, frame: int | None) -> Image.Image:
+        """What the tile shows: of a clip, one frame, or four of them from first to last if none is named."""
+        if isinstance(self.image, Image.Image):
+            return self.image
+        clip = self.image
+        if frame is not None:
+            return clip[min(frame, len(clip) - 1)]
+        width, height = clip[0].size
+        four = Image.new("RGB", (2 * width, 2 * height))
+        for i in range(4):
+            shown = clip[round(i * (len(clip) - 1) / 3)]
+            four.paste(shown.convert("RGB"), (i % 2 * width, i // 2 * height))
+        return four
 
 
 @dataclass(frozen=True)
@@ -29,8 +47,8 @@ class Row:
     panels: Sequence[Panel]
 
 
-def sheet(title: str, rows: Sequence[Row]) -> Image.Image:
-    """All rows under each other, inputs framed in orange on the left, results beside them."""
+def sheet(title: str, rows: Sequence[Row], frame: int | None = None) -> Image.Image:
+    """All rows under each other, inputs framed in orange on the left, results beside them; clips at this frame."""
     big, medium, small = (ImageFont.load_default(size) for size in (26, 19, 13))
     line = 17
     high = 34 + TILE + 10 + CAPTION_LINES * line + 18
@@ -50,12 +68,27 @@ def sheet(title: str, rows: Sequence[Row]) -> Image.Image:
         draw.text((EDGE + draw.textlength(row.title, medium) + 14, top + 5), row.text, SOFT, small)
         for j, panel in enumerate(row.panels):
             left = EDGE + j * (TILE + GAP)
-            page.paste(panel.image.convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS), (left, top + 34))
+            page.paste(panel.at(frame).convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS), (left, top + 34))
             if panel.given:
                 draw.rectangle((left - 3, top + 31, left + TILE + 2, top + 34 + TILE + 2), outline=GIVEN, width=3)
             for k, words in enumerate(wrapped(panel.caption, small, draw)[:CAPTION_LINES]):
                 draw.text((left, top + 34 + TILE + 8 + k * line), words, GIVEN if panel.given else SOFT, small)
     return page
+
+
+def moving(title: str, rows: Sequence[Row]) -> list[Image.Image]:
+    """The sheet once for each frame of its longest clip."""
+    lengths = [1 if isinstance(p.image, Image.Image) else len(p.image) for r in rows for p in r.panels]
+    return [sheet(title, rows, frame) for frame in range(max(lengths))]
+
+
+def save_moving(frames: Sequence[Image.Image], path: Path, milliseconds: int = 125, rest: int = 750) -> Path:
+    """An endless GIF that rests on its last frame."""
+    # small solids of rare colours would vanish from a palette that counts pixels alone
+    frames = [f.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1) for f in frames]
+    times = [milliseconds] * (len(frames) - 1) + [rest]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0, optimize=True)
+    return path
 
 
 def wrapped(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, draw: ImageDraw.ImageDraw) -> list[str]:

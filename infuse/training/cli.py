@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infuse.errors import RecipeError
 
+if TYPE_CHECKING:
+    from infuse.tabletop.judge import Judge
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
 )
+
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all.")]
+Figures = Annotated[Path, typer.Option(help="JSON file for the figures; experiments already in it are kept.")]
+FIGURES = Path("runs/scores.json")
 
 
 @app.callback()
@@ -30,7 +37,7 @@ def tabletop(
     minutes: Annotated[float, typer.Option(help="Longest time for a stage; it goes on in the next run.")] = float(
         "inf"
     ),
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
+    threads: Threads = 0,
 ) -> None:
     """Make the embedded models from nothing: autoencoder, UNet and text encoder, judge, adapters."""
     import torch
@@ -108,7 +115,10 @@ def video(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the trained model.")],
     stage: Annotated[int, typer.Option(help="1: move by words. 2: hear VideoComposer's conditions, too.")] = 1,
     learn: Annotated[
-        str, typer.Option(help="all; temporal: the temporal layers; new: (stage 2) the conditions' channels.")
+        str,
+        typer.Option(
+            help="all; temporal: the temporal layers; attention: and the spatial self-attentions; new: (stage 2) the conditions' channels."
+        ),
     ] = "all",
     learn_text: Annotated[bool, typer.Option("--learn-text", help="Train the text encoder, too.")] = False,
     condition: Annotated[
@@ -147,7 +157,7 @@ def video(
 
     choices = (
         ("--stage", stage, (1, 2)),
-        ("--learn", learn, ("all", "temporal", "new")),
+        ("--learn", learn, ("all", "attention", "temporal", "new")),
         ("--silent", silent, ("zeros", "empty")),
     )
     for option, one, known in choices:
@@ -166,57 +176,50 @@ def video(
 
 @app.command()
 def score(
-    out: Annotated[Path, typer.Option(help="JSON file for the figures; experiments already in it are kept.")] = Path(
-        "runs/scores.json"
-    ),
+    out: Figures = FIGURES,
     count: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = 512,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each picture.")] = 12,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
+    threads: Threads = 0,
 ) -> None:
     """Measure the embedded models with the judge: text, edges, image prompts, inpainting."""
-    import torch
-
     from infuse.engine.engine import Engine
-    from infuse.tabletop.judge import Judge
     from infuse.training import score as scoring
-    from infuse.weights.library import embedded_root
 
-    if threads:
-        torch.set_num_threads(threads)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scorer = scoring.Scorer(
-        Engine("tabletop"), Judge.load(embedded_root() / "judge.safetensors"), count, steps, tell=logging.info
-    )
-    scoring.score(scorer, out)
+    judge = _judge(out, threads)
+    scoring.score(scoring.Scorer(Engine("tabletop"), judge, count, steps, tell=logging.info), out)
 
 
 @app.command()
 def score_video(
-    out: Annotated[Path, typer.Option(help="JSON file for the figures; experiments already in it are kept.")] = Path(
-        "runs/scores.json"
-    ),
+    out: Figures = FIGURES,
     count: Annotated[int, typer.Option(min=1, help="Held-out moves.")] = 64,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each clip.")] = 12,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
+    threads: Threads = 0,
 ) -> None:
     """Measure the embedded video model with the judge: words, drawn motion, depth, first picture."""
+    from infuse.engine.engine import Engine
+    from infuse.training import score_video as scoring
+
+    judge = _judge(out, threads)
+    scoring.score(scoring.ClipScorer(Engine(scoring.MODEL), judge, count, steps, tell=logging.info), out)
+
+
+def _judge(out: Path, threads: int) -> Judge:
+    """The embedded judge, once its threads and the folder of its figures are there."""
     import torch
 
-    from infuse.engine.engine import Engine
     from infuse.tabletop.judge import Judge
-    from infuse.training import score_video as scoring
     from infuse.weights.library import embedded_root
 
     if threads:
         torch.set_num_threads(threads)
     out.parent.mkdir(parents=True, exist_ok=True)
-    judge = Judge.load(embedded_root() / "judge.safetensors")
-    scoring.score(scoring.ClipScorer(Engine(scoring.MODEL), judge, count, steps, tell=logging.info), out)
+    return Judge.load(embedded_root() / "judge.safetensors")
 
 
 @app.command()
 def card(
-    scores: Annotated[Path, typer.Option(help="What `infuse train score` wrote.")] = Path("runs/scores.json"),
+    scores: Annotated[Path, typer.Option(help="What `infuse train score` wrote.")] = FIGURES,
 ) -> None:
     """Write the model card of the embedded models from their figures."""
     from infuse.training.card import write

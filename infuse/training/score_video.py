@@ -29,7 +29,7 @@ from infuse.tabletop.moves import HOLD, Move, move_at
 from infuse.tabletop.world import box
 from infuse.training.video_tabletop import drawn_paths
 
-MODEL = "video"
+MODEL = "tabletop-video"
 """The embedded video model's name in a recipe."""
 OFFSET = 10_000
 """Held-out moves from here on; those before it choose checkpoints and settings."""

@@ -24,7 +24,7 @@ log = logging.getLogger("infuse.training")
 
 SCENES, PICTURES = 31_000, 12_000
 """Scenes whose latents the UNet learns from, and those whose pixels are kept for everything that needs pixels."""
-CLIPS, FRAMES = 6_000, 8
+CLIPS, FRAMES = 4_000, 8
 """Moves that the video network learns from (0.8 MB each), and the frames of each."""
 
 PLANS: dict[str, TrainConfig] = {
@@ -36,8 +36,8 @@ PLANS: dict[str, TrainConfig] = {
     "powerpaint": TrainConfig(2800, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True),
     "edges": TrainConfig(900, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "ip-adapter": TrainConfig(1400, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
-    "video-text": TrainConfig(2000, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
-    "video": TrainConfig(4000, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
+    "video-text": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
+    "video": TrainConfig(3850, lr=1.5e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
 }
 """What each stage is given. Steps of 32 pictures; of 20 crops for the autoencoder, 64 pictures for the image encoder,
 4 clips for the video network."""
@@ -52,7 +52,7 @@ class Workshop:
     """Longest time for one stage; it stops with its checkpoint and goes on in the next run."""
     plans: dict[str, TrainConfig] = field(default_factory=lambda: dict(PLANS))
     clips: int = CLIPS
-    learn_video: Learn = "temporal"
+    learn_video: Learn = "attention"
     """What of the video network learns: all of it, or only what a network of pictures lacks."""
     learn_text: bool = True
     """Whether the text encoder learns with it: it has never met the verbs of moving things."""
@@ -230,7 +230,7 @@ def video(shop: Workshop) -> bool:
     """
     from infuse.tabletop.clips import load_clips
     from infuse.training.video import MOVING, Silence, video_objective
-    from infuse.training.video_models import composed_base, video_base
+    from infuse.training.video_models import CHANNELS, composed_base, video_base
     from infuse.training.video_tabletop import TabletopClips, latents_of_clips, looks_of_clips
 
     torch.manual_seed(0)
@@ -244,14 +244,18 @@ def video(shop: Workshop) -> bool:
 
     folder = shop.models / "video"
     again = folder.is_dir() and not (shop.root / "runs" / "video-text").is_dir()
-    base = shop.base("video") if again else video_base(pictures, FRAMES, "tabletop-video")
+    base = shop.base("tabletop-video") if again else video_base(pictures, FRAMES, "tabletop-video")
     learn: Learn = "temporal" if shop.learn_video == "new" else shop.learn_video
     done = base.composer is not None
     done = done or shop.train("video-text", video_objective(base, examples, learn=learn, silence=MOVING, **options))
     if done:
+        new = () if base.composer is not None else tuple(CHANNELS)
         base = composed_base(base)
-        silence = Silence(keep=0.05, each=0.75, own={"text": 0.12, "motion": 0.4}, null="empty")
-        done = shop.train("video", video_objective(base, examples, learn=shop.learn_video, silence=silence, **options))
+        own = {"text": 0.12, "motion": 0.25, "local_image": 0.5, "depth": 0.65}
+        silence = Silence(keep=0.05, each=0.85, own=own, null="empty")
+        objective = video_objective(base, examples, learn=shop.learn_video, silence=silence, early=2.0, **options)
+        objective.settle(new)
+        done = shop.train("video", objective)
     lender = None if shop.learn_video == "all" else shop.base().network.unet
     save_video(base, folder, under="tabletop", own_text=shop.learn_text, lender=lender)
     return done

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from infuse.encoders.kit import Base
 from infuse.ports import Channel, Ports, Tokens
 from infuse.training.objectives_diffusion import Denoise
-from infuse.training.video_models import Parted, is_temporal, joined
+from infuse.training.video_models import Parted, is_temporal, joined, settle
 
-Learn = Literal["new", "temporal", "all"]
-"""Of the UNet: the input channels of the conditions alone; the temporal layers, too; or everything."""
+Learn = Literal["new", "temporal", "attention", "all"]
+"""Of the UNet: the input channels of the conditions alone; the temporal layers, too; and the spatial self-attentions, by
+which a frame's places tell each other what moved where; or everything."""
 TEXT, STYLE, MOTION = "text", "style", "motion"
+SELF = ".attn1."
 
 
 class ClipExamples(Protocol):
@@ -101,6 +103,16 @@ class DenoiseClips(Denoise):
         self.examples, self.silence, self.still, self.learn_text = examples, silence or Silence(), still, learn_text
         there = () if base.composer is None else (*base.composer.names, *([STYLE] * (base.composer.style is not None)))
         self.names = (TEXT, *(n for n in there if conditions is None or n in conditions))
+
+    def settle(self, names: Sequence[str], count: int = 8, seed: int = 0) -> None:
+        """Fit these encoders, which have learned nothing yet, to what the examples will show them."""
+        assert self.base.composer is not None
+        rng, (h, w) = np.random.default_rng(seed), self.latents(np.array([0])).shape[-2:]
+        for name in names:
+            found = (self.examples.seen(name, int(p), None, rng) for p in rng.integers(self.count, size=count))
+            if shown := [v for v in found if v is not None]:
+                encoder: Any = self.base.composer.stc[name]
+                settle(encoder, torch.stack(shown).to(self.base.network.device), (h, w))
 
     def batch(self, rng: np.random.Generator) -> Any:
         """Picks, the frame of each if they are to be pictures, timesteps, who is heard where, and the generator."""
@@ -204,7 +216,7 @@ def video_objective(
             unet.conv_in = Parted(unet.conv_in, base.spec.latent_channels)  # type: ignore[arg-type]
             unet.conv_in.learned.requires_grad_(True)
         for name, parameter in unet.named_parameters():
-            if learn == "temporal" and is_temporal(name):
+            if learn != "new" and (is_temporal(name) or (learn == "attention" and SELF in name)):
                 parameter.requires_grad_(True)
     if composer is not None:
         updated["stc"] = composer.stc.requires_grad_(True)

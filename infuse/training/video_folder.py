@@ -3,8 +3,9 @@
     {"file_name": "kite.mp4", "text": "a kite over a beach", "depth": "kite_depth.mp4", "fps": 4}
 
 A clip is a video, an animation or a folder of frames. `depth` (white is near), `sketch` (light lines on dark) and `mask`
-(white is the hole) are films of the same length, or missing: then sketches are Canny's, holes are drawn, and depth is not
-heard. Motion is read from the clip itself. All is checked before the first step; each complaint names its line.
+(white is the hole) are films of the same length at any frame rate, or missing: then sketches are Canny's, holes are
+drawn, and depth is not heard. Motion is read from the clip itself. All is checked before the first step; each complaint
+names its line.
 """
 
 from __future__ import annotations
@@ -149,12 +150,15 @@ class ClipFolder:
         clip = self._given(line, line.file_name).reel
         latest = max(clip.end - self.length / (line.fps or self.fps or clip.rate), 0.0)
         start = float(np.random.default_rng((VARIANTS, pick)).random()) * latest
-        return Film.of(self._given(line, name), start=start)
+        film = self._given(line, name, None if name == line.file_name else clip.rate)
+        # both are as long as each other but for a frame, which is shown again where a stretch ends with the film
+        return Film.of(film, start=start, short="hold")
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _given(self, line: ClipLine, name: str) -> Film:
-        return Film(source=str(self.root / name), fps=line.fps or self.fps)
+    def _given(self, line: ClipLine, name: str, rate: float | None = None) -> Film:
+        """A film of a line; one that lies beside a clip is seen at the clip's `rate`."""
+        return Film(source=str(self.root / name), fps=line.fps or self.fps or (rate and min(rate, 1000.0)))
 
     def _fitting(self, said: dict[str, Any]) -> ClipLine:
         """A line whose films are there, long enough and as long as each other. Reads headers only."""
@@ -167,18 +171,18 @@ class ClipFolder:
         for field in BESIDE:
             if (name := getattr(line, field)) is None:
                 continue
-            film = self._planned(line, field, name)
+            film = self._planned(line, field, name, clip.reel.rate)
             if not film.reel.still and abs(film.reel.end - clip.reel.end) > 1.5 / clip.reel.rate:
                 raise RecipeError(field, f"{name} lasts {film.reel.end:.3g} s, its clip {line.file_name} {clip.reel.end:.3g} s. Make both the "
-                                         "same length and frame rate.")  # fmt: skip
+                                         "same length; their frame rates may differ.")  # fmt: skip
         return line
 
-    def _planned(self, line: ClipLine, field: str, name: str) -> Film:
-        film = self._given(line, name)
+    def _planned(self, line: ClipLine, field: str, name: str, rate: float | None = None) -> Film:
+        film = self._given(line, name, rate)
         if not (self.root / name).exists():
             raise RecipeError(field, f"there is no {name} in {self.root}. Check the name, or take the line out.")
         try:
-            film.plan(self.length)
+            Film.of(film, short="refuse" if rate is None else "hold").plan(self.length)
         except InfuseError as error:
             raise error.under(field) from None
         if field == "file_name" and film.reel.still:

@@ -112,6 +112,29 @@ def composed_base(base: Base, conditions: Sequence[str] = tuple(CHANNELS), style
     return replace(base, network=VideoNetwork(unet, spec), composer=composer)
 
 
+@torch.no_grad()
+def settle(encoder: STCEncoder, video: Float[Tensor, "b c f height width"], size: tuple[int, int]) -> None:
+    """Scale a new encoder's convolutions until each answers typical input with mean 0 and deviation 1.
+
+    As they are made, what differs between places and frames is a few hundredths of what the latents say, and takes long to
+    be heard. Source: Mishkin & Matas 2016 ("All you need is a good init"), their LSUV without the orthogonal start.
+    """
+    answers: list[Tensor] = []
+
+    def heard(module: nn.Module, given: Any, answer: Any) -> None:
+        answers.append(answer)
+
+    for conv in (layer for layer in encoder.convs if isinstance(layer, nn.Conv2d)):
+        assert conv.bias is not None
+        hook = conv.register_forward_hook(heard)
+        encoder.look(video, size)
+        hook.remove()
+        said = answers.pop()
+        mean, scale = said.mean((0, 2, 3)), float(said.sub(said.mean((0, 2, 3), keepdim=True)).std()) + 1e-6
+        conv.weight /= scale
+        conv.bias.sub_(mean).div_(scale)
+
+
 def widened(unet: Any, more: int) -> Any:
     """The same network of clips with `more` input channels, which it does not hear yet."""
     from diffusers import UNet3DConditionModel

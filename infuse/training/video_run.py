@@ -73,13 +73,17 @@ def train(run: Run, out: Path, plan: TrainConfig = PLAN, shelf: Shelf | None = N
         folder.must_teach(("motion",))
     same_run(run, out, SETTINGS)
     torch.manual_seed(plan.seed)
-    base = prepared(run, shelf.base(run.model), frames, conditions)
+    given = shelf.base(run.model)
+    base = prepared(run, given, frames, conditions)
     folder.base = base
     silence = MOVING if run.stage == 1 else Silence(null=run.silent)
     objective = video_objective(
         base, folder, learn=run.learn, learn_text=run.learn_text, batch_size=run.batch_size, still=run.still,
         silence=silence, conditions=conditions,
     )  # fmt: skip
+    if base.composer is not None:
+        known = given.composer.names if given.composer is not None else ()
+        objective.settle([n for n in base.composer.names if n not in known])
     log.info("learning %s from %d clips", ", ".join(objective.names), len(folder.lines))
     trainer = Trainer(objective, plan, out / "checkpoints")
     done = trainer.run() >= plan.steps

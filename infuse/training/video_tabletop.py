@@ -1,7 +1,7 @@
 """The tabletop's clips as lessons: exact depth, lines and motion of every frame, and words for who goes where.
 
 Each condition is shown as the same condition of a recipe would be: at the same size, in the same unit. Where a user may
-bring several kinds (rendered or found lines; motion of every pixel, of a codec's blocks, or drawn), each is shown alike.
+bring several kinds (rendered or found lines; motion of a codec's blocks, or drawn), each is shown alike.
 """
 
 from __future__ import annotations
@@ -96,14 +96,13 @@ class TabletopClips:
         return torch.from_numpy(np.stack([sketch_without_models(f) for f in rgb])).float()[None]
 
     def _motion(self, pick: int, rng: np.random.Generator) -> Float[Tensor, "2 f height width"]:
-        kind = int(rng.integers(4))
-        side = self.clips.rgb.shape[2]
-        if kind > 1 and (drawn := drawn_paths(self.move(pick), self.frames)):
+        drawn, side = drawn_paths(self.move(pick), self.frames), self.clips.rgb.shape[2]
+        if drawn and rng.random() < 0.5:
             field = drawn_motion(drawn, self.frames, side, side)
         else:
             cells = np.asarray(self.clips.motion[pick], np.float32).transpose(0, 3, 1, 2)
             field = cells.repeat(CELL, axis=2).repeat(CELL, axis=3)
-        return torch.from_numpy(field if kind == 0 else sparse_motion(field)).transpose(0, 1)
+        return torch.from_numpy(sparse_motion(field)).transpose(0, 1)
 
 
 def drawn_paths(move: Move, frames: int) -> tuple[DrawnPath, ...]:

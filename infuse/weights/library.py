@@ -24,7 +24,7 @@ from infuse.weights.powerpaint import FOLDERS, UNDER, is_v1, is_v2, tasks_of
 from infuse.weights.source import Source, read_json
 from infuse.weights.video_release import is_loose, release_at
 
-ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "judge": "tabletop-judge"}
+ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "video": "tabletop-video", "judge": "tabletop-judge"}
 """Embedded files and folders whose public name differs from their own; the others (`edges`, `depth`) keep theirs."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w.\- /]+)?")
 

@@ -169,6 +169,7 @@ def test_an_example_says_what_a_recipe_says(generation: str) -> None:
             assert torch.allclose(told.context[0].values, ports.context[0].values, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generation", ["v1", "v2"])
 def test_the_loss_falls_on_one_batch(generation: str, tmp_path: Path) -> None:
     objective, _, _ = setup(generation, batch_size=3)

@@ -117,6 +117,7 @@ def recipe(base: Path, **fields: Any) -> Recipe:
 SHORT = TrainConfig(2, lr=1e-4, warmup=1, schedule="constant", save_every=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "learn"), [(4, "all"), (9, "tokens")])
 def test_a_first_generation_of_ones_own(tmp_path: Path, channels: int, learn: Any) -> None:
     """Trained, interrupted and resumed, saved, loaded by its path, painted with."""
@@ -135,6 +136,7 @@ def test_a_first_generation_of_ones_own(tmp_path: Path, channels: int, learn: An
         train(Run(str(base), str(data), "v1", "tokens" if learn == "all" else "all", size=32, batch_size=2), out, SHORT)
 
 
+@pytest.mark.slow
 def test_a_second_generation_of_ones_own(tmp_path: Path) -> None:
     base = disk.base(tmp_path / "base", image_encoder=False)
     data, out = folder(tmp_path / "data", GOOD, PLAIN), tmp_path / "mine"

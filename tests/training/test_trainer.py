@@ -105,6 +105,7 @@ trainer.run()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_survives_kill_9_in_the_middle_of_a_save(tmp_path: Path) -> None:
     here = Path(__file__).resolve()

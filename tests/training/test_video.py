@@ -7,18 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import disk
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import tiny
-from infuse import Recipe, RecipeError, Text, WeightsError
+from infuse import RecipeError, WeightsError
 from infuse.batch import Row, collate
 from infuse.conditions import DepthVideo, Motion, SingleImage, SingleSketch, SketchVideo
 from infuse.encoders.kit import Base, Kit
-from infuse.engine.engine import Engine
 from infuse.engine.shelf import Shelf
 from infuse.films import Film
 from infuse.network.stc import STCEncoder
@@ -29,9 +26,7 @@ from infuse.tabletop.moves import HOLD
 from infuse.training.saving import halved, save_base, save_video
 from infuse.training.trainer import TrainConfig, Trainer
 from infuse.training.video import MOVING, STYLE, DenoiseClips, Learn, Silence, video_objective
-from infuse.training.video_folder import ClipFolder
 from infuse.training.video_models import CHANNELS, composed_base, is_temporal, joined, video_base
-from infuse.training.video_run import PLAN, Run, train
 from infuse.training.video_tabletop import TabletopClips, drawn_paths, latents_of_clips
 from infuse.weights.formats import read_header
 from infuse.weights.library import Library
@@ -101,6 +96,28 @@ def test_all_zero_and_all_kept_are_disjoint_and_motion_may_stand_alone() -> None
     assert MOVING.null == "empty" and 0.85 < MOVING.heard(("text",), 1000, rng)["text"].mean() < 0.95
 
 
+def test_a_new_encoder_speaks_as_loud_as_latents() -> None:
+    class Faint(Noise):
+        def seen(self, condition: str, pick: int, frame: int | None, rng: np.random.Generator) -> torch.Tensor | None:
+            if condition == "depth":
+                return None
+            return 0.01 * torch.rand(CHANNELS[condition], FRAMES, 24, 24, generator=torch.Generator().manual_seed(pick))
+
+    made = video_objective(composed_base(clips()), Faint())
+    encoders: Any = made.base.composer.stc  # type: ignore[union-attr]
+    untaught = encoders["depth"].convs[0].weight.clone()
+    shown: Any = Faint().seen("motion", 3, None, np.random.default_rng(0))
+
+    def loud() -> float:
+        return float(encoders["motion"].look(shown[None], (8, 8)).detach().std((-1, -2)).mean())
+
+    before = loud()
+    made.settle(("motion", "depth"))
+    after = loud()
+    assert before < 0.05 and 0.5 < after < 2
+    assert torch.equal(encoders["depth"].convs[0].weight, untaught), "nobody knows what it will be shown"
+
+
 def test_silence_is_nothing_beside_the_latents_and_zeros_among_the_words() -> None:
     base = composed_base(clips())
     made, rng = objective(base), np.random.default_rng(0)
@@ -166,7 +183,8 @@ def test_networks_without_a_counterpart_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("composed", "learn", "text"), [
-    (False, "temporal", False), (False, "all", True), (True, "new", False), (True, "temporal", False), (True, "all", False),
+    (False, "temporal", False), (False, "all", True), (True, "new", False), (True, "temporal", False), (True, "attention", False),
+    (True, "all", False),
 ])  # fmt: skip
 def test_gradients_reach_only_what_is_asked(composed: bool, learn: Learn, text: bool) -> None:
     base = composed_base(clips()) if composed else clips()
@@ -177,8 +195,10 @@ def test_gradients_reach_only_what_is_asked(composed: bool, learn: Learn, text: 
     unet = {n for n, p in base.network.unet.named_parameters() if p.grad is not None and p.grad.any()}
     spatial = {n for n in unet if not is_temporal(n)}
     if learn != "all":
-        assert spatial == ({"conv_in.learned.weight"} if composed else set())
-        assert any(map(is_temporal, unet)) == (learn == "temporal")
+        selfish = {n for n in spatial if ".attn1." in n}
+        assert spatial - selfish == ({"conv_in.learned.weight"} if composed else set())
+        assert bool(selfish) == (learn == "attention")
+        assert any(map(is_temporal, unet)) == (learn != "new")
     else:
         assert "conv_in.weight" in unet and "up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight" in unet
     assert any(p.grad is not None for p in base.texts.models[0].parameters()) == text
@@ -311,81 +331,3 @@ def test_a_lesson_shows_what_a_recipe_would_show(tmp_path: Path) -> None:
             assert float((mine - theirs).abs().max()) < 0.01, name
         assert lessons.seen(name, 0, 2, np.random.default_rng(0)).shape[2:] == theirs.shape[2:]
     assert lessons.caption(0, None, np.random.default_rng(0)) != lessons.caption(0, 2, np.random.default_rng(0))
-
-
-# ── a folder of one's own ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def films(root: Path, *lines: dict[str, Any] | str) -> Path:
-    """Two clips as folders of frames, a film of depths, one that is too short, one picture."""
-    for name, count in (("a", 6), ("b", 4), ("depth", 6), ("short", 2)):
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for k in range(count):
-            disk.picture(root / name / f"{k}.png", (40, 36), seed=k)
-    Image.new("RGB", (40, 36)).save(root / "one.png")
-    (root / "metadata.jsonl").write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines))
-    return root
-
-
-GOOD = {"file_name": "a", "text": "a thing moves", "depth": "depth"}
-PLAIN = {"file_name": "b", "text": "another"}
-
-
-@pytest.mark.parametrize(("bad", "place", "said"), [
-    ("{", "metadata.jsonl:2", "not JSON"),
-    ({"text": "x"}, "metadata.jsonl:2.file_name", "required"),
-    ({"file_name": "c"}, "metadata.jsonl:2.file_name", "no c in"),
-    ({"file_name": "short"}, "metadata.jsonl:2.file_name", "2 frames"),
-    ({"file_name": "one.png"}, "metadata.jsonl:2.file_name", "one picture"),
-    ({"file_name": "b", "depth": "depth"}, "metadata.jsonl:2.depth", "lasts"),
-    ({"file_name": "b", "mask": "m"}, "metadata.jsonl:2.mask", "no m in"),
-    ({"file_name": "b", "speed": 3}, "metadata.jsonl:2.speed", "no such field"),
-])  # fmt: skip
-def test_every_complaint_names_its_line(tmp_path: Path, bad: Any, place: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said) as letter:
-        ClipFolder(films(tmp_path, GOOD, bad), FRAMES, 32)
-    assert str(letter.value).startswith(place)
-
-
-def test_a_folder_shows_the_same_stretch_to_all(tmp_path: Path) -> None:
-    folder = ClipFolder(films(tmp_path, GOOD, PLAIN), FRAMES, 32)
-    folder.base = tiny.base("sd1").base
-    assert folder.teaches() == tuple(CHANNELS)
-    rng = np.random.default_rng(0)
-    for pick in range(4):
-        first = folder.seen("local_image", pick, None, rng)
-        depth = folder.seen("depth", pick, None, rng)
-        assert first is not None and first.shape == (3, 1, 48, 48)
-        assert (depth is None) == (pick % 2 == 1)
-        if depth is not None:  # the film of depths has the clip's own frames: grey of the same picture
-            grey = (torch.tensor([0.299, 0.587, 0.114])[:, None, None] * first[:, 0]).sum(0)
-            assert float((depth[0, 0] / 2 - grey).abs().mean()) < 0.02
-        masked = folder.seen("masked", pick, None, rng)
-        assert masked is not None and masked.shape == (4, FRAMES, 48, 48) and set(masked[3].unique().tolist()) <= {0, 1}
-    assert folder.latents(np.array([0, 1])).shape == (2, 4, FRAMES, 16, 16)
-
-
-def test_two_stages_on_a_folder_of_ones_own(tmp_path: Path) -> None:
-    pytest.importorskip("av")
-    data, plan = films(tmp_path / "data", GOOD, PLAIN), replace(PLAN, steps=2, warmup=0)
-    shelf = Shelf(dtype=torch.float32, device="cpu")
-    shelf.add("still", tiny.base("sd1").base)
-    with pytest.raises(RecipeError, match="Train stage 1"):
-        train(Run("still", str(data), stage=2, frames=FRAMES, size=32), tmp_path / "x", plan, shelf)
-    assert train(Run("still", str(data), frames=FRAMES, size=32), tmp_path / "one", plan, shelf)
-    second = Run(str(tmp_path / "one"), str(data), stage=2, learn="temporal", size=32)
-    assert train(second, tmp_path / "two", plan)
-    with pytest.raises(RecipeError, match="size"):
-        train(replace(second, size=36), tmp_path / "two", plan)
-    engine = Engine(str(tmp_path / "two"), dtype=torch.float32, device="cpu")
-    asked = Recipe(
-        model=str(tmp_path / "two"),
-        prompt="a thing",
-        frames=FRAMES,
-        width=32,
-        height=32,
-        steps=2,
-        conditions=(Text(prompt="moves"),),
-    )
-    assert len(engine.run(asked).frames[0]) == FRAMES
-    assert engine.shelf.base(str(tmp_path / "two")).spec.compositions == tuple(CHANNELS)

@@ -122,6 +122,7 @@ def test_half_precision_files_load_in_the_dtype_asked_for(tmp_path: Path) -> Non
     assert torch.allclose(wide.unet.conv_in.weight, made["unet"].conv_in.weight, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_sdxl_vae_stays_in_float32_where_half_would_overflow(tmp_path: Path) -> None:
     parts = load_base(ldm.save(tmp_path / "model.safetensors", checkpoint("sdxl")[0]), dtype=torch.float16)
     assert parts.unet.dtype == torch.float16 and parts.vae.dtype == torch.float32

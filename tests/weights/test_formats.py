@@ -115,6 +115,7 @@ def test_a_pickle_that_would_run_code_is_not_opened(
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.slow
 def test_a_trainers_bookkeeping_is_passed_over(tmp_path: Path) -> None:
     """Checkpoints of the first SD models carry a Lightning callback's class; it is read as an inert placeholder."""
     code = (

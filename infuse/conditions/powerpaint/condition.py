@@ -15,12 +15,23 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from infuse.conditions.base import PROMPT, Condition, Encoders, Route, Shelf, said
+from infuse.conditions.base import (
+    PROMPT,
+    Condition,
+    Encoders,
+    Route,
+    Shelf,
+    guess_sites,
+    said,
+    same_family,
+    same_size,
+    some_hole,
+)
 from infuse.conditions.powerpaint.canvas import Canvas, union
 from infuse.conditions.powerpaint.words import GENERATIONS, Generation, Task, Words, words
 from infuse.curves import Curve, span
-from infuse.errors import InfuseError, RecipeError
-from infuse.network.spec import NetworkSpec, described
+from infuse.errors import RecipeError, under
+from infuse.network.spec import NetworkSpec
 from infuse.pictures import Picture
 from infuse.ports import LOUD, Channel, Latent, Ports, Posterior, Residual, Sides, Tokens, Voice
 
@@ -109,15 +120,8 @@ class PowerPaint(Condition):
                 raise RecipeError(
                     "mask", f"task {self.task} needs one: a picture of the image's size, white where to paint."
                 )
-            if self.mask.size != self.image.size:
-                (w, h), (width, height) = self.mask.size, self.image.size
-                raise RecipeError(
-                    "mask", f"it is {w} x {h} px, its image is {width} x {height} px. Make both the same size."
-                )
-            if self.mask.image.convert("L").getextrema()[1] < 128:
-                raise RecipeError(
-                    "mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
-                )
+            same_size(self.mask.size, self.image.size)
+            some_hole(self.mask.image)
         low, high = span(self.fit)
         if low < 0 or high > 1:
             raise RecipeError(
@@ -136,9 +140,7 @@ class PowerPaint(Condition):
                                            "folder) here, or make a PowerPaint 1 the recipe's model; `inpaint` needs neither.")  # fmt: skip
             return GENERATIONS[net.tasks], 0, 0
         found = shelf.identity(self.model, "model", "brushnet")
-        if found.context_width not in (None, net.context_width):
-            raise RecipeError("model", f"{self.model!r} was trained for {described(found.context_width)}, this recipe's base is "
-                                       f"{net.described}. Choose one of the base's family, or another base.")  # fmt: skip
+        same_family(self.model, found.context_width, net, "one")
         if found.tasks not in GENERATIONS:
             raise RecipeError("model", f"{self.model!r} is a BrushNet without task tokens. Use it in a condition of kind brushnet, or "
                                        "name the folder in which PowerPaint's task encoder lies beside it.")  # fmt: skip
@@ -183,10 +185,8 @@ class PowerPaints(Condition):
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         """That they can paint in one picture; each for itself is checked in its own place."""
         for place, region in zip(self.places[1:], self.regions[1:], strict=True):
-            try:
+            with under(place):
                 self._together(self.regions[0], region)
-            except InfuseError as error:
-                raise error.under(place) from None
         return []
 
     def _together(self, first: PowerPaint, other: PowerPaint) -> None:
@@ -209,10 +209,8 @@ class PowerPaints(Condition):
             )
 
     def encode(self, kit: Encoders) -> Sides:
-        try:
+        with under(self.places[0]):  # a file that could not be loaded is the first region's
             return self._encoded(kit)
-        except InfuseError as error:  # a file that could not be loaded is the first region's
-            raise error.under(self.places[0]) from None
 
     def _encoded(self, kit: Encoders) -> Sides:
         model, first = self.regions[0].model, self.regions[0]
@@ -233,7 +231,7 @@ class PowerPaints(Condition):
         voice = Voice(first.weight, first.start, first.end)
         branch = kit.brushnet(str(model))
         guess = first.mode == "guess"
-        factors = tuple(float(f) for f in np.logspace(-1, 0, branch.sites)) if guess else None
+        factors = guess_sites(branch.sites) if guess else None
         sides = []
         for context, base in ((on, [w.base for w in said]), (off, [w.not_base for w in said])):
             heard = () if guess and context is off else (Residual(branch, parts, factors, voice, context),)

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.base import Encoders, Route, Shelf, has_white, same_size
 from infuse.conditions.video.spatial import Spatial, pixels, planned, spatial_size, taken
 from infuse.encoders.annotators.masked_video import masked_video
-from infuse.errors import InfuseError, RecipeError
+from infuse.errors import RecipeError, under
 from infuse.films import Film
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Channel, Latent, Ports, Sides, Voice
@@ -25,6 +25,7 @@ from infuse.ports import Channel, Latent, Ports, Sides, Voice
 class MaskedVideo(Spatial):
     """Fill what is white in `mask`, a film or a picture of the same size as `film`; a picture is the hole of every frame.
 
+    A mask that is a film is seen at the film's times, whatever its frame rate is; its own start, fps or reverse win.
     strength: 1 starts from pure noise; less starts from the film, as video_to_video does. paste: put the original pixels
     back outside of the hole, behind a soft edge that lies inside of it.
     Source: VideoComposer, sec. 3.2 (12 channels); the 4-channel way is that of `inpaint`, frame by frame.
@@ -42,16 +43,11 @@ class MaskedVideo(Spatial):
         if not net.frames:
             raise RecipeError("", f"{net.name} makes pictures. Use inpaint, or choose a video base.")
         warnings = planned(self.film, "film", shelf, spatial_size(shelf.size))
-        warnings += [w for w in planned(self.mask, "mask", shelf, spatial_size(shelf.size)) if "will be cut" not in w]
-        if self.mask.size != self.film.size:
-            (w, h), (width, height) = self.mask.size, self.film.size
-            raise RecipeError(
-                "mask", f"it is {w} x {h} px, its film is {width} x {height} px. Make both the same size."
-            )
-        if self.mask.reel.still and self.mask.frames(1)[0].convert("L").getextrema()[1] < 128:
-            raise RecipeError(
-                "mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
-            )
+        with under("mask"):
+            hole = self._hole()
+        warnings += [w for w in planned(hole, "mask", shelf, spatial_size(shelf.size)) if "will be cut" not in w]
+        same_size(hole.size, self.film.size, "film")
+        warnings += self._apart(shelf.frames)
         if composed_here:
             return [self.route(shelf, warnings=warnings)]
         if self.frames is not None:
@@ -62,6 +58,32 @@ class MaskedVideo(Spatial):
             raise RecipeError("applies_to", f"{net.name} is not told of the hole; it would change nothing. Remove it.")
         shape = f"keep ({net.latent_channels} {shelf.frames} h w)"
         return [Route("latent", shape, note="blended after each step", warnings=tuple(warnings))]
+
+    def _hole(self) -> Film:
+        """The mask at the film's times."""
+        return self.mask.beside(self.film)
+
+    def _apart(self, frames: int) -> list[str]:
+        """What is said if mask and film do not show the same time; raises RecipeError if no frame has a hole."""
+        film, hole = self.film, self._hole()
+        shown, places = film.plan(frames)[0], hole.plan(frames)[0]
+        with under("mask"):
+            # most often the first one has
+            if not any(has_white(image) for _, image in hole.reel.draw(sorted(set(places)))):
+                raise RecipeError("", "it has no white pixel in any frame that is taken, so there is nothing to repaint. White is "
+                                      "repainted, black is kept.")  # fmt: skip
+        if film.reel.still or hole.reel.still:
+            return []
+        if film.reel.clock != hole.reel.clock:
+            asked = [(f.start, f.fps, f.reverse) for f in (film, hole)]
+            one_by_one = "mask: only one of it and the film knows times, so their frames are paired one by one. Check start and fps."
+            return [one_by_one] if asked[0] != asked[1] else []
+        times = [(film.reel.times[i], hole.reel.times[k]) for i, k in zip(shown, places, strict=True)]
+        if max(abs(a - b) for a, b in times) <= 1.5 / min(film.reel.rate, hole.reel.rate):
+            return []
+        (a, b), (c, d) = ((min(t), max(t)) for t in zip(*times, strict=True))
+        return [f"mask: it shows {c:.3g} to {d:.3g} s, its film {a:.3g} to {b:.3g} s. Its own start, fps, reverse or short says so; "
+                "without them it follows the film."]  # fmt: skip
 
     def encode(self, kit: Encoders) -> Sides:
         film, hole = self._shown(kit, kit.size)
@@ -85,7 +107,7 @@ class MaskedVideo(Spatial):
 
     def _shown(self, kit: Encoders, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """(film (3 f height width) in 0-1, hole (1 f height width), 0 or 1)."""
-        rgb, hole = taken(self.film, "film", kit, size), taken(self.mask, "mask", kit, size)
+        rgb, hole = taken(self.film, "film", kit, size), taken(self._hole(), "mask", kit, size)
         return (shown := pixels(rgb, kit)), (pixels(hole, kit, "L") >= 0.5).to(shown)
 
     def voice(self, kit: Encoders) -> Voice:
@@ -93,10 +115,8 @@ class MaskedVideo(Spatial):
         return Voice(self.weight, self.start, self.end, frames=self.frames)
 
     def native(self) -> tuple[int, int]:
-        try:
+        with under("film"):
             return self.film.size
-        except InfuseError as error:
-            raise error.under("film") from None
 
     def strength_of_start(self) -> float | None:
         return self.strength if self.strength < 1 else None

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.base import Encoders, Route, Shelf, has_white
 from infuse.conditions.video.spatial import Spatial, planned, taken
 from infuse.encoders.drawn_motion import AnyDrawn, Camera, drawn_motion
-from infuse.encoders.motion import codec_motion, fitted_motion, optical_flow, sparse_motion
-from infuse.errors import InfuseError, RecipeError
+from infuse.encoders.motion import codec_motion, encodable, fitted_motion, may_tell, optical_flow, sparse_motion
+from infuse.errors import RecipeError, under
 from infuse.films import Film
 from infuse.network.spec import NetworkSpec
 from infuse.reels_video import pyav
@@ -26,10 +26,10 @@ from infuse.reels_video import pyav
 class Motion(Spatial):
     """A clip that moves like a film, or along what is drawn.
 
-    film: whose motion is taken. source: codec (the vectors in the file, or those of an MPEG-4 made of its frames, as
-    VideoComposer was trained) | flow (optical flow, thinned out). drawn: arrows and paths of things; camera: its pan and
-    zoom. scale: times the arrows' length, below 0 they turn round. sparse: one arrow in each block of 16 px, as trained;
-    false for networks that were trained on dense fields.
+    film: whose motion is taken. source: codec (the vectors in the file where each spans one frame, as in MPEG-4 without
+    B-frames; else those of an MPEG-4 made of its frames, as VideoComposer was trained) | flow (optical flow, thinned
+    out). drawn: arrows and paths of things; camera: its pan and zoom. scale: times the arrows' length, below 0 they turn
+    round. sparse: one arrow in each block of 16 px, as trained; false for networks that were trained on dense fields.
     Source: VideoComposer, sec. 3.2.
     """
 
@@ -68,11 +68,20 @@ class Motion(Spatial):
         warnings = planned(self.film, "film", shelf, None if self.source == "codec" else shelf.size)
         if self.film.reel.still:
             warnings.append("film: it is one picture, so it has no motion: the clip will be told to stand still.")
-        return [self.route(shelf, note=f"{self.source} of {self.film}", warnings=warnings)]
+        return [self.route(shelf, note=f"{self.source} of {self.film}{self._recoded(shelf)}", warnings=warnings)]
+
+    def _recoded(self, shelf: Shelf) -> str:
+        """What `check` notes of a film whose own vectors cannot be used; raises CapacityError if there will be none."""
+        assert self.film is not None
+        if self.source == "flow" or self.film.reel.still:
+            return ""
+        with under("film"):
+            encodable(self.film)
+            return "" if may_tell(self.film, self.film.plan(shelf.frames)[0]) else ", encoded as MPEG-4 for it"
 
     def _regions(self) -> None:
         for i, thing in enumerate(self.drawn):
-            if thing.region is not None and thing.region.image.convert("L").getextrema()[1] < 128:
+            if thing.region is not None and not has_white(thing.region.image):
                 raise RecipeError(
                     f"drawn.{i}.region", "it has no white pixel, so nothing would move. White is what moves."
                 )
@@ -86,17 +95,13 @@ class Motion(Spatial):
         if self.film is None:
             dense = self._drawn(kit)
         elif self.source == "codec":
-            try:
+            with under("film"):
                 found, _ = codec_motion(self.film, kit.frames)
-            except InfuseError as error:
-                raise error.under("film") from None
             return fitted_motion(found, height, width)  # sparse as it is, and in the film's own pixels, as trained
         else:
             dense = optical_flow(taken(self.film, "film", kit, kit.size))
         return sparse_motion(dense) if self.sparse else dense
 
     def _drawn(self, kit: Encoders) -> Float[np.ndarray, "f 2 height width"]:
-        try:
+        with under("drawn"):
             return drawn_motion(self.drawn, kit.frames, kit.size[1], kit.size[0], self.camera)
-        except InfuseError as error:
-            raise error.under("drawn") from None

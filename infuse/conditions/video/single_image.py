@@ -7,8 +7,9 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from infuse.conditions.base import Encoders
-from infuse.conditions.video.spatial import Spatial, covering, pixels, spatial_size
+from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.video.spatial import Spatial, covering, cut, pixels, spatial_size
+from infuse.network.spec import NetworkSpec
 from infuse.pictures import Picture
 
 
@@ -18,6 +19,10 @@ class SingleImage(Spatial):
     kind: Literal["single_image"] = "single_image"
     composition = "local_image"
     image: Picture
+
+    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+        super().check(net, shelf)
+        return [self.route(shelf, warnings=cut(self.image.size, "image", spatial_size(shelf.size)))]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "3 f height width"]:
         # 0 to 1: this encoder never saw the -1 to 1 of the others (specification 2.5)

@@ -15,6 +15,7 @@ from infuse.conditions.video.spatial import (
     Spatial,
     annotator,
     covering,
+    cut,
     named,
     pixels,
     planned,
@@ -24,7 +25,7 @@ from infuse.conditions.video.spatial import (
 from infuse.encoders.annotators import sketch
 from infuse.encoders.annotators.pidinet import PiDiNet
 from infuse.encoders.annotators.sketch_simplification import SketchSimplification
-from infuse.errors import RecipeError
+from infuse.errors import RecipeError, under
 from infuse.films import Film
 from infuse.network.spec import NetworkSpec
 from infuse.pictures import Picture
@@ -63,6 +64,14 @@ class Sketched(Spatial):
         drawn = pixels(frames, kit, "L")
         return 1 - drawn if self.invert else drawn
 
+    def light(self, field: str, first: Any) -> list[str]:
+        """What is said if the lines of a drawn sketch (a PIL image) seem to be dark on light."""
+        if self.annotator != "none" or self.invert or np.asarray(first.convert("L")).mean() <= 127:
+            return []
+        return [
+            f"{field}: it is mostly light, and lines should be light on dark. Set invert, or an annotator if it is a photo."
+        ]
+
     def drawers(self, shelf: Shelf) -> int:
         """Bytes of the networks that draw; raises RecipeError or WeightsError if they cannot."""
         if self.invert and self.annotator != "none":
@@ -85,9 +94,10 @@ class SketchVideo(Sketched):
 
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         super().check(net, shelf)
-        return [
-            self.route(shelf, self.drawers(shelf), warnings=planned(self.film, "film", shelf, spatial_size(shelf.size)))
-        ]
+        warnings = planned(self.film, "film", shelf, spatial_size(shelf.size))
+        with under("film"):
+            warnings += self.light("film", self.film.frames(1)[0])
+        return [self.route(shelf, self.drawers(shelf), warnings=warnings)]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:
         return self.lines(taken(self.film, "film", kit, spatial_size(kit.size)), kit)
@@ -102,9 +112,7 @@ class SingleSketch(Sketched):
 
     def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
         super().check(net, shelf)
-        light = np.asarray(self.image.image.convert("L")).mean() > 127
-        paper = "image: it is mostly light, and lines should be light on dark. Set invert, or an annotator if it is a photo."
-        warnings = [paper] if light and self.annotator == "none" and not self.invert else []
+        warnings = [*self.light("image", self.image.image), *cut(self.image.size, "image", spatial_size(shelf.size))]
         return [self.route(shelf, self.drawers(shelf), warnings=warnings)]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:

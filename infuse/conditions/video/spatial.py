@@ -18,10 +18,10 @@ from torch import Tensor
 
 from infuse.conditions.base import Condition, Encoders, Route, Shelf
 from infuse.curves import Curve
-from infuse.errors import InfuseError, RecipeError, WeightsError
+from infuse.errors import RecipeError, WeightsError, under
 from infuse.films import Film
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
+from infuse.pictures import Picture, px
 from infuse.ports import Channel, Ports, Sides, Voice
 
 SPATIAL = 1.5
@@ -93,29 +93,29 @@ def spatial_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def planned(film: Film, field: str, shelf: Shelf, size: tuple[int, int] | None) -> list[str]:
     """What will be adjusted when the clip's frames are taken; raises the film's letters under its field."""
-    try:
+    with under(field):
         notes = film.plan(shelf.frames, size=size)[1]
-        (w, h), (width, height) = film.size, size or film.size
-    except InfuseError as error:
-        raise error.under(field) from None
-    cut = f"{w} x {h} px will be cut around the centre to the shape of {width} x {height} px"
+        return [f"{field}: {note.rstrip('.')}." for note in notes] + cut(film.size, field, size or film.size)
+
+
+def cut(own: tuple[int, int], field: str, size: tuple[int, int]) -> list[str]:
+    """What is said if a film or picture of its `own` (width, height) has another shape than the `size` it will cover."""
+    (w, h), (width, height) = own, size
     odd = abs(w * height - h * width) > 0.02 * w * height
-    return [f"{field}: {note}." for note in (*notes, *([cut] if odd else []))]
+    return [f"{field}: {px(own)} will be cut around the centre to the shape of {px(size)}."] if odd else []
 
 
 def taken(film: Film, field: str, kit: Encoders, size: tuple[int, int] | None) -> list[Any]:
     """The clip's frames as PIL images that cover `size` (width, height), cut around the centre."""
-    try:
+    with under(field):
         return film.frames(kit.frames, size)
-    except InfuseError as error:
-        raise error.under(field) from None
 
 
 def covering(picture: Picture, size: tuple[int, int]) -> Any:
     """A picture as films are taken: scaled to cover `size`, cut around the centre."""
     from PIL import Image, ImageOps
 
-    image = picture.image.convert("RGB")
+    image = picture.image
     return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from infuse.conditions.base import Condition, Encoders, Route, Shelf
 from infuse.conditions.video.spatial import pixels, planned, taken
-from infuse.errors import InfuseError, RecipeError
+from infuse.errors import RecipeError, under
 from infuse.films import Film
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Latent, Ports, Sides
@@ -38,10 +38,8 @@ class VideoToVideo(Condition):
         return Sides.both(Ports(latent=(Latent(start=start, strength=self.strength),)))
 
     def native(self) -> tuple[int, int]:
-        try:
+        with under("film"):
             return self.film.size
-        except InfuseError as error:
-            raise error.under("film") from None
 
     def strength_of_start(self) -> float | None:
         return self.strength

@@ -1,0 +1,202 @@
+"""What a file says about its making: it is found from any folder, it tells what has changed, and a place where it cannot
+be written is known before the work."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import filming
+import numpy as np
+import pytest
+from PIL import Image
+
+from infuse import Film, Recipe, films, records
+from infuse.cli import named
+from infuse.conditions import DepthVideo, Img2Img
+from infuse.engine.events import Result
+from infuse.errors import RecipeError
+from infuse.films_out import read_record_of, writable, write_film
+from infuse.records import Record, reachable, read_record
+
+FRAMES = filming.drifting(4, size=(32, 24))
+RECORD = Record({"prompt": "a red cube"}, {}, {})
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def result(*said: Any) -> Result:
+    return Result((FRAMES[0],), Recipe(conditions=said), None, {}, (tuple(FRAMES),))
+
+
+# Paths ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "sub/recipe.json", "link/recipe.yaml"])
+def test_what_is_dumped_is_found_from_any_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filming.folder(Path("depths"), FRAMES)
+    FRAMES[0].save("a.png")
+    Path("sub").mkdir()
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    Path("link").symlink_to(tmp_path / "far" / "away", target_is_directory=True)
+    absolute, data = str(tmp_path / "a.png"), Film.of(FRAMES[:1]).source
+    asked = Recipe(
+        conditions=[
+            DepthVideo(film={"source": "depths", "fps": 4}),
+            *(Img2Img(image=i) for i in ("a.png", absolute)),
+            DepthVideo(film=data),
+        ]
+    )
+    said = asked.dump(name)
+    assert Recipe(**said) == asked, "what is returned is seen from here"
+    for folder, path in ((".", name), ("sub", f"../{name}"), ("sub", str(tmp_path / name))):
+        monkeypatch.chdir(tmp_path / folder)
+        again = Recipe.load(path)
+        assert again.digest == asked.digest
+        assert [c.image.source for c in again.conditions[2:3]] == [absolute]  # type: ignore[union-attr]
+
+
+def test_a_film_too_large_to_travel_is_named_absolutely_and_a_change_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(films, "LARGEST_EMBEDDED", 10)
+    filming.folder(Path("depths"), FRAMES)
+    FRAMES[0].save("one.gif")
+    made = result(DepthVideo(film="depths"), DepthVideo(film="one.gif"))
+    (path,) = made.save("made/clip.gif")
+    assert [c.film.source for c in Recipe.load(path).conditions] == [str(tmp_path / n) for n in ("depths", "one.gif")]  # type: ignore[union-attr]
+    assert not caplog.records
+    FRAMES[3].save("depths/0.png")
+    os.remove("one.gif")
+    with caplog.at_level(logging.WARNING):
+        Recipe.load(path)
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert said.startswith("conditions.0.film: ") and "is not what made made/clip.gif" in said and "put it back" in said
+
+
+# Folders of frames ------------------------------------------------------------------------------------------------
+
+
+def test_the_first_frame_carries_the_recipe_and_the_others_say_where_it_is() -> None:
+    long = Record({"prompt": "".join(map(chr, np.random.default_rng(0).integers(32, 127, 50_000)))}, {}, {})
+    write_film(FRAMES, "clip", long)
+    assert read_record(Path("clip/0000.png"))["recipe"] == long.recipe == read_record_of("clip")["recipe"]
+    sizes = [Path(f"clip/{i:04}.png").stat().st_size for i in range(4)]
+    assert sizes[0] > 30_000 > 10_000 > max(sizes[1:])
+    with pytest.raises(RecipeError, match=r"one frame of several; their recipe is in 0000\.png.*or the folder"):
+        read_record(Path("clip/0002.png"))
+
+
+@pytest.mark.parametrize("text", ['"a"', "[]", "{}", '{"recipe": 3}', '{"recipe": {}, "fps": "x"}', '{"recipe": {}, "inputs": 1}', "{"])  # fmt: skip
+def test_a_damaged_record_is_a_letter(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"the recipe in a\.png is damaged"):
+        records.parsed(text, Path("a.png"))
+
+
+# Places -----------------------------------------------------------------------------------------------------------
+
+NOWHERE = {
+    "a file for a folder": ("file.mp4/b.{}", "is a file, not a folder"),
+    "deep in a file": ("file.mp4/b/c.{}", "is a file, not a folder"),
+    "no place for files": ("/proc/x/a.{}", "cannot be written"),
+}
+
+
+@pytest.mark.parametrize("case", NOWHERE)
+@pytest.mark.parametrize("suffix", ["png", "mp4", "gif"])
+def test_a_place_that_cannot_be_is_known_before_the_work(case: str, suffix: str) -> None:
+    if suffix == "mp4":
+        pytest.importorskip("av")
+    Path("file.mp4").write_bytes(b"x")
+    path, words = NOWHERE[case]
+    to = Path(path.format(suffix))
+    with pytest.raises(RecipeError, match=words) as caught:
+        named(to, Recipe(), suffix != "png")
+    assert caught.value.field == "--out" and "Choose a folder" in caught.value.message
+    made = result() if suffix != "png" else Result((FRAMES[0],), Recipe(), None)
+    with pytest.raises(RecipeError, match="cannot be written"):
+        made.save(to)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    for mode in (0o500, 0o000):
+        (tmp_path / f"{mode}").mkdir(mode=mode)
+        for ask, name in ((reachable, "a.png"), (writable, "b/c.gif")):
+            with pytest.raises(RecipeError, match="Permission denied"):
+                ask(tmp_path / f"{mode}" / name)
+
+
+def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
+    for name in ("new/a.gif", "a.gif", "frames"):
+        writable(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    Path("a.gif").write_bytes(b"kept")
+    writable("a.gif")
+    assert Path("a.gif").read_bytes() == b"kept"
+    Path("frames").write_bytes(b"x")
+    with pytest.raises(RecipeError, match="frames is a file"):
+        writable("frames")
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4", "frames", "a.png"])
+def test_what_fails_while_it_is_written_is_a_letter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place vanishes, or the disk is full, after all has been checked."""
+    Path("x").write_bytes(b"x")
+    monkeypatch.setattr(records, "reachable", lambda path: None)
+    monkeypatch.setattr("infuse.films_out.reachable", lambda path: None)
+    made = result() if name != "a.png" else Result((FRAMES[0],), Recipe(), None)
+    with pytest.raises(RecipeError, match=r"cannot be written \("):
+        made.save(f"x/{name}")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    if name != "a.mp4":
+        with pytest.raises(RecipeError, match=r"cannot be written \(No space left on device\)"):
+            made.save(name)
+
+
+# Rates ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.mp4", "frames"])
+def test_a_film_s_rate_is_in_its_record(name: str) -> None:
+    if name == "a.mp4":
+        pytest.importorskip("av")
+    write_film(FRAMES, name, RECORD, 25)
+    assert read_record_of(name) == {"version": 1, "recipe": RECORD.recipe, "inputs": {}, "weights": {}, "fps": 25}
+    assert "fps" not in RECORD.text()
+
+
+@pytest.mark.parametrize("fps", [0, -1, 0.019, 1001, float("nan"), float("inf")])
+def test_a_rate_that_films_cannot_say_is_refused(fps: float) -> None:
+    for ask, field in (
+        (lambda: write_film(FRAMES, "a.gif", fps=fps), "fps"),
+        (lambda: named(Path("a.gif"), Recipe(), True, fps), "--fps"),
+    ):
+        with pytest.raises(RecipeError, match=r"Choose 0\.02 to 1000") as caught:
+            ask()
+        assert caught.value.field == field
+    assert not Path("a.gif").exists()
+
+
+def test_the_slowest_and_the_fastest_are_what_they_say() -> None:
+    pytest.importorskip("av")
+    for name in ("a.gif", "a.webp", "a.mp4"):
+        assert write_film(FRAMES, name, fps=0.02) == ()
+        assert Film.of(name).reel.rate == pytest.approx(0.02)
+    (faster, _) = write_film(FRAMES, "b.gif", fps=200)
+    assert "plays at 100, not at 200" in faster and Film.of("b.gif").reel.rate == pytest.approx(100)
+    assert not any("plays at" in n for n in write_film(FRAMES, "b.gif", fps=100))
+
+
+def test_a_very_long_still_is_a_letter_and_no_crash() -> None:
+    with pytest.raises(RecipeError, match=r"a\.gif cannot be written"):
+        write_film([FRAMES[0]] * 14, "a.gif", fps=0.02)
