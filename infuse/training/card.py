@@ -145,7 +145,8 @@ the base work on clips, too.
 
 ## What they scored
 
-Held-out scenes, fixed seeds, {any_of["steps"]} steps of {any_of["scheduler"]}, the model's own guidance scale; `infuse train score` measures it again.
+Held-out scenes, fixed seeds, {any_of["steps"]} steps of {any_of["scheduler"]}, the model's own guidance scale; clips in bfloat16.
+`infuse train score` and `infuse train score-video` measure it again.
 
 {table(said)}
 
