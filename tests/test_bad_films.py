@@ -205,6 +205,7 @@ def test_where_it_cannot_be_written(name: str, tmp_path: Path) -> None:
     assert caught.value.field == "--out"
 
 
+@pytest.mark.slow
 def test_the_command_line_makes_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from infuse.engine import engine, shelf
 

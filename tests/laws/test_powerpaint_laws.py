@@ -92,6 +92,7 @@ def recipes(model: str | None) -> list[Recipe]:
 KINDS = {"v1": None, "v2": "brush", "dev2": "brush-dev"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_alone_equals_together(kind: str) -> None:
     alone = [engine(kind).run(r).latents for r in recipes(KINDS[kind])]

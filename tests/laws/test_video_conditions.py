@@ -94,6 +94,7 @@ def kit(frames: int = 4) -> Kit:
     return Kit(base, (SIDE, SIDE), engine().shelf, frames, windows(frames, base.spec.frames))
 
 
+@pytest.mark.slow
 def test_alone_equals_together() -> None:
     every = conditions()
     asked = [recipe(c, seed=i, frames=4 if i % 4 else FRAMES) for i, c in enumerate(every.values())]

@@ -75,6 +75,7 @@ def test_clips_and_pictures_side_by_side_equal_their_runs_alone() -> None:
     assert max(float((a - b).abs().max()) for a, b in zip(alone, together, strict=True)) < CLOSE
 
 
+@pytest.mark.slow
 def test_memory_is_flat_in_the_number_of_windows() -> None:
     made, widest = engine(max_rows=8), []
     network = made.shelf.base("tiny").network

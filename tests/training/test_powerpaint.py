@@ -84,6 +84,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("generation", "learn", "expected"), CASES)
 def test_only_what_was_asked_for_learns(generation: str, learn: str, expected: set[str], tmp_path: Path) -> None:
     """Everything else is bit-equal after two steps, and in the token table all rows but the thirty."""

@@ -146,6 +146,7 @@ def test_what_is_alike_in_all_frames_is_looked_at_once() -> None:
 # ── where it begins ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 def test_a_clip_is_at_first_its_pictures_side_by_side(family: str) -> None:
     """By the same heads (sd1: four in every level; sd2: four and eight), before and after the channels are widened."""
@@ -209,6 +210,7 @@ def test_gradients_reach_only_what_is_asked(composed: bool, learn: Learn, text: 
         assert before is not base.network.unet.conv_in and base.network.unet.conv_in.weight.shape[1] == 12  # type: ignore[union-attr,index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("still", [0.0, 1.0])
 def test_the_loss_falls_on_one_batch_and_a_step_can_be_repeated(tmp_path: Path, still: float) -> None:
     made = objective(composed_base(clips()), still=still, silence=Silence(0, 1, 0))
@@ -228,6 +230,7 @@ def test_the_loss_falls_on_one_batch_and_a_step_can_be_repeated(tmp_path: Path, 
 # ── what is left behind ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_what_is_saved_predicts_the_same(tmp_path: Path) -> None:
     base = replace(composed_base(clips()), name="own")
     made = objective(base, "new", silence=Silence(0, 1, 0))
@@ -261,6 +264,7 @@ def saved(family: str, folder: Path) -> None:
     base.texts.tokenizers[0].save_pretrained(folder / "tokenizer")
 
 
+@pytest.mark.slow
 def test_what_is_added_to_a_network_of_pictures_is_saved_alone(tmp_path: Path) -> None:
     saved("sd1", tmp_path / "pictures")
     pictures = Shelf(dtype=torch.float32, device="cpu").base(str(tmp_path / "pictures"))
