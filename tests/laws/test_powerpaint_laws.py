@@ -21,6 +21,8 @@ from infuse.engine.engine import Engine
 from infuse.network.walk import head, walk
 from infuse.ports import Ports, Tokens
 
+pytestmark = pytest.mark.slow
+
 CLOSE = 1e-10
 
 

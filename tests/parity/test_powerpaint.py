@@ -27,6 +27,8 @@ from .cases import control, look, mask, photo
 from .stock import SCHEDULERS, adapted
 from .test_parity import TOLERANCE, difference, modules
 
+pytestmark = pytest.mark.slow
+
 BAD = ", worst quality, low quality, normal quality, bad quality, blurry "
 HOLE = (7, 5, 25, 20)
 

@@ -15,6 +15,8 @@ from infuse.engine.engine import Engine
 
 from .test_parity import TOLERANCE, difference
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def own() -> tiny.Tiny:

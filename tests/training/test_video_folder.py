@@ -12,6 +12,8 @@ from PIL import Image
 
 from infuse.training.video_folder import ClipFolder
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("av", reason="pip install 'infuse[video]'")
 
 GREYS = [Image.new("RGB", (32, 32), (8 * k,) * 3) for k in range(32)]

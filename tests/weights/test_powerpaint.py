@@ -39,7 +39,7 @@ from .powerpaint import (
     write,
 )
 
-pytestmark = pytest.mark.usefixtures("roots")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("roots")]
 
 
 # ── PowerPaint 1 ────────────────────────────────────────────────────────────────────────────────────────────────────

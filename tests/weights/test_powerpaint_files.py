@@ -42,7 +42,7 @@ from .powerpaint import (
     write,
 )
 
-pytestmark = pytest.mark.usefixtures("roots")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("roots")]
 
 
 # ── at full size ────────────────────────────────────────────────────────────────────────────────────────────────────
