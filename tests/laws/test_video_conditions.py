@@ -41,8 +41,7 @@ from infuse.engine.engine import Engine
 from infuse.engine.job import windows
 from infuse.weights.video_composer import VideoModules
 
-CLOSE, FRAMES = 1e-10, 9
-SIDE, SPATIAL, LATENT = 16, 24, 8
+CLOSE, FRAMES, SIDE, SPATIAL, LATENT = 1e-10, 9, 16, 24, 8
 ARROW = {"from": [0.2, 0.3], "to": [0.9, 0.6]}
 
 
