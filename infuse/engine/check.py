@@ -117,8 +117,7 @@ def begins(recipe: Recipe, choice: Choice, schedule: Mapping[str, Any]) -> tuple
     if len(found) > 1:
         first, second, *_ = found
         raise RecipeError(second, f"it starts from a picture, and so does {first}. Keep one of the two.")
-    with under(""):
-        return next(iter(found.values()), (None, len(plan(choice, schedule, recipe.steps, None).timesteps)))
+    return next(iter(found.values()), (None, len(plan(choice, schedule, recipe.steps, None).timesteps)))
 
 
 def one_ground(recipe: Recipe, steps: int) -> None:

@@ -58,7 +58,7 @@ def words(stage: Stage) -> Row:
 
 def depth(stage: Stage) -> Row:
     clip = _drawn(stage, HOPPING)
-    grey = np.repeat((clip.inverse_depth * 255).round().astype(np.uint8)[..., None], 3, -1)
+    grey = _grey(clip.inverse_depth)
     given = _frames(grey)
     said = DepthVideo(film=Film.of(grey))
     prompts = (
@@ -87,12 +87,11 @@ def image(stage: Stage) -> Row:
 def hole(stage: Stage) -> Row:
     """A thing in a film becomes another one, and goes its way."""
     clip, side = _drawn(stage, HOPPING), stage.cast.side
-    around = np.stack([_box(s == FIRST_THING, side // 12) for s in clip.segments]).astype(np.uint8) * 255
-    masks = np.repeat(around[..., None], 3, -1)
+    masks = _grey(np.stack([_box(s == FIRST_THING, side // 12) for s in clip.segments]))
     said = MaskedVideo(film=Film.of(clip.rgb), mask=Film.of(masks))
     prompts = (
-        "a large orange cone and a small white cube on a brown floor, slate wall",
-        "a large blue sphere and a small white cube on a brown floor, slate wall",
+        "a large orange cone on a brown floor, slate wall",
+        "a large blue sphere on a brown floor, slate wall",
     )
     made = [Panel(_run(stage, f"video-mask-{i}", p, said, seed=4), f'"{p}"') for i, p in enumerate(prompts)]
     return Row("Clips: inpainting", "Fill what is white in the mask of each frame.", [
@@ -104,9 +103,7 @@ def together(stage: Stage) -> Row:
     from infuse.tabletop.demo import LOOK
 
     clip = _drawn(stage, HOPPING)
-    grey, lines = (
-        np.repeat(a[..., None], 3, -1) for a in ((clip.inverse_depth * 255).round().astype(np.uint8), clip.edges)
-    )
+    grey, lines = _grey(clip.inverse_depth), _grey(clip.edges / 255)
     look, prompt = stage.seen(LOOK, "video-look"), "a large cone and a small cube"
     depths, adapter = (
         DepthVideo(film=Film.of(grey)),
@@ -150,6 +147,11 @@ def _drawn(stage: Stage, move: Move) -> Clip:
 
 def _frames(clip: np.ndarray) -> tuple[Image.Image, ...]:
     return tuple(Image.fromarray(f) for f in clip)
+
+
+def _grey(layers: np.ndarray) -> np.ndarray:
+    """(f h w) of 0 to 1, as frames (f h w 3) uint8."""
+    return np.repeat((layers * 255).round().astype(np.uint8)[..., None], 3, -1)
 
 
 def _box(inside: np.ndarray, room: int) -> np.ndarray:

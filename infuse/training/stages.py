@@ -24,7 +24,7 @@ log = logging.getLogger("infuse.training")
 
 SCENES, PICTURES = 31_000, 12_000
 """Scenes whose latents the UNet learns from, and those whose pixels are kept for everything that needs pixels."""
-CLIPS, FRAMES = 4_000, 8
+CLIPS, FRAMES = 8_000, 8
 """Moves that the video network learns from (0.8 MB each), and the frames of each."""
 
 PLANS: dict[str, TrainConfig] = {
@@ -38,6 +38,7 @@ PLANS: dict[str, TrainConfig] = {
     "ip-adapter": TrainConfig(1400, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "video-text": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
     "video": TrainConfig(3700, lr=1.5e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
+    "video-all": TrainConfig(4300, lr=5e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),
 }
 """What each stage is given. Steps of 32 pictures; of 20 crops for the autoencoder, 64 pictures for the image encoder,
 4 clips for the video network."""
@@ -52,8 +53,8 @@ class Workshop:
     """Longest time for one stage; it stops with its checkpoint and goes on in the next run."""
     plans: dict[str, TrainConfig] = field(default_factory=lambda: dict(PLANS))
     clips: int = CLIPS
-    learn_video: Learn = "attention"
-    """What of the video network learns: all of it, or only what a network of pictures lacks."""
+    learn_video: Learn = "all"
+    """What of the video network learns in the end. "all" begins with what a network of pictures lacks."""
     learn_text: bool = True
     """Whether the text encoder learns with it: it has never met the verbs of moving things."""
 
@@ -224,9 +225,9 @@ def ip_adapter(shop: Workshop) -> bool:
 
 
 def video(shop: Workshop) -> bool:
-    """The network of pictures learns to move by words; then, with conditions, to be a VideoComposer.
+    """The network of pictures learns to move by words; then, with conditions, to be a VideoComposer; then all of it at once.
 
-    Without checkpoints of its own it goes on from what an earlier life left in `models/`.
+    Without checkpoints of its own it goes on, at the last of these, from what an earlier life left in `models/`.
     """
     from infuse.tabletop.clips import load_clips
     from infuse.training.video import MOVING, Silence, video_objective
@@ -239,24 +240,26 @@ def video(shop: Workshop) -> bool:
     means = latents_of_clips(pictures.vae, clips, shop.root / f"video-latents-{len(clips)}.npy")
     looks = looks_of_clips(pictures, clips, shop.root / f"video-looks-{len(clips)}.npy")
     examples = TabletopClips(clips, means, pictures.vae.config.scaling_factor, looks)
-    still = 0.1 if shop.learn_video == "all" else 0.0  # pictures go past the temporal layers
-    options: dict[str, Any] = {"learn_text": shop.learn_text, "dropout": False, "still": still}
+    options: dict[str, Any] = {"learn_text": shop.learn_text, "dropout": False}
 
-    folder = shop.models / "video"
+    folder, last = shop.models / "video", shop.learn_video
     again = folder.is_dir() and not (shop.root / "runs" / "video-text").is_dir()
     base = shop.base("tabletop-video") if again else video_base(pictures, FRAMES, "tabletop-video")
-    learn: Learn = "temporal" if shop.learn_video == "new" else shop.learn_video
+    first: Learn = "temporal" if last == "new" else "attention" if last == "all" else last
     done = base.composer is not None
-    done = done or shop.train("video-text", video_objective(base, examples, learn=learn, silence=MOVING, **options))
+    done = done or shop.train("video-text", video_objective(base, examples, learn=first, silence=MOVING, **options))
     if done:
-        new = () if base.composer is not None else tuple(CHANNELS)
-        base = composed_base(base)
-        own = {"text": 0.12, "motion": 0.25, "local_image": 0.5, "depth": 0.65}
-        silence = Silence(keep=0.05, each=0.85, own=own, null="empty")
-        objective = video_objective(base, examples, learn=shop.learn_video, silence=silence, early=2.0, **options)
-        objective.settle(new)
-        done = shop.train("video", objective)
-    lender = None if shop.learn_video == "all" else shop.base().network.unet
+        own = {"text": 0.12, "motion": 0.2, "local_image": 0.42, "depth": 0.62}
+        options |= {"silence": Silence(keep=0.05, each=0.85, own=own, null="empty"), "early": 2.0}
+        if base.composer is None or last != "all":
+            new = () if base.composer is not None else tuple(CHANNELS)
+            base = composed_base(base)
+            objective = video_objective(base, examples, learn="attention" if last == "all" else last, **options)
+            objective.settle(new)
+            done = shop.train("video", objective)
+        if done and last == "all":
+            done = shop.train("video-all", video_objective(base, examples, learn=last, **options))
+    lender = None if last == "all" else shop.base().network.unet
     save_video(base, folder, under="tabletop", own_text=shop.learn_text, lender=lender)
     return done
 
