@@ -6,8 +6,8 @@ where it speaks. `Ports.at(step)` turns voices into plain numbers for one step a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -248,6 +248,24 @@ class Sides:
 
     def spoken(self, voice: Voice) -> Sides:
         return Sides(self.on.spoken(voice), self.off.spoken(voice))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its tensors, those of networks aside. What both sides share counts once."""
+        memory = [t.untyped_storage() for t in _tensors((self.on, self.off))]
+        return sum({m.data_ptr(): m.nbytes() for m in memory}.values())
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor of an entry, however deep."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | Mapping):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(one)
+    elif is_dataclass(value):
+        for f in fields(value):
+            yield from _tensors(getattr(value, f.name))
 
 
 def one_claim(sides: Mapping[str, Sides], exclusive: frozenset[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filming
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 import tiny
 from infuse import Recipe, cli
 from infuse.cli import named
+from infuse.conditions import Motion
+from infuse.encoders.motion import codec_motion
 from infuse.engine.check import check
 from infuse.engine.shelf import Shelf
 from infuse.errors import CapacityError, InfuseError, RecipeError, WeightsError
@@ -172,6 +175,22 @@ def test_how_motion_will_be_read_is_said(shelf: Shelf) -> None:
     for name, recoded in kinds.items():
         asked = Recipe(model="composer", width=32, height=32, conditions=[{"kind": "motion", "film": name}])
         assert ("encoded as MPEG-4" in check(asked, shelf).routes[1][2].note) == recoded, name
+
+
+def test_a_film_that_tells_less_than_it_promised_is_encoded_again_and_that_is_said(
+    world: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The headers of an AVI do not say that its frames are coded out of order."""
+    filming.video(world / "order.avi", FRAMES, "mpeg4", bf="2")
+    asked, kit = Motion(film="order.avi"), SimpleNamespace(frames=8, size=(128, 96))
+    said = asked.field(kit)  # type: ignore[arg-type]
+    assert caplog.messages == [
+        "order.avi brings no motion vectors for these frames; they were encoded as MPEG-4 for them"
+    ]
+    assert np.array_equal(said, codec_motion(Film.of("order.avi"), 8, recode=True)[0])
+    caplog.clear()
+    Motion(film="plain.mp4").field(kit)  # type: ignore[arg-type]
+    assert not caplog.messages
 
 
 def test_a_mask_is_seen_at_its_film_s_times(shelf: Shelf) -> None:

@@ -43,6 +43,8 @@ class Engine:
 
     row_width: pad every network call to this many rows, so that float32 results do not depend, to the last bit, on
     how many jobs run beside each other. None: calls are as wide as the work.
+    cache, cache_bytes: how many encoded conditions are kept for recipes to come, and how much memory they may take; those
+    used longest ago go first.
     """
 
     def __init__(
@@ -55,10 +57,12 @@ class Engine:
         max_rows: int = 64,
         row_width: int | None = None,
         cache: int = 256,
+        cache_bytes: int = 2**30,
     ) -> None:
         self.model = model
         self.shelf = shelf or Shelf(dtype=dtype, device=device)
-        self.scheduler, self.row_width, self.cache = Scheduler(row_width or max_rows), row_width, cache
+        self.scheduler, self.row_width = Scheduler(row_width or max_rows), row_width
+        self.cache, self.cache_bytes = cache, cache_bytes
         self._encoded: dict[Hashable, Sides] = {}
         self._running: list[_Running] = []
         self._finished: dict[Ticket, dict[int, _Running]] = {}
@@ -112,12 +116,18 @@ class Engine:
             with under("" if who == PROMPT else who):
                 said[who] = self._encoded.get(key) or condition.sides(kit)
             self._encoded = {**{k: v for k, v in self._encoded.items() if k != key}, key: said[who]}
-        while len(self._encoded) > self.cache:
-            del self._encoded[next(iter(self._encoded))]
+        self._forget()
         one_claim(said, frozenset(s.name for s in kit.spec.channel_slots if s.exclusive))
         return dict(
             sorted(said.items(), key=lambda kv: (not kv[1].on.context, "" if kv[1].on.context else digests[kv[0]]))
         )
+
+    def _forget(self) -> None:
+        """Drop what was used longest ago, until the rest is few and small enough."""
+        sizes = [s.nbytes for s in self._encoded.values()]
+        while len(sizes) > self.cache or sum(sizes) > self.cache_bytes:
+            del self._encoded[next(iter(self._encoded))]
+            del sizes[0]
 
     def _job(self, recipe: Recipe, kit: Kit, sides: dict[str, Sides], report: Report, seed: int) -> Job:
         width, height = report.size

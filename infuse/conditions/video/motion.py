@@ -6,6 +6,7 @@ each block of 16 px and zeros around it. Dense fields are thinned out to look li
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ from infuse.errors import RecipeError, under
 from infuse.films import Film
 from infuse.network.spec import NetworkSpec
 from infuse.reels_video import pyav
+
+log = logging.getLogger("infuse.conditions")
 
 
 class Motion(Spatial):
@@ -96,7 +99,9 @@ class Motion(Spatial):
             dense = self._drawn(kit)
         elif self.source == "codec":
             with under("film"):
-                found, _ = codec_motion(self.film, kit.frames)
+                found, notes = codec_motion(self.film, kit.frames)
+                for note in notes[len(self.film.plan(kit.frames)[1]) :]:  # those before are told by `check`
+                    log.warning("%s", note)
             return fitted_motion(found, height, width)  # sparse as it is, and in the film's own pixels, as trained
         else:
             dense = optical_flow(taken(self.film, "film", kit, kit.size))
