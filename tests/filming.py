@@ -99,6 +99,17 @@ def folder(path: Path, frames: Sequence[Image.Image], name: str = "{}.png") -> P
     return path
 
 
+def usual(at: Path, frames: Sequence[Image.Image]) -> bytes:
+    """Films that many tests need, whole and cut short, in a folder; returns the bytes of one with its index in front."""
+    video(at / "clip.mp4", frames)
+    video(at / "three.mp4", frames[:3])
+    sound(at / "sound.m4a")
+    whole, first = (at / "clip.mp4").read_bytes(), video(at / "first.mp4", frames, moov_first=True).read_bytes()
+    (at / "unfinished.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    (at / "words.mp4").write_bytes(b"hello world\n" * 50)
+    return first
+
+
 def apart(a: Any, b: Any) -> float:
     """Mean difference of two pictures in levels of 255."""
     return float(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).mean())

@@ -26,19 +26,13 @@ FRAMES = filming.drifting(40)
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("films")
-    filming.video(at / "clip.mp4", FRAMES)
-    filming.video(at / "three.mp4", FRAMES[:3])
     filming.video(at / "one.mp4", FRAMES[:1])
-    filming.video(at / "first.mp4", FRAMES, moov_first=True)
-    filming.sound(at / "sound.m4a")
-    whole, first = (at / "clip.mp4").read_bytes(), (at / "first.mp4").read_bytes()
-    (at / "unfinished.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    first = filming.usual(at, FRAMES)
     (at / "short.mp4").write_bytes(first[: len(first) * 3 // 4])
     hurt = bytearray(first)
     middle = len(first) * 3 // 4
     hurt[middle : middle + 400] = np.random.default_rng(0).integers(0, 256, 400, dtype=np.uint8).tobytes()
     (at / "hurt.mp4").write_bytes(hurt)
-    (at / "words.mp4").write_bytes(b"hello world\n" * 50)
     (at / "empty.mp4").write_bytes(b"")
     for i in range(len(first) // 4, len(first), len(first) // 20):  # a decoder that is not told to mind guesses these
         first = first[:i] + bytes([first[i] ^ 0xFF]) + first[i + 1 :]

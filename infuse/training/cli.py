@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all.")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16: faster where the CPU knows it.")]
 Figures = Annotated[Path, typer.Option(help="JSON file for the figures; experiments already in it are kept.")]
 FIGURES = Path("runs/scores.json")
 
@@ -192,16 +193,20 @@ def score(
 @app.command()
 def score_video(
     out: Figures = FIGURES,
-    count: Annotated[int, typer.Option(min=1, help="Held-out moves.")] = 64,
+    count: Annotated[int, typer.Option(min=1, help="Held-out moves.")] = 128,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each clip.")] = 12,
+    bf16: Bf16 = False,
     threads: Threads = 0,
 ) -> None:
     """Measure the embedded video model with the judge: words, drawn motion, depth, first picture."""
+    import torch
+
     from infuse.engine.engine import Engine
     from infuse.training import score_video as scoring
 
     judge = _judge(out, threads)
-    scoring.score(scoring.ClipScorer(Engine(scoring.MODEL), judge, count, steps, tell=logging.info), out)
+    engine = Engine(scoring.MODEL, dtype=torch.bfloat16 if bf16 else None)
+    scoring.score(scoring.ClipScorer(engine, judge, count, steps, tell=logging.info), out)
 
 
 def _judge(out: Path, threads: int) -> Judge:

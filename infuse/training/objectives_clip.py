@@ -23,7 +23,7 @@ from infuse.tabletop.captions import describe
 from infuse.tabletop.dataset import Dataset
 from infuse.tabletop.judge import COLOUR_NAMES, ROOM_NAMES, SHAPE_NAMES
 from infuse.tabletop.tokenizer import END, START
-from infuse.training.objectives_judge import damaged, labels_of
+from infuse.training.objectives_judge import damaged, labels_of, picked
 
 PIXELS, WIDTH = 64, 128
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI CLIP's
@@ -115,13 +115,7 @@ class ClipObjective:
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """Pictures, damaged a little; a caption each; and the answers."""
-        picks = rng.integers(len(self.data), size=self.batch_size)
-        if self.rebuilt is not None:
-            picks[::2] = rng.integers(len(self.rebuilt), size=len(picks[::2]))
-        pictures = np.stack([self.data.rgb[i] for i in picks])
-        if self.rebuilt is not None:
-            pictures[::2] = self.rebuilt[picks[::2]]
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255)
+        picks, images = picked(self.data, self.rebuilt, self.batch_size, rng)
         texts = [describe(self.scenes[i], rng).text for i in picks]
         tokens = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         return {

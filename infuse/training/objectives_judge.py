@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,13 +61,7 @@ class JudgeObjective:
 
     def batch(self, rng: np.random.Generator) -> JudgeBatch:
         """Half of the pictures reconstructed where that is at hand, all of them damaged."""
-        picks = rng.integers(len(self.data), size=self.batch_size)
-        if self.rebuilt is not None:
-            picks[::2] = rng.integers(len(self.rebuilt), size=len(picks[::2]))
-        pictures = np.stack([self.data.rgb[i] for i in picks])
-        if self.rebuilt is not None:
-            pictures[::2] = self.rebuilt[picks[::2]]
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255)
+        picks, images = picked(self.data, self.rebuilt, self.batch_size, rng)
         segments = np.stack([self.data.segments[i] for i in picks])
         things = self.labels.things[picks]
         depth = np.stack([self.data.inverse_depth[i] for i in picks])
@@ -96,6 +91,19 @@ class JudgeObjective:
         }
         total = torch.stack([torch.as_tensor(p) for p in parts.values()]).sum()
         return total, {name: float(torch.as_tensor(p).detach()) for name, p in parts.items()}
+
+
+def picked(
+    data: Dataset, rebuilt: np.ndarray | None, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, Float[Tensor, "count 3 h w"]]:
+    """Numbers of scenes and their pictures in 0..1, every other one of them reconstructed where that is at hand."""
+    picks = rng.integers(len(data), size=count)
+    if rebuilt is not None:
+        picks[::2] = rng.integers(len(rebuilt), size=len(picks[::2]))
+    pictures = np.stack([data.rgb[i] for i in picks])
+    if rebuilt is not None:
+        pictures[::2] = rebuilt[picks[::2]]
+    return picks, torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255)
 
 
 def damaged(images: Tensor, rng: np.random.Generator) -> Tensor:

@@ -184,10 +184,12 @@ def score(scorer: ClipScorer, out: Path) -> dict[str, Any]:
         "video_image_with": lambda: scorer.image(True), "video_image_without": lambda: scorer.image(False),
     }  # fmt: skip
     known: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.is_file() else {}
+    dtype = str(scorer.engine.shelf.base(MODEL).network.dtype).removeprefix("torch.")
+    how = {"clips": len(scorer.examples), "frames": scorer.frames, "steps": scorer.steps, "dtype": dtype}
+    how |= {"scheduler": scorer.scheduler, "guidance": scorer.guidance}
     for name, experiment in plan.items():
         if name not in known:
-            how = {"clips": len(scorer.examples), "frames": scorer.frames, "steps": scorer.steps}
-            known[name] = {**how, "scheduler": scorer.scheduler, "guidance": scorer.guidance, **experiment()}
+            known[name] = how | experiment()
             out.write_text(json.dumps(known, indent=1), "utf-8")
             scorer.tell(f"{name}: {known[name]}")
     return known
