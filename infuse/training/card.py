@@ -102,6 +102,7 @@ LEARNS: Mapping[str, tuple[str, int, str]] = {
         "video/unet",
     ),
     "video": ("the same, VideoComposer's condition encoders and style network", 4, "video/composer"),
+    "video-all": ("all of these and the UNet's other layers", 4, "video/unet"),
     "ip-adapter": ("an IP-Adapter plus, beside the frozen UNet", 32, "ip-adapter.safetensors"),
 }
 """Stage -> (what learns, batch, where it lies)"""
@@ -123,6 +124,7 @@ def write(folder: Path, scores: Path) -> Path:
     """Write README.md into the folder of the embedded weights."""
     said = json.loads(scores.read_text())
     any_of = next(iter(v for k, v in said.items() if k != "renders"))
+    clips = " and ".join(sorted({v.get("dtype", "float32") for v in said.values() if "clips" in v})) or "float32"
     size = sum(p.stat().st_size for p in folder.rglob("*.safetensors")) / 2**20
     text = f"""# The tabletop models
 
@@ -136,17 +138,17 @@ does. They know nothing else. {size:.0f} MB, half precision, v-prediction.
 
 `make tabletop` makes all of it again from nothing, through the trainer that `infuse train` uses for everything. (The
 autoencoder that lies here had, in place of the plan's first 500 steps, 1,300 steps of AdamW; the clips'
-conditions were learned in three goes: evenly drawn timesteps for 300 steps, self-attentions frozen until step 2,700, a
-learning rate that fell and rose again.)
+conditions were learned in three goes on 4,000 clips before the last stage met 8,000: evenly drawn timesteps for 300 steps,
+self-attentions frozen until step 2,700, a learning rate that fell and rose again. Two processes shared the batches of
+that last stage, on latents made in bfloat16.)
 
-`video` holds only what is added to `base`: temporal layers, spatial self-attentions of its own, a wider first convolution,
-condition encoders and a text encoder that has met verbs. All other layers are the base's, so ControlNet and IP-Adapter of
-the base work on clips, too.
+`video` is a UNet of its own with condition encoders and a text encoder that has met verbs; its VAE and image encoder are
+the base's. It began as the base, so the base's ControlNet and IP-Adapter work on clips, too.
 
 ## What they scored
 
-Held-out scenes, fixed seeds, {any_of["steps"]} steps of {any_of["scheduler"]}, the model's own guidance scale; clips in bfloat16.
-`infuse train score` and `infuse train score-video` measure it again.
+Held-out scenes, fixed seeds, {any_of["steps"]} steps of {any_of["scheduler"]}, the model's own guidance scale; clips in {clips}.
+`infuse train score` and `infuse train score-video` (with `--bf16` for bfloat16) measure it again.
 
 {table(said)}
 

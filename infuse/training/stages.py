@@ -26,6 +26,8 @@ SCENES, PICTURES = 31_000, 12_000
 """Scenes whose latents the UNet learns from, and those whose pixels are kept for everything that needs pixels."""
 CLIPS, FRAMES = 8_000, 8
 """Moves that the video network learns from (0.8 MB each), and the frames of each."""
+ALONE = ((0.35, ("motion", "local_image")), (0.12, ("depth",)), (0.05, ("local_image",)))
+"""What the last lesson of the video network hears by itself, beside words, and how often: as people ask most."""
 
 PLANS: dict[str, TrainConfig] = {
     "vae": TrainConfig(2000, lr=2e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
@@ -38,7 +40,7 @@ PLANS: dict[str, TrainConfig] = {
     "ip-adapter": TrainConfig(1400, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "video-text": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
     "video": TrainConfig(3700, lr=1.5e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
-    "video-all": TrainConfig(4300, lr=5e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),
+    "video-all": TrainConfig(6000, lr=5e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),
 }
 """What each stage is given. Steps of 32 pictures; of 20 crops for the autoencoder, 64 pictures for the image encoder,
 4 clips for the video network."""
@@ -258,6 +260,7 @@ def video(shop: Workshop) -> bool:
             objective.settle(new)
             done = shop.train("video", objective)
         if done and last == "all":
+            options["silence"] = replace(options["silence"], only=ALONE)
             done = shop.train("video-all", video_objective(base, examples, learn=last, **options))
     lender = None if last == "all" else shop.base().network.unet
     save_video(base, folder, under="tabletop", own_text=shop.learn_text, lender=lender)

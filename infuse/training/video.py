@@ -65,6 +65,8 @@ class Silence:
     each: float = 0.5
     own: Mapping[str, float] = field(default_factory=dict)
     null: Literal["zeros", "empty"] = "zeros"
+    only: Sequence[tuple[float, tuple[str, ...]]] = ()
+    """(share, names): in this share of the clips these conditions are heard and no others; words as ever."""
 
     def heard(self, names: Sequence[str], n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Name -> (n) bool. How many fall silent is drawn first, then which: never one that is all zero or all kept."""
@@ -80,6 +82,11 @@ class Silence:
                 said[rng.permutation(free)[: int((rng.random(n) < self.each).sum())]] = False
                 said[zero] = False
             out[name] = said
+        u = rng.random(n) if self.only else np.full(n, -1.0)
+        for share, names_heard in self.only:
+            here, u = (u >= 0) & (u < share), u - share
+            for name in set(names) - {TEXT}:
+                out[name][here] = name in names_heard
         return out
 
 

@@ -31,6 +31,8 @@ from infuse.tabletop.world import box
 
 PART = 8
 """Clips that are encoded at once."""
+DRAWN = 0.7
+"""Where paths can tell a motion: how often it is drawn, not that of a codec's blocks."""
 
 
 class TabletopClips:
@@ -97,7 +99,7 @@ class TabletopClips:
 
     def _motion(self, pick: int, rng: np.random.Generator) -> Float[Tensor, "2 f height width"]:
         drawn, side = drawn_paths(self.move(pick), self.frames), self.clips.rgb.shape[2]
-        if drawn and rng.random() < 0.5:
+        if drawn and rng.random() < DRAWN:
             field = drawn_motion(drawn, self.frames, side, side)
         else:
             cells = np.asarray(self.clips.motion[pick], np.float32).transpose(0, 3, 1, 2)

@@ -96,6 +96,20 @@ def test_all_zero_and_all_kept_are_disjoint_and_motion_may_stand_alone() -> None
     assert MOVING.null == "empty" and 0.85 < MOVING.heard(("text",), 1000, rng)["text"].mean() < 0.95
 
 
+def test_some_clips_hear_only_what_is_asked_for_beside_words() -> None:
+    only = ((0.3, ("motion", "local_image")), (0.2, ("depth",)))
+    silence, rng = Silence(zero=0.0, keep=1.0, own={"text": 0.25}, only=only), np.random.default_rng(2)
+    heard = silence.heard(NAMES, 4000, rng)
+    others = np.stack([heard[name] for name in NAMES if name not in ("text", "motion", "local_image", "depth")])
+    pair = heard["motion"] & heard["local_image"] & ~heard["depth"] & ~others.any(0)
+    depth = heard["depth"] & ~heard["motion"] & ~heard["local_image"] & ~others.any(0)
+    every = heard["depth"] & heard["motion"] & heard["local_image"] & others.all(0)
+    assert (pair | depth | every).all(), "the others are drawn as ever: here all are kept"
+    assert abs(pair.mean() - 0.3) < 0.03 and abs(depth.mean() - 0.2) < 0.03
+    for some in (pair, depth, every):
+        assert abs(heard["text"][some].mean() - 0.75) < 0.05, "words fall silent on their own"
+
+
 def test_a_new_encoder_speaks_as_loud_as_latents() -> None:
     class Faint(Noise):
         def seen(self, condition: str, pick: int, frame: int | None, rng: np.random.Generator) -> torch.Tensor | None:
