@@ -145,6 +145,15 @@ def sample_move(rng: np.random.Generator) -> Move:
                 return move
 
 
+def reversible(move: Move) -> bool:
+    """Whether everything that travels could as well have gone the opposite way: then no first picture says which."""
+    back = replace(move, routes=tuple(replace(route, heading=route.heading + pi) for route in move.routes))
+    cameras, camera = [move.camera.at(move.scene.camera, t) for t in MOMENTS], move.scene.camera
+    pairs = [(thing, route) for thing, route in zip(move.scene.things, back.routes, strict=True) if route.length]
+    ways = all(TRAVEL[0] <= travel(thing, route, camera) <= TRAVEL[1] for thing, route in pairs)
+    return ways and all(_in_view(*pair, cameras) for pair in pairs) and _apart(back, cameras)
+
+
 def _fitting(thing: Thing, way: float, cameras: list[Camera], rng: np.random.Generator) -> Route | None:
     """A random route that stays in view and in front of the wall, and comes as far as it should; None if none is found."""
     for _ in range(TRIES):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from infuse.tabletop.dataset import HELD_OUT
 from infuse.tabletop.flow import Clip, film
 from infuse.tabletop.judge import Judge, Seen
 from infuse.tabletop.move_captions import canonical_move
-from infuse.tabletop.moves import HOLD, Move, move_at
+from infuse.tabletop.moves import HOLD, Move, move_at, reversible
 from infuse.tabletop.world import box
 from infuse.training.video_tabletop import drawn_paths
 
@@ -63,13 +64,17 @@ class Example:
         return canonical_move(self.move).text
 
 
-def examples(count: int, frames: int) -> list[Example]:
-    """The first `count` moves of the test stream in which something travels, with the camera held still."""
+def examples(count: int, frames: int, open_ended: bool = False) -> list[Example]:
+    """The first `count` moves of the test stream in which something travels, with the camera held still.
+
+    open_ended: only those that could as well go the opposite way. Of the others a first picture tells a good deal, since
+    nothing leaves the picture: that everything goes to the middle is right to a correlation of 0.5.
+    """
     out: list[Example] = []
     index = OFFSET
     while len(out) < count:
         move = replace(move_at(HELD_OUT, index), camera=HOLD)
-        if drawn_paths(move, frames):
+        if drawn_paths(move, frames) and (not open_ended or reversible(move)):
             out.append(Example(index, move, film(move, frames), canonical(move.scene)))
         index += 1
     return out
@@ -86,19 +91,24 @@ class ClipScorer:
         self.guidance, self.tell = guidance, tell
         self.examples = examples(count, frames)
 
+    @cached_property
+    def open_ended(self) -> list[Example]:
+        return examples(len(self.examples), self.frames, open_ended=True)
+
     def made(
-        self, name: str, asked: Callable[[Example], tuple[str, Sequence[AnyCondition]]]
+        self, name: str, asked: Callable[[Example], tuple[str, Sequence[AnyCondition]]], of: Sequence[Example] = ()
     ) -> Iterator[tuple[Example, np.ndarray, list[Seen]]]:
         """(example, clip (f h w 3), what the judge saw in each frame) for (prompt, conditions) of each example."""
-        for start in range(0, len(self.examples), TOGETHER):
-            part = self.examples[start : start + TOGETHER]
+        of = of or self.examples
+        for start in range(0, len(of), TOGETHER):
+            part = of[start : start + TOGETHER]
             told = [asked(e) for e in part]
             results = self.engine.run_all(*(
                 Recipe(model=MODEL, prompt=p, conditions=tuple(c), frames=self.frames, seed=e.index, steps=self.steps,
                        scheduler=self.scheduler, guidance=self.guidance)
                 for e, (p, c) in zip(part, told, strict=True)
             ))  # fmt: skip
-            self.tell(f"{name}: {start + len(part)}/{len(self.examples)}")
+            self.tell(f"{name}: {start + len(part)}/{len(of)}")
             for e, result in zip(part, results, strict=True):
                 clip = np.stack([np.asarray(f) for f in result.frames[0]])
                 yield e, clip, self.look(clip)
@@ -115,15 +125,27 @@ class ClipScorer:
         """Words alone tell scene and motion; directions are right, places and lengths are the model's."""
         return moved(self.made("words", lambda e: (e.words, ())), placed=False)
 
-    def motion(self, on: bool) -> dict[str, float]:
-        """A first picture and words without verbs; drawn paths say who goes where, or nobody does."""
+    def motion(self, on: bool, open_ended: bool = False) -> dict[str, float]:
+        """A first picture and words without verbs; drawn paths say who goes where, or nobody does.
+
+        open_ended: of moves whose first picture says as little as the words.
+        """
 
         def asked(e: Example) -> tuple[str, Sequence[AnyCondition]]:
             first = SingleImage(image=Picture.of(e.clip.rgb[0]))
             drawn = Motion(drawn=drawn_paths(e.move, self.frames))
             return e.prompt.text, [first, drawn] if on else [first]
 
-        return moved(self.made("motion" if on else "motion without", asked))
+        of = self.open_ended if open_ended else self.examples
+        return moved(self.made("motion" if on else "motion without", asked, of))
+
+    def guessed(self, open_ended: bool = False) -> dict[str, float]:
+        """What is right of the guess that everything goes straight to the middle: what first pictures alone give away."""
+        scores, ahead = [], np.linspace(0, 1, self.frames)[None, :, None]
+        for e in self.open_ended if open_ended else self.examples:
+            found = e.paths[:, :1] + ahead * (0.5 - e.paths[:, :1])
+            scores += [c for c in [measure.trajectory_correlation(found, e.paths)] if c is not None]
+        return {"trajectory": float(np.mean(scores))}
 
     def depth(self, on: bool) -> dict[str, float]:
         """A film of depths under words without verbs, or the words alone."""
@@ -180,6 +202,9 @@ def score(scorer: ClipScorer, out: Path) -> dict[str, Any]:
     plan: dict[str, Callable[[], dict[str, float]]] = {
         "video_renders": scorer.renders, "video_words": scorer.words,
         "video_motion_with": lambda: scorer.motion(True), "video_motion_without": lambda: scorer.motion(False),
+        "video_motion_guessed": scorer.guessed,
+        "video_open_with": lambda: scorer.motion(True, True), "video_open_without": lambda: scorer.motion(False, True),
+        "video_open_guessed": lambda: scorer.guessed(True),
         "video_depth_with": lambda: scorer.depth(True), "video_depth_without": lambda: scorer.depth(False),
         "video_image_with": lambda: scorer.image(True), "video_image_without": lambda: scorer.image(False),
     }  # fmt: skip

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from infuse.cli import app
+from infuse.tabletop.moves import reversible
 from infuse.training.card import ROWS
-from infuse.training.score_video import OFFSET, examples
+from infuse.training.score_video import OFFSET, ClipScorer, examples
 
 
 def test_what_is_measured_moves_and_is_the_same_every_time() -> None:
@@ -20,6 +23,14 @@ def test_what_is_measured_moves_and_is_the_same_every_time() -> None:
         assert e.paths.shape == (len(e.prompt.things), 4, 2) and e.clip.rgb.shape[0] == 4
         assert (e.paths[:, 0] != e.paths[:, -1]).any(), "something travels"
         assert [t.colour for t in e.prompt.things] == [e.move.scene.things[i].colour for i in e.order]
+
+
+@pytest.mark.slow
+def test_of_open_ended_moves_a_first_picture_says_little() -> None:
+    scorer: Any = SimpleNamespace(examples=examples(24, 8), open_ended=examples(24, 8, open_ended=True), frames=8)
+    assert all(reversible(e.move) for e in scorer.open_ended)
+    said, left = ClipScorer.guessed(scorer)["trajectory"], ClipScorer.guessed(scorer, open_ended=True)["trajectory"]
+    assert said > 0.4 and left < said / 2, (said, left)
 
 
 @pytest.mark.slow
