@@ -67,7 +67,7 @@ def test_narrow_calls_give_the_same(alone: tuple[list[torch.Tensor], int]) -> No
     assert furthest(alone[0], [r.latents for r in engine.run_all(*mix.recipes())]) < CLOSE
 
 
-@pytest.mark.parametrize("family", ["sd2", "sdxl"])
+@pytest.mark.parametrize("family", ["sd2", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_the_other_families(family: str) -> None:
     solo, both = mix.engine(family), mix.engine(family)
     recipes = mix.recipes()[1:4]

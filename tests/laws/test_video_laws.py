@@ -68,6 +68,7 @@ def pictures() -> list[Recipe]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_clips_and_pictures_side_by_side_equal_their_runs_alone() -> None:
     every = [*clip_recipes(), *pictures()]
     alone = [engine().run(r).latents for r in every]
