@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner
 
 from infuse.cli import app
-from infuse.tabletop.moves import reversible
 from infuse.training.card import ROWS
 from infuse.training.score_video import OFFSET, ClipScorer, examples
 
@@ -28,9 +27,8 @@ def test_what_is_measured_moves_and_is_the_same_every_time() -> None:
 @pytest.mark.slow
 def test_of_open_ended_moves_a_first_picture_says_little() -> None:
     scorer: Any = SimpleNamespace(examples=examples(24, 8), open_ended=examples(24, 8, open_ended=True), frames=8)
-    assert all(reversible(e.move) for e in scorer.open_ended)
     said, left = ClipScorer.guessed(scorer)["trajectory"], ClipScorer.guessed(scorer, open_ended=True)["trajectory"]
-    assert said > 0.4 and left < said / 2, (said, left)
+    assert said > 0.4 and abs(left) < said / 2, (said, left)
 
 
 @pytest.mark.slow
