@@ -44,32 +44,18 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("PowerPaint, outpainting: floor and wall recognised", "outpaint", "room", ""),
     ("clips: colours asked for, in all frames, from words alone", "video_words", "colours", "0.75"),
     ("clips: paths of the solids and those told by words alone, correlation", "video_words", "trajectory", ""),
-    (
-        "clips: paths of the solids and the drawn ones, correlation, with a single image and drawn motion",
-        "video_motion_with",
-        "trajectory",
-        "0.85",
-    ),
-    ("clips: the same without drawn motion", "video_motion_without", "trajectory", "under 0.20"),
-    ("clips: the same without the image, too: words alone", "video_depth_without", "trajectory", "under 0.20"),
-    ("clips: the same of the guess that everything goes to the middle", "video_motion_guessed", "trajectory", ""),
-    (
-        "clips: the same, of moves that could as well go the opposite way, with drawn motion",
-        "video_open_with",
-        "trajectory",
-        "0.85",
-    ),
-    ("clips: of these, without drawn motion", "video_open_without", "trajectory", "under 0.20"),
-    (
-        "clips: the same of the guess that everything goes to the middle, of these moves",
-        "video_open_guessed",
-        "trajectory",
-        "",
-    ),
-    ("clips: rank correlation with the depths given", "video_depth_with", "depth", "0.85"),
-    ("clips: the same without depths", "video_depth_without", "depth", ""),
-    ("clips: PSNR of the first frame to the single image", "video_image_with", "first_frame", "20 dB"),
-    ("clips: the same without the image", "video_image_without", "first_frame", ""),
+    ("clips: paths of the solids and the drawn ones, words and drawn motion", "video_drawn", "trajectory", "0.85"),
+    ("clips: the same words alone", "video_scene", "trajectory", "under 0.20"),
+    ("clips: paths of the solids, with a single image and drawn motion", "video_motion_with", "trajectory", "0.85"),
+    ("clips: the single image alone", "video_motion_without", "trajectory", ""),
+    ("clips: two moves of one first picture, as the world itself draws them", "video_motion_another", "trajectory", ""),
+    ("clips, of moves that could as well go the opposite way: with both", "video_open_with", "trajectory", "0.85"),
+    ("clips, of these moves: the single image alone", "video_open_without", "trajectory", "under 0.20"),
+    ("clips, of these moves: two moves of one first picture", "video_open_another", "trajectory", ""),
+    ("clips: rank correlation with the depths given", "video_depth", "depth", "0.85"),
+    ("clips: the same without depths", "video_scene", "depth", ""),
+    ("clips: PSNR of the first frame to the single image", "video_image", "first_frame", "20 dB"),
+    ("clips: the same without the image", "video_words", "first_frame", ""),
     ("clips, the judge on renders: paths", "video_renders", "trajectory", ""),
     ("clips, the judge on renders: depths", "video_renders", "depth", ""),
     ("the judge on renders: all attributes and the count", "renders", "everything", "0.98"),
@@ -169,9 +155,9 @@ Held-out scenes, fixed seeds, {any_of["steps"]} steps of {any_of["scheduler"]}, 
 
 The judge is a small network trained on renders. On 2,000 held-out renders: {judged(folder)}.
 
-Where a figure misses its aim, the models need longer training; nothing else in infuse depends on them. One does so for
-another reason: since nothing leaves the picture, a first picture alone tells much of where its solids will go. The moves
-that could as well go the opposite way show what drawn motion adds to it.
+Where a figure misses its aim, the models need longer training; nothing else in infuse depends on them. A single image alone
+tells much of where its solids will go, as nothing leaves the picture: even two moves that the world draws for one first picture
+agree by the figure above. What drawn motion adds to a picture shows in the moves that could as well go the opposite way.
 """
     (folder / "README.md").write_text(text)
     return folder / "README.md"

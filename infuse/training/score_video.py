@@ -26,7 +26,7 @@ from infuse.tabletop.dataset import HELD_OUT
 from infuse.tabletop.flow import Clip, film
 from infuse.tabletop.judge import Judge, Seen
 from infuse.tabletop.move_captions import canonical_move
-from infuse.tabletop.moves import HOLD, Move, move_at, reversible
+from infuse.tabletop.moves import HOLD, Move, another, centre, move_at, reversible, scenes
 from infuse.tabletop.world import box
 from infuse.training.video_tabletop import drawn_paths
 
@@ -36,6 +36,8 @@ OFFSET = 10_000
 """Held-out moves from here on; those before it choose checkpoints and settings."""
 TOGETHER = 4
 """Clips that are made at once."""
+OTHERS = 8
+"""Other moves of each scene that are drawn to see what its first picture gives away."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def examples(count: int, frames: int, open_ended: bool = False) -> list[Example]
     """The first `count` moves of the test stream in which something travels, with the camera held still.
 
     open_ended: only those that could as well go the opposite way. Of the others a first picture tells a good deal, since
-    nothing leaves the picture: that everything goes to the middle is right to a correlation of 0.5.
+    nothing leaves the picture: two moves of one scene correlate at 0.5.
     """
     out: list[Example] = []
     index = OFFSET
@@ -123,7 +125,8 @@ class ClipScorer:
 
     def words(self) -> dict[str, float]:
         """Words alone tell scene and motion; directions are right, places and lengths are the model's."""
-        return moved(self.made("words", lambda e: (e.words, ())), placed=False)
+        seen = list(self.made("words", lambda e: (e.words, ())))
+        return moved(seen, placed=False) | begun(seen)
 
     def motion(self, on: bool, open_ended: bool = False) -> dict[str, float]:
         """A first picture and words without verbs; drawn paths say who goes where, or nobody does.
@@ -139,31 +142,38 @@ class ClipScorer:
         of = self.open_ended if open_ended else self.examples
         return moved(self.made("motion" if on else "motion without", asked, of))
 
-    def guessed(self, open_ended: bool = False) -> dict[str, float]:
-        """What is right of the guess that everything goes straight to the middle: what first pictures alone give away."""
-        scores, ahead = [], np.linspace(0, 1, self.frames)[None, :, None]
+    def drawn(self) -> dict[str, float]:
+        """The same words and drawn paths, and no picture: whose path is whose follows from the order of the words alone."""
+        return moved(self.made("drawn", lambda e: (e.prompt.text, [Motion(drawn=drawn_paths(e.move, self.frames))])))
+
+    def scene(self) -> dict[str, float]:
+        """Words without verbs, and nothing else: what everything above and below is compared with."""
+        seen = list(self.made("scene", lambda e: (e.prompt.text, ())))
+        return moved(seen) | deep(seen)
+
+    def another(self, open_ended: bool = False) -> dict[str, float]:
+        """How far two moves of one scene agree: what a first picture gives away in this world, without any model."""
+        scores, rng = [], np.random.default_rng(OFFSET)
         for e in self.open_ended if open_ended else self.examples:
-            found = e.paths[:, :1] + ahead * (0.5 - e.paths[:, :1])
-            scores += [c for c in [measure.trajectory_correlation(found, e.paths)] if c is not None]
+            for move in (another(e.move, rng) for _ in range(OTHERS)):
+                stills = scenes(move, self.frames)
+                paths = np.array([[centre(s.things[i], s.camera) for s in stills] for i in e.order])
+                scores += [c for c in [measure.trajectory_correlation(paths, e.paths)] if c is not None]
         return {"trajectory": float(np.mean(scores))}
 
-    def depth(self, on: bool) -> dict[str, float]:
-        """A film of depths under words without verbs, or the words alone."""
+    def depth(self) -> dict[str, float]:
+        """A film of depths under words without verbs."""
 
         def asked(e: Example) -> tuple[str, Sequence[AnyCondition]]:
             grey = np.repeat((e.clip.inverse_depth * 255).round().astype(np.uint8)[..., None], 3, -1)
-            return e.prompt.text, [DepthVideo(film=Film.of(grey))] if on else []
+            return e.prompt.text, [DepthVideo(film=Film.of(grey))]
 
-        seen = list(self.made("depth" if on else "depth without", asked))
+        seen = list(self.made("depth", asked))
         return deep(seen) | moved(seen)
 
-    def image(self, on: bool) -> dict[str, float]:
+    def image(self) -> dict[str, float]:
         """How near the clip begins to the picture that it was given, and whether it keeps its colours."""
-
-        def asked(e: Example) -> tuple[str, Sequence[AnyCondition]]:
-            return e.words, [SingleImage(image=Picture.of(e.clip.rgb[0]))] if on else []
-
-        return begun(self.made("image" if on else "image without", asked))
+        return begun(self.made("image", lambda e: (e.words, [SingleImage(image=Picture.of(e.clip.rgb[0]))])))
 
 
 def moved(made: Any, placed: bool = True) -> dict[str, float]:
@@ -200,13 +210,13 @@ def begun(made: Any) -> dict[str, float]:
 def score(scorer: ClipScorer, out: Path) -> dict[str, Any]:
     """Every experiment, written to `out` after each so that a cut-off run keeps what it has."""
     plan: dict[str, Callable[[], dict[str, float]]] = {
-        "video_renders": scorer.renders, "video_words": scorer.words,
+        "video_renders": scorer.renders, "video_words": scorer.words, "video_scene": scorer.scene,
+        "video_drawn": scorer.drawn,
         "video_motion_with": lambda: scorer.motion(True), "video_motion_without": lambda: scorer.motion(False),
-        "video_motion_guessed": scorer.guessed,
+        "video_motion_another": scorer.another,
         "video_open_with": lambda: scorer.motion(True, True), "video_open_without": lambda: scorer.motion(False, True),
-        "video_open_guessed": lambda: scorer.guessed(True),
-        "video_depth_with": lambda: scorer.depth(True), "video_depth_without": lambda: scorer.depth(False),
-        "video_image_with": lambda: scorer.image(True), "video_image_without": lambda: scorer.image(False),
+        "video_open_another": lambda: scorer.another(True),
+        "video_depth": scorer.depth, "video_image": scorer.image,
     }  # fmt: skip
     known: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.is_file() else {}
     dtype = str(scorer.engine.shelf.base(MODEL).network.dtype).removeprefix("torch.")

@@ -27,8 +27,8 @@ def test_what_is_measured_moves_and_is_the_same_every_time() -> None:
 @pytest.mark.slow
 def test_of_open_ended_moves_a_first_picture_says_little() -> None:
     scorer: Any = SimpleNamespace(examples=examples(24, 8), open_ended=examples(24, 8, open_ended=True), frames=8)
-    said, left = ClipScorer.guessed(scorer)["trajectory"], ClipScorer.guessed(scorer, open_ended=True)["trajectory"]
-    assert said > 0.4 and abs(left) < said / 2, (said, left)
+    said, left = ClipScorer.another(scorer)["trajectory"], ClipScorer.another(scorer, open_ended=True)["trajectory"]
+    assert said > 0.3 and abs(left) < said / 2, (said, left)
 
 
 @pytest.mark.slow
@@ -44,8 +44,8 @@ def test_every_clip_experiment_of_the_card_is_measured_and_kept(tmp_path: Path) 
     assert all(how.items() <= one.items() for one in figures.values())
 
     del figures["video_words"]
-    figures["video_depth_with"]["depth"] = 7.0
+    figures["video_depth"]["depth"] = 7.0
     out.write_text(json.dumps(figures), "utf-8")
     assert CliRunner().invoke(app, asked, catch_exceptions=False).exit_code == 0
     again = json.loads(out.read_text("utf-8"))
-    assert again["video_depth_with"]["depth"] == 7.0 and "trajectory" in again["video_words"]
+    assert again["video_depth"]["depth"] == 7.0 and "trajectory" in again["video_words"]
