@@ -70,7 +70,7 @@ def examples(count: int, frames: int, open_ended: bool = False) -> list[Example]
     """The first `count` moves of the test stream in which something travels, with the camera held still.
 
     open_ended: only those that could as well go the opposite way. Of the others a first picture tells a good deal, since
-    nothing leaves the picture: two moves of one scene correlate at 0.5.
+    nothing leaves the picture: two moves of one scene correlate at 0.48.
     """
     out: list[Example] = []
     index = OFFSET
