@@ -70,7 +70,7 @@ def examples(count: int, frames: int, open_ended: bool = False) -> list[Example]
     """The first `count` moves of the test stream in which something travels, with the camera held still.
 
     open_ended: only those that could as well go the opposite way. Of the others a first picture tells a good deal, since
-    nothing leaves the picture: two moves of one scene correlate at 0.48.
+    nothing leaves the picture: two moves of one scene agree by far more than chance (`ClipScorer.another`).
     """
     out: list[Example] = []
     index = OFFSET
@@ -143,7 +143,7 @@ class ClipScorer:
         return moved(self.made("motion" if on else "motion without", asked, of))
 
     def drawn(self) -> dict[str, float]:
-        """The same words and drawn paths, and no picture: whose path is whose follows from the order of the words alone."""
+        """The same words and drawn paths, and no picture: nothing but the words' order tells whose path is whose."""
         return moved(self.made("drawn", lambda e: (e.prompt.text, [Motion(drawn=drawn_paths(e.move, self.frames))])))
 
     def scene(self) -> dict[str, float]:

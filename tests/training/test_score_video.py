@@ -28,7 +28,7 @@ def test_what_is_measured_moves_and_is_the_same_every_time() -> None:
 def test_of_open_ended_moves_a_first_picture_says_little() -> None:
     scorer: Any = SimpleNamespace(examples=examples(24, 8), open_ended=examples(24, 8, open_ended=True), frames=8)
     said, left = ClipScorer.another(scorer)["trajectory"], ClipScorer.another(scorer, open_ended=True)["trajectory"]
-    assert said > 0.3 and abs(left) < said / 2, (said, left)
+    assert said > 0.4 and abs(left) < said / 2, (said, left)
 
 
 @pytest.mark.slow
