@@ -143,7 +143,7 @@ class ClipScorer:
         return moved(self.made("motion" if on else "motion without", asked, of))
 
     def drawn(self) -> dict[str, float]:
-        """The same words and drawn paths, and no picture: nothing but the words' order tells whose path is whose."""
+        """The same words and drawn paths, and no picture: nothing says whose path is whose, so `paired` is what counts."""
         return moved(self.made("drawn", lambda e: (e.prompt.text, [Motion(drawn=drawn_paths(e.move, self.frames))])))
 
     def scene(self) -> dict[str, float]:
@@ -177,18 +177,21 @@ class ClipScorer:
 
 
 def moved(made: Any, placed: bool = True) -> dict[str, float]:
-    """`trajectory`: correlation of paths; `error`: their mean distance, in 0-1 of the picture; `colours` throughout.
+    """`trajectory`: correlation of paths; `paired`: the same, whichever solid goes each way; `error`: their mean distance, in
+    0-1 of the picture; `colours` throughout.
 
     `placed` False: nobody was told where things begin, so distances say nothing.
     """
-    correlations, errors, colours = [], [], []
+    correlations, paired, errors, colours = [], [], [], []
     for e, _, seen in made:
         found = measure.track(seen, e.prompt.things, e.paths[:, 0] if placed else None)
-        correlation = measure.trajectory_correlation(found, e.paths)
-        correlations += [] if correlation is None else [correlation]
+        for scores, of in ((correlations, measure.trajectory_correlation), (paired, measure.best_correlation)):
+            correlation = of(found, e.paths)
+            scores += [] if correlation is None else [correlation]
         errors.append(measure.trajectory_error(found, e.paths))
         colours.append(measure.colours_throughout(e.prompt, seen))
-    out = {"trajectory": float(np.mean(correlations)), "colours": float(np.mean(colours))}
+    means = {"trajectory": correlations, "paired": paired, "colours": colours}
+    out = {name: float(np.mean(values)) for name, values in means.items()}
     return out | ({"error": float(np.mean(errors))} if placed else {})
 
 

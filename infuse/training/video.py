@@ -26,6 +26,8 @@ Learn = Literal["new", "temporal", "attention", "all"]
 """Of the UNet: the input channels of the conditions alone; the temporal layers, too; and the spatial self-attentions, by
 which a frame's places tell each other what moved where; or everything."""
 TEXT, STYLE, MOTION = "text", "style", "motion"
+TELL = frozenset({MOTION, "depth", "sketch", "masked"})
+"""Conditions of every frame: where one of them is heard, words need not say how anything moves."""
 SELF = ".attn1."
 
 
@@ -39,7 +41,10 @@ class ClipExamples(Protocol):
         """Clean scaled latents."""
         ...
 
-    def caption(self, pick: int, frame: int | None, rng: np.random.Generator) -> str: ...
+    def caption(self, pick: int, frame: int | None, rng: np.random.Generator, told: bool = False) -> str:
+        """Words for the clip, or for the one frame; `told`: a condition shows how everything moves, so they may leave it out."""
+        ...
+
     def seen(
         self, condition: str, pick: int, frame: int | None, rng: np.random.Generator
     ) -> Float[Tensor, "c f height width"] | None:
@@ -94,20 +99,41 @@ MOVING = Silence(keep=0.0, each=0.0, null="empty")
 """Of stage 1: the words fall silent in a tenth of the clips, and silence is what guidance will ask for."""
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Clips by number, and who is heard of each: name -> (b) bool. `rng` is what their words and conditions are drawn by."""
+
+    picks: np.ndarray
+    frames: np.ndarray | None
+    """(b) the one frame of each clip that all of its row shows; None for clips as they are."""
+    length: int
+    """Frames of each row; 1 for pictures."""
+    t: np.ndarray
+    """(b) timesteps."""
+    heard: Mapping[str, np.ndarray]
+    rng: np.random.Generator
+
+    def at(self, i: int) -> int | None:
+        return None if self.frames is None else int(self.frames[i])
+
+
 class DenoiseClips(Denoise):
     """Predict what the base predicts from noised clips, their words, and what the composer makes of their conditions.
 
     `still` of the batches are pictures: one frame of each of `frames` times as many clips, past the temporal layers.
+    `held` of them are clips in which nothing moves: one frame of each, with its own words, held from beginning to end. So
+    what no word and no condition sets moving stands still.
     `conditions`: those that the examples can teach; all that the composer has, if left out.
     """
 
     def __init__(
         self, base: Base, examples: ClipExamples, learn: Mapping[str, nn.Module], *, batch_size: int = 4,
-        silence: Silence | None = None, still: float = 0.0, learn_text: bool = False, early: float = 1.0,
-        conditions: Sequence[str] | None = None,
+        silence: Silence | None = None, still: float = 0.0, held: float = 0.0, learn_text: bool = False,
+        early: float = 1.0, conditions: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(base, examples.latents, len(examples), (), learn, batch_size=batch_size, early=early)
-        self.examples, self.silence, self.still, self.learn_text = examples, silence or Silence(), still, learn_text
+        self.examples, self.silence, self.learn_text = examples, silence or Silence(), learn_text
+        self.still, self.held = still, held
         there = () if base.composer is None else (*base.composer.names, *([STYLE] * (base.composer.style is not None)))
         self.names = (TEXT, *(n for n in there if conditions is None or n in conditions))
 
@@ -121,82 +147,74 @@ class DenoiseClips(Denoise):
                 encoder: Any = self.base.composer.stc[name]
                 settle(encoder, torch.stack(shown).to(self.base.network.device), (h, w))
 
-    def batch(self, rng: np.random.Generator) -> Any:
-        """Picks, the frame of each if they are to be pictures, timesteps, who is heard where, and the generator."""
-        still = rng.random() < self.still
+    def batch(self, rng: np.random.Generator) -> Batch:
+        kind = rng.random()
+        still, held = kind < self.still, self.still <= kind < self.still + self.held
         n = self.batch_size * (self.examples.frames if still else 1)
         picks, t = rng.integers(self.count, size=n), self.timesteps(n, rng)
-        frames = rng.integers(self.examples.frames, size=n) if still else None
-        return picks, frames, t, self.silence.heard(self.names, n, rng), rng
+        frames = rng.integers(self.examples.frames, size=n) if still or held else None
+        heard = self.silence.heard(self.names, n, rng)
+        return Batch(picks, frames, 1 if still else self.examples.frames, t, heard, rng)
 
-    def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        picks, frames, t, heard, rng = batch
-        z = self.latents(picks).to(self.base.network.device)
-        if frames is not None:
-            z = torch.stack([clip[:, k : k + 1] for clip, k in zip(z, frames, strict=True)])
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        z = self.latents(batch.picks).to(self.base.network.device)
+        if batch.frames is not None:
+            ones = [clip[:, k : k + 1] for clip, k in zip(z, batch.frames, strict=True)]
+            z = torch.stack(ones).expand(-1, -1, batch.length, -1, -1)
         noise = torch.randn(z.shape, generator=generator).to(z)
         network: Any = self.base.network
-        predict = network.predict if frames is None else network.stills
+        predict = network.predict if batch.length == self.examples.frames else network.stills
         with drawn_from(generator, z.device):
-            said = self.ports(picks, frames, heard, (z.shape[-2], z.shape[-1]), rng)
-            return self.error(z, noise, torch.from_numpy(t).to(z.device), said, predict)
+            said = self.ports(batch, (z.shape[-2], z.shape[-1]))
+            return self.error(z, noise, torch.from_numpy(batch.t).to(z.device), said, predict)
 
-    def ports(
-        self, picks: np.ndarray, frames: np.ndarray | None, heard: Mapping[str, np.ndarray], size: tuple[int, int],
-        rng: np.random.Generator,
-    ) -> list[Ports]:  # fmt: skip
+    def ports(self, batch: Batch, size: tuple[int, int]) -> list[Ports]:
         """What each clip's row hears. `size` is (h, w) of the latents."""
-        out = [Ports(context=(Tokens(t),)) for t in self.words(picks, frames, heard[TEXT], rng)]
+        out = [Ports(context=(Tokens(t),)) for t in self.words(batch)]
         for name in self.names[1:]:
-            if name == STYLE:
-                told = self.styles(picks, frames, heard[name], rng)
-            elif name == MOTION and frames is not None:
+            if name == MOTION and batch.frames is not None:
                 continue
-            else:
-                told = self.composed(name, picks, frames, heard[name], size, rng)
+            told = self.styles(batch) if name == STYLE else self.composed(name, batch, size)
             for i, more in told.items():
                 out[i] += more
         return out
 
-    def words(
-        self, picks: np.ndarray, frames: np.ndarray | None, heard: np.ndarray, rng: np.random.Generator
-    ) -> list[Float[Tensor, "n d"]]:
-        captions = [self.examples.caption(int(p), _at(frames, i), rng) for i, p in enumerate(picks)]
+    def words(self, batch: Batch) -> list[Float[Tensor, "n d"]]:
+        nobody = np.zeros(len(batch.picks), bool)
+        told = np.any([nobody, *(batch.heard[name] for name in self.names if name in TELL)], axis=0)
+        captions = [
+            self.examples.caption(int(p), batch.at(i), batch.rng, told=bool(told[i])) for i, p in enumerate(batch.picks)
+        ]
+        heard = batch.heard[TEXT]
         with torch.set_grad_enabled(self.learn_text):
             said = self.base.texts.batch([c if on else "" for c, on in zip(captions, heard, strict=True)])
         said = said.to(self.base.network.device)
         zeros = self.silence.null == "zeros"
         return [t if on or not zeros else torch.zeros_like(t) for t, on in zip(said, heard, strict=True)]
 
-    def composed(
-        self, name: str, picks: np.ndarray, frames: np.ndarray | None, heard: np.ndarray, size: tuple[int, int],
-        rng: np.random.Generator,
-    ) -> dict[int, Ports]:  # fmt: skip
+    def composed(self, name: str, batch: Batch, size: tuple[int, int]) -> dict[int, Ports]:
         """What an encoder makes of the clips in which it is heard; silent is nothing, which is what times 0 comes to."""
         assert self.base.composer is not None
         encoder: Any = self.base.composer.stc[name]
-        shown = {
-            i: self.examples.seen(name, int(picks[i]), _at(frames, i), rng) for i in np.flatnonzero(heard).tolist()
-        }
+        heard = np.flatnonzero(batch.heard[name]).tolist()
+        shown = {i: self.examples.seen(name, int(batch.picks[i]), batch.at(i), batch.rng) for i in heard}
         known = {i: v for i, v in shown.items() if v is not None}
         if not known:
             return {}
         video = torch.stack([*known.values()]).to(self.base.network.device)
-        length = self.examples.frames if frames is None else 1
-        said = encoder.look(video, size).expand(-1, -1, length, -1, -1)  # of one for all frames: looked at once
+        said = encoder.look(video, size).expand(-1, -1, batch.length, -1, -1)  # of one for all frames: looked at once
         return {i: Ports(channels=(Channel("stc", s),)) for i, s in zip(known, encoder.after(said), strict=True)}
 
-    def styles(
-        self, picks: np.ndarray, frames: np.ndarray | None, heard: np.ndarray, rng: np.random.Generator
-    ) -> dict[int, Ports]:
+    def styles(self, batch: Batch) -> dict[int, Ports]:
         assert self.base.composer is not None and self.base.composer.style is not None
-        looks = self.examples.looks(picks, frames).to(self.base.network.device, torch.float32)
+        heard = batch.heard[STYLE]
+        looks = self.examples.looks(batch.picks, batch.frames).to(self.base.network.device, torch.float32)
         given = torch.from_numpy(heard)[:, None].to(looks)
         if self.silence.null == "zeros":
             said = self.base.composer.style(looks) * given
             return {i: Ports(context=(Tokens(s[None]),)) for i, s in enumerate(said)}
         said = self.base.composer.style(looks * given)
-        there = heard | (rng.random(len(heard)) < 0.5)
+        there = heard | (batch.rng.random(len(heard)) < 0.5)
         return {i: Ports(context=(Tokens(s[None]),)) for i, s in enumerate(said) if there[i]}
 
 
@@ -245,7 +263,3 @@ def drawn_from(generator: torch.Generator, device: torch.device) -> Iterator[Non
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         yield
-
-
-def _at(frames: np.ndarray | None, i: int) -> int | None:
-    return None if frames is None else int(frames[i])

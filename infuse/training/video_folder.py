@@ -96,7 +96,7 @@ class ClipFolder:
         means = torch.cat([encoded(self.base.vae, part) for part in shown.split(8)])
         return means.unflatten(0, (len(picks), self.length)).transpose(1, 2)
 
-    def caption(self, pick: int, frame: int | None, rng: np.random.Generator) -> str:
+    def caption(self, pick: int, frame: int | None, rng: np.random.Generator, told: bool = False) -> str:
         return self.lines[pick % len(self.lines)].text
 
     def looks(self, picks: np.ndarray, frames: np.ndarray | None) -> Float[Tensor, "b e"]:

@@ -34,6 +34,9 @@ PART = 8
 DRAWN = 0.7
 """Where paths can tell a motion: how often it is drawn, not that of a codec's blocks."""
 
+UNSAID = 0.5
+"""Where a condition tells how everything moves: how often words tell the scene alone."""
+
 
 class TabletopClips:
     """`latents` and `looks` are what `latents_of_clips` and `looks_of_clips` leave on disk; without looks, no style."""
@@ -58,9 +61,11 @@ class TabletopClips:
     def latents(self, picks: np.ndarray) -> Float[Tensor, "b 4 f h w"]:
         return torch.from_numpy(np.array(self.means[picks], np.float32)).transpose(1, 2) * self.scale
 
-    def caption(self, pick: int, frame: int | None, rng: np.random.Generator) -> str:
+    def caption(self, pick: int, frame: int | None, rng: np.random.Generator, told: bool = False) -> str:
         move = self.move(pick)
-        return (describe_move(move, rng) if frame is None else describe(move.at(times(self.frames)[frame]), rng)).text
+        if frame is None and not (told and rng.random() < UNSAID):
+            return describe_move(move, rng).text
+        return describe(move.at(times(self.frames)[frame or 0]), rng).text
 
     def looks(self, picks: np.ndarray, frames: np.ndarray | None) -> Float[Tensor, "b e"]:
         assert self.views is not None, "no style without looks"

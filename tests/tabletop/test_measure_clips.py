@@ -14,6 +14,7 @@ from infuse.tabletop.flow import film
 from infuse.tabletop.judge import Judge, Seen
 from infuse.tabletop.measure import truth
 from infuse.tabletop.measure_clips import (
+    best_correlation,
     colours_throughout,
     depth_correlation,
     empty_rooms,
@@ -130,6 +131,19 @@ def test_what_is_not_found_counts_as_wrong() -> None:
     assert trajectory_correlation(lost, path) == 0 and trajectory_correlation(path, path) == pytest.approx(1)
     assert trajectory_error(lost, path) == pytest.approx(0.5 * 4 / 6)
     assert np.isnan(track([], [Asked("cube", "red")])).size == 0
+
+
+def test_where_nobody_said_whose_path_is_whose_the_best_pairing_counts() -> None:
+    to_right = np.linspace((0.2, 0.3), (0.6, 0.3), 6)
+    upwards, still = np.linspace((0.5, 0.8), (0.5, 0.4), 6), np.full((6, 2), 0.7)
+    paths = np.stack([to_right, upwards, still])
+    for found in (paths, paths[[1, 0, 2]], paths[[2, 0, 1]]):
+        assert best_correlation(found, paths) == pytest.approx(1)
+    assert abs(trajectory_correlation(paths[[1, 0, 2]], paths) or 0) < 1e-9
+    one_lost = np.stack([still, to_right, np.full((6, 2), np.nan)])
+    assert best_correlation(one_lost, paths) == pytest.approx(0.5), "each solid goes one way only"
+    assert best_correlation(paths[:, ::-1], paths) == 0, "backwards is no way of following"
+    assert best_correlation(paths, np.stack([still] * 3)) is None
 
 
 def test_first_frame() -> None:

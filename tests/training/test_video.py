@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from noise_clips import FRAMES, Noise, clips, objective
 
 import tiny
 from infuse import RecipeError, WeightsError
@@ -25,46 +26,13 @@ from infuse.tabletop.clips import load_clips
 from infuse.tabletop.moves import HOLD
 from infuse.training.saving import halved, save_base, save_video
 from infuse.training.trainer import TrainConfig, Trainer
-from infuse.training.video import MOVING, STYLE, DenoiseClips, Learn, Silence, video_objective
+from infuse.training.video import MOVING, STYLE, Batch, Learn, Silence, video_objective
 from infuse.training.video_models import CHANNELS, composed_base, is_temporal, joined, video_base
 from infuse.training.video_tabletop import TabletopClips, drawn_paths, latents_of_clips
 from infuse.weights.formats import read_header
 from infuse.weights.library import Library
 
-FRAMES = 3
 NAMES = ("text", *CHANNELS, STYLE)
-
-
-class Noise:
-    """Clips of noise, the same for the same pick; everything that a condition shows is brightness."""
-
-    frames = FRAMES
-
-    def __len__(self) -> int:
-        return 5
-
-    def latents(self, picks: np.ndarray) -> torch.Tensor:
-        return torch.stack(
-            [torch.randn(4, FRAMES, 8, 8, generator=torch.Generator().manual_seed(int(p))) for p in picks]
-        )
-
-    def caption(self, pick: int, frame: int | None, rng: np.random.Generator) -> str:
-        return f"clip {pick}"
-
-    def seen(self, condition: str, pick: int, frame: int | None, rng: np.random.Generator) -> torch.Tensor | None:
-        many = 1 if frame is not None or condition in ("single_sketch", "local_image") else FRAMES
-        return torch.full((CHANNELS[condition], many, 24, 24), 0.1 * pick)
-
-    def looks(self, picks: np.ndarray, frames: np.ndarray | None) -> torch.Tensor:
-        return torch.ones(len(picks), 32) * torch.from_numpy(picks)[:, None]
-
-
-def clips(dtype: torch.dtype = torch.float32) -> Base:
-    return video_base(tiny.base("sd1", dtype=dtype).base, FRAMES)
-
-
-def objective(base: Base, learn: Learn = "all", **options: Any) -> DenoiseClips:
-    return video_objective(base, Noise(), learn=learn, batch_size=2, **options)
 
 
 # ── who falls silent ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,16 +102,15 @@ def test_a_new_encoder_speaks_as_loud_as_latents() -> None:
 def test_silence_is_nothing_beside_the_latents_and_zeros_among_the_words() -> None:
     base = composed_base(clips())
     made, rng = objective(base), np.random.default_rng(0)
-    picks = np.array([1, 2])
-    nobody = dict.fromkeys(made.names, np.zeros(2, bool))
-    silent = made.ports(picks, None, nobody, (8, 8), rng)
+    nobody = Batch(np.array([1, 2]), None, FRAMES, np.zeros(2), dict.fromkeys(made.names, np.zeros(2, bool)), rng)
+    silent = made.ports(nobody, (8, 8))
     assert not any(p.channels for p in silent)
     assert all(not t.values.any() for p in silent for t in p.context) and len(silent[0].context) == 2
-    loud = made.ports(picks, None, dict.fromkeys(made.names, np.ones(2, bool)), (8, 8), rng)
+    loud = made.ports(replace(nobody, heard=dict.fromkeys(made.names, np.ones(2, bool))), (8, 8))
     assert [len(p.channels) for p in loud] == [len(CHANNELS)] * 2
     assert all(c.value.shape == (8, FRAMES, 8, 8) for p in loud for c in p.channels)  # type: ignore[union-attr]
     made.silence = Silence(null="empty")
-    words = made.ports(picks, None, nobody, (8, 8), rng)[0].context[0].values
+    words = made.ports(nobody, (8, 8))[0].context[0].values
     assert torch.equal(words, base.texts.batch([""])[0])
 
 
@@ -228,7 +195,7 @@ def test_gradients_reach_only_what_is_asked(composed: bool, learn: Learn, text: 
 def test_the_loss_falls_on_one_batch_and_a_step_can_be_repeated(tmp_path: Path, still: float) -> None:
     made = objective(composed_base(clips()), still=still, silence=Silence(0, 1, 0))
     one = made.batch(np.random.default_rng(0))
-    made.batch = lambda rng: (*one[:-1], np.random.default_rng(0))  # type: ignore[method-assign]
+    made.batch = lambda rng: replace(one, rng=np.random.default_rng(0))  # type: ignore[method-assign]
     own = made.loss
     made.loss = lambda batch, generator: own(batch, torch.Generator().manual_seed(7))  # type: ignore[method-assign]
     trainer = Trainer(made, TrainConfig(12, lr=3e-3, warmup=1, schedule="constant"), tmp_path)
