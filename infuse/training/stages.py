@@ -27,7 +27,13 @@ SCENES, PICTURES = 31_000, 12_000
 CLIPS, FRAMES = 8_000, 8
 """Moves that the video network learns from (0.8 MB each), and the frames of each."""
 ALONE = ((0.35, ("motion", "local_image")), (0.12, ("depth",)), (0.05, ("local_image",)))
-"""What the last lesson of the video network hears by itself, beside words, and how often: as people ask most."""
+"""What the video network hears by itself, beside words, when all of it learns, and how often: as people ask most."""
+HELD = 0.4
+"""Batches of its last lesson in which nothing moves: from them it knows that what is not told to move stands still."""
+ALONE_HELD = (
+    (0.30, ("motion", "local_image")), (0.40, ("local_image",)), (0.07, ("depth",)), (0.06, ("motion",)), (0.02, ()),
+)  # fmt: skip
+"""What it hears by itself in that lesson."""
 
 PLANS: dict[str, TrainConfig] = {
     "vae": TrainConfig(2000, lr=2e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
@@ -41,6 +47,7 @@ PLANS: dict[str, TrainConfig] = {
     "video-text": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
     "video": TrainConfig(3700, lr=1.5e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
     "video-all": TrainConfig(6000, lr=5e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),
+    "video-held": TrainConfig(2000, lr=4e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),
 }
 """What each stage is given. Steps of 32 pictures; of 20 crops for the autoencoder, 64 pictures for the image encoder,
 4 clips for the video network."""
@@ -227,9 +234,10 @@ def ip_adapter(shop: Workshop) -> bool:
 
 
 def video(shop: Workshop) -> bool:
-    """The network of pictures learns to move by words; then, with conditions, to be a VideoComposer; then all of it at once.
+    """The network of pictures learns to move by words; then, with conditions, to be a VideoComposer; then all of it at once,
+    and at last to keep still.
 
-    Without checkpoints of its own it goes on, at the last of these, from what an earlier life left in `models/`.
+    Without checkpoints of its own it goes on, where all of it learns, from what an earlier life left in `models/`.
     """
     from infuse.tabletop.clips import load_clips
     from infuse.training.video import MOVING, Silence, video_objective
@@ -260,8 +268,9 @@ def video(shop: Workshop) -> bool:
             objective.settle(new)
             done = shop.train("video", objective)
         if done and last == "all":
-            options["silence"] = replace(options["silence"], only=ALONE)
-            done = shop.train("video-all", video_objective(base, examples, learn=last, **options))
+            for stage, alone, held in (("video-all", ALONE, 0.0), ("video-held", ALONE_HELD, HELD)):
+                options |= {"silence": replace(options["silence"], only=alone), "held": held}
+                done = done and shop.train(stage, video_objective(base, examples, learn=last, **options))
     lender = None if last == "all" else shop.base().network.unet
     save_video(base, folder, under="tabletop", own_text=shop.learn_text, lender=lender)
     return done
