@@ -130,49 +130,19 @@ def sample_move(rng: np.random.Generator) -> Move:
         scene = sample(rng)
         if len(scene.things) != count:  # settled before the tries too: else single solids would win
             continue
-        ways = _ways(count, all_still, rng)
+        goes = [not all_still and rng.random() < TRAVELS for _ in scene.things]
+        goes[int(rng.integers(len(goes)))] |= not all_still
+        # how far is settled before the tries: else short ways, which fit more easily, would win
+        ways = [float(rng.uniform(*TRAVEL)) if go else 0.0 for go in goes]
         camera = _camera(rng, CAMERA_STILL if not all_still else CAMERA_STILL / 2)
         cameras = [camera.at(scene.camera, t) for t in MOMENTS]
         for _ in range(TRIES):
-            if not (routes := _routes(scene, ways, cameras, rng)):
+            found = [_fitting(thing, way, cameras, rng) for thing, way in zip(scene.things, ways, strict=True)]
+            routes = tuple(route for route in found if route)
+            if len(routes) < count:
                 break  # somebody stands where there is no way to go
             if _apart(move := Move(scene, routes, camera), cameras):
                 return move
-
-
-def another(move: Move, rng: np.random.Generator) -> Move:
-    """A move in which something travels, of the same scene under the same camera: what else could come of its first picture."""
-    scene, cameras = move.scene, [move.camera.at(move.scene.camera, t) for t in MOMENTS]
-    while True:
-        routes = _routes(scene, _ways(len(scene.things), False, rng), cameras, rng)
-        if routes and _apart(found := Move(scene, routes, move.camera), cameras):
-            return found
-
-
-def reversible(move: Move) -> bool:
-    """Whether everything that travels could as well have gone the opposite way: then no first picture says which."""
-    back = replace(move, routes=tuple(replace(route, heading=route.heading + pi) for route in move.routes))
-    cameras, camera = [move.camera.at(move.scene.camera, t) for t in MOMENTS], move.scene.camera
-    pairs = [(thing, route) for thing, route in zip(move.scene.things, back.routes, strict=True) if route.length]
-    ways = all(TRAVEL[0] <= travel(thing, route, camera) <= TRAVEL[1] for thing, route in pairs)
-    return ways and all(_in_view(*pair, cameras) for pair in pairs) and _apart(back, cameras)
-
-
-def _ways(count: int, still: bool, rng: np.random.Generator) -> list[float]:
-    """How far each solid travels, in picture widths; 0 for those that stay. At least one goes, unless all are `still`."""
-    goes = [not still and rng.random() < TRAVELS for _ in range(count)]
-    goes[int(rng.integers(count))] |= not still
-    # how far is settled before the tries: else short ways, which fit more easily, would win
-    return [float(rng.uniform(*TRAVEL)) if go else 0.0 for go in goes]
-
-
-def _routes(
-    scene: Scene, ways: list[float], cameras: list[Camera], rng: np.random.Generator
-) -> tuple[Route, ...] | None:
-    """A route for each solid, or None if somebody has no way to go."""
-    found = [_fitting(thing, way, cameras, rng) for thing, way in zip(scene.things, ways, strict=True)]
-    routes = tuple(route for route in found if route)
-    return routes if len(routes) == len(found) else None
 
 
 def _fitting(thing: Thing, way: float, cameras: list[Camera], rng: np.random.Generator) -> Route | None:

@@ -43,20 +43,18 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("PowerPaint, outpainting: floor and wall recognised", "outpaint", "room", ""),
     ("clips: colours asked for, in all frames, from words alone", "video_words", "colours", "0.75"),
-    ("clips: paths of the solids and those told by words alone, correlation", "video_words", "trajectory", ""),
-    ("clips: paths of the solids and the drawn ones, words and drawn motion", "video_drawn", "trajectory", "0.85"),
+    ("clips: paths of the solids, with a single image and drawn motion", "video_motion_with", "trajectory", "0.85"),
+    ("clips: where nothing was drawn: the single image alone", "video_motion_without", "trajectory", "under 0.20"),
+    ("clips: the single image, and words that tell the motion", "video_image", "trajectory", ""),
+    ("clips: words and drawn motion, without the image", "video_drawn", "trajectory", ""),
+    ("clips: the same, whichever solid goes each way", "video_drawn", "paired", "0.85"),
     (
-        "clips: paths of the solids and the drawn ones, where nothing was drawn: words alone",
+        "clips: where nothing was drawn: words alone, whichever solid goes each way",
         "video_scene",
-        "trajectory",
+        "paired",
         "under 0.20",
     ),
-    ("clips: paths of the solids, with a single image and drawn motion", "video_motion_with", "trajectory", "0.85"),
-    ("clips: the single image alone", "video_motion_without", "trajectory", "under 0.20"),
-    ("clips: two moves of one first picture, as the world itself draws them", "video_motion_another", "trajectory", ""),
-    ("clips, of moves that could as well go the opposite way: with both", "video_open_with", "trajectory", "0.85"),
-    ("clips, of these moves: the single image alone", "video_open_without", "trajectory", "under 0.20"),
-    ("clips, of these moves: two moves of one first picture", "video_open_another", "trajectory", ""),
+    ("clips: words alone that tell the motion", "video_words", "trajectory", ""),
     ("clips: rank correlation with the depths given", "video_depth", "depth", "0.85"),
     ("clips: the same without depths", "video_scene", "depth", ""),
     ("clips: PSNR of the first frame to the single image", "video_image", "first_frame", "20 dB"),
@@ -109,6 +107,7 @@ LEARNS: Mapping[str, tuple[str, int, str]] = {
     ),
     "video": ("the same, VideoComposer's condition encoders and style network", 4, "video/composer"),
     "video-all": ("all of these and the UNet's other layers", 4, "video/unet"),
+    "video-held": ("the same; in a part of the clips nothing moves, and nothing is said to", 4, "video/unet"),
     "ip-adapter": ("an IP-Adapter plus, beside the frozen UNet", 32, "ip-adapter.safetensors"),
 }
 """Stage -> (what learns, batch, where it lies)"""
@@ -144,9 +143,10 @@ does. They know nothing else. {size:.0f} MB, half precision, v-prediction.
 
 `make tabletop` makes all of it again from nothing, through the trainer that `infuse train` uses for everything. (The
 autoencoder that lies here had, in place of the plan's first 500 steps, 1,300 steps of AdamW; the clips'
-conditions were learned in three goes on 4,000 clips before the last stage met 8,000: evenly drawn timesteps for 300 steps,
-self-attentions frozen until step 2,700, a learning rate that fell and rose again. Two processes shared the batches of
-that last stage, on latents made in bfloat16.)
+conditions were learned in three goes on 4,000 clips before the last two stages met 8,000: evenly drawn timesteps for 300
+steps, self-attentions frozen until step 2,700, a learning rate that fell and rose again. Of the last stage's first 1,000
+steps, 15 in a hundred were of clips held still, not 40. Two processes shared the batches of those two, on latents made in
+bfloat16.)
 
 `video` is a UNet of its own with condition encoders and a text encoder that has met verbs; its VAE and image encoder are
 the base's. It began as the base, so the base's ControlNet and IP-Adapter work on clips, too.
@@ -160,9 +160,9 @@ Held-out scenes, fixed seeds, {any_of["steps"]} steps of {any_of["scheduler"]}, 
 
 The judge is a small network trained on renders. On 2,000 held-out renders: {judged(folder)}.
 
-Where a figure misses its aim, the models need longer training; nothing else in infuse depends on them. A single image alone
-tells much of where its solids will go, as nothing leaves the picture: even two moves that the world draws for one first picture
-agree by the figure above. What drawn motion adds to a picture shows in the moves that could as well go the opposite way.
+Where a figure misses its aim, the models need longer training; nothing else in infuse depends on them. What neither words nor
+a condition set moving stands still. Words and drawn paths do not say whose path is whose: hence the figures for whichever
+solid goes each way, with and without them.
 """
     (folder / "README.md").write_text(text)
     return folder / "README.md"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from infuse.tabletop.dataset import HELD_OUT
 from infuse.tabletop.flow import Clip, film
 from infuse.tabletop.judge import Judge, Seen
 from infuse.tabletop.move_captions import canonical_move
-from infuse.tabletop.moves import HOLD, Move, another, centre, move_at, reversible, scenes
+from infuse.tabletop.moves import HOLD, Move, move_at
 from infuse.tabletop.world import box
 from infuse.training.video_tabletop import drawn_paths
 
@@ -36,8 +35,6 @@ OFFSET = 10_000
 """Held-out moves from here on; those before it choose checkpoints and settings."""
 TOGETHER = 4
 """Clips that are made at once."""
-OTHERS = 8
-"""Other moves of each scene that are drawn to see what its first picture gives away."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +63,13 @@ class Example:
         return canonical_move(self.move).text
 
 
-def examples(count: int, frames: int, open_ended: bool = False) -> list[Example]:
-    """The first `count` moves of the test stream in which something travels, with the camera held still.
-
-    open_ended: only those that could as well go the opposite way. Of the others a first picture tells a good deal, since
-    nothing leaves the picture: two moves of one scene agree by far more than chance (`ClipScorer.another`).
-    """
+def examples(count: int, frames: int) -> list[Example]:
+    """The first `count` moves of the test stream in which something travels, with the camera held still."""
     out: list[Example] = []
     index = OFFSET
     while len(out) < count:
         move = replace(move_at(HELD_OUT, index), camera=HOLD)
-        if drawn_paths(move, frames) and (not open_ended or reversible(move)):
+        if drawn_paths(move, frames):
             out.append(Example(index, move, film(move, frames), canonical(move.scene)))
         index += 1
     return out
@@ -93,24 +86,19 @@ class ClipScorer:
         self.guidance, self.tell = guidance, tell
         self.examples = examples(count, frames)
 
-    @cached_property
-    def open_ended(self) -> list[Example]:
-        return examples(len(self.examples), self.frames, open_ended=True)
-
     def made(
-        self, name: str, asked: Callable[[Example], tuple[str, Sequence[AnyCondition]]], of: Sequence[Example] = ()
+        self, name: str, asked: Callable[[Example], tuple[str, Sequence[AnyCondition]]]
     ) -> Iterator[tuple[Example, np.ndarray, list[Seen]]]:
         """(example, clip (f h w 3), what the judge saw in each frame) for (prompt, conditions) of each example."""
-        of = of or self.examples
-        for start in range(0, len(of), TOGETHER):
-            part = of[start : start + TOGETHER]
+        for start in range(0, len(self.examples), TOGETHER):
+            part = self.examples[start : start + TOGETHER]
             told = [asked(e) for e in part]
             results = self.engine.run_all(*(
                 Recipe(model=MODEL, prompt=p, conditions=tuple(c), frames=self.frames, seed=e.index, steps=self.steps,
                        scheduler=self.scheduler, guidance=self.guidance)
                 for e, (p, c) in zip(part, told, strict=True)
             ))  # fmt: skip
-            self.tell(f"{name}: {start + len(part)}/{len(of)}")
+            self.tell(f"{name}: {start + len(part)}/{len(self.examples)}")
             for e, result in zip(part, results, strict=True):
                 clip = np.stack([np.asarray(f) for f in result.frames[0]])
                 yield e, clip, self.look(clip)
@@ -128,19 +116,15 @@ class ClipScorer:
         seen = list(self.made("words", lambda e: (e.words, ())))
         return moved(seen, placed=False) | begun(seen)
 
-    def motion(self, on: bool, open_ended: bool = False) -> dict[str, float]:
-        """A first picture and words without verbs; drawn paths say who goes where, or nobody does.
-
-        open_ended: of moves whose first picture says as little as the words.
-        """
+    def motion(self, on: bool) -> dict[str, float]:
+        """A first picture and words without verbs; drawn paths say who goes where, or nobody says that anything moves."""
 
         def asked(e: Example) -> tuple[str, Sequence[AnyCondition]]:
             first = SingleImage(image=Picture.of(e.clip.rgb[0]))
             drawn = Motion(drawn=drawn_paths(e.move, self.frames))
             return e.prompt.text, [first, drawn] if on else [first]
 
-        of = self.open_ended if open_ended else self.examples
-        return moved(self.made("motion" if on else "motion without", asked, of))
+        return moved(self.made("motion" if on else "motion without", asked))
 
     def drawn(self) -> dict[str, float]:
         """The same words and drawn paths, and no picture: nothing says whose path is whose, so `paired` is what counts."""
@@ -150,16 +134,6 @@ class ClipScorer:
         """Words without verbs, and nothing else: what everything above and below is compared with."""
         seen = list(self.made("scene", lambda e: (e.prompt.text, ())))
         return moved(seen) | deep(seen)
-
-    def another(self, open_ended: bool = False) -> dict[str, float]:
-        """How far two moves of one scene agree: what a first picture gives away in this world, without any model."""
-        scores, rng = [], np.random.default_rng(OFFSET)
-        for e in self.open_ended if open_ended else self.examples:
-            for move in (another(e.move, rng) for _ in range(OTHERS)):
-                stills = scenes(move, self.frames)
-                paths = np.array([[centre(s.things[i], s.camera) for s in stills] for i in e.order])
-                scores += [c for c in [measure.trajectory_correlation(paths, e.paths)] if c is not None]
-        return {"trajectory": float(np.mean(scores))}
 
     def depth(self) -> dict[str, float]:
         """A film of depths under words without verbs."""
@@ -172,8 +146,9 @@ class ClipScorer:
         return deep(seen) | moved(seen)
 
     def image(self) -> dict[str, float]:
-        """How near the clip begins to the picture that it was given, and whether it keeps its colours."""
-        return begun(self.made("image", lambda e: (e.words, [SingleImage(image=Picture.of(e.clip.rgb[0]))])))
+        """How near the clip begins to the picture that it was given, and whether verbs beside it steer what is seen there."""
+        seen = list(self.made("image", lambda e: (e.words, [SingleImage(image=Picture.of(e.clip.rgb[0]))])))
+        return begun(seen) | moved(seen)
 
 
 def moved(made: Any, placed: bool = True) -> dict[str, float]:
@@ -216,9 +191,6 @@ def score(scorer: ClipScorer, out: Path) -> dict[str, Any]:
         "video_renders": scorer.renders, "video_words": scorer.words, "video_scene": scorer.scene,
         "video_drawn": scorer.drawn,
         "video_motion_with": lambda: scorer.motion(True), "video_motion_without": lambda: scorer.motion(False),
-        "video_motion_another": scorer.another,
-        "video_open_with": lambda: scorer.motion(True, True), "video_open_without": lambda: scorer.motion(False, True),
-        "video_open_another": lambda: scorer.another(True),
         "video_depth": scorer.depth, "video_image": scorer.image,
     }  # fmt: skip
     known: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.is_file() else {}

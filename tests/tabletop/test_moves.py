@@ -13,7 +13,6 @@ from infuse.tabletop.moves import (
     CameraRoute,
     Move,
     Route,
-    another,
     move_at,
     scenes,
     travel,
@@ -39,15 +38,6 @@ def test_nobody_runs_into_another_or_the_wall_or_out_of_the_picture() -> None:
                 left, top, right, bottom = box(thing, scene.camera)
                 assert min(left, top) > -0.02 and max(right, bottom) < 1.02
                 assert thing.y + thing.extent[0] < WALL_Y and thing.lift >= 0
-
-
-def test_another_move_begins_with_the_same_picture_and_goes_elsewhere() -> None:
-    begun = [m for m in MOVES if any(r.length for r in m.routes)][:12]
-    others = [another(m, np.random.default_rng(i)) for i, m in enumerate(begun)]
-    assert others == [another(m, np.random.default_rng(i)) for i, m in enumerate(begun)]
-    for move, other in zip(begun, others, strict=True):
-        assert other.at(0) == move.at(0) and other.camera == move.camera and other.at(1).things != move.at(1).things
-        assert any(route.length for route in other.routes)
 
 
 def test_most_clips_move_and_some_things_stay() -> None:
