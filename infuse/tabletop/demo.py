@@ -106,11 +106,11 @@ class Stage:
             "a large purple cylinder on a beige floor, rose wall",
             "a small white ball and a small yellow cone, olive floor, grey wall",
         )
-        made = [self.run(f"text-{i}", prompt, seed=i) for i, prompt in enumerate(prompts)]
+        made = [self.run(f"text-{i}", prompt, seed=8 + i) for i, prompt in enumerate(prompts)]
         return Row(
             "Text",
             "Words alone.",
-            [Panel(m, f'"{p}", seed {i}') for i, (m, p) in enumerate(zip(made, prompts, strict=True))],
+            [Panel(m, f'"{p}", seed {8 + i}') for i, (m, p) in enumerate(zip(made, prompts, strict=True))],
         )
 
     def img2img(self) -> Row:
@@ -120,7 +120,7 @@ class Stage:
         )
         made = [
             Panel(
-                self.run(f"img2img-{s}", prompt, Img2Img(image=Picture.of(start), strength=s), seed=3),
+                self.run(f"img2img-{s}", prompt, Img2Img(image=Picture.of(start), strength=s), seed=0),
                 f'"{prompt}", strength {s}',
             )
             for s in (0.3, 0.6, 0.8)
@@ -158,7 +158,7 @@ class Stage:
             Panel(hint, "edges", True), *made, Panel(without, "first prompt and seed, no ControlNet")])  # fmt: skip
 
     def ip_adapter(self) -> Row:
-        look, prompt = self.seen(LOOK, "ip-adapter-input"), "a large cone and a small cylinder"
+        look, prompt = self.seen(LOOK, "ip-adapter-input"), ""
         made = [
             Panel(
                 self.run(
@@ -167,13 +167,13 @@ class Stage:
                     IPAdapter(model=self.cast.adapter, image=(Picture.of(look),), weight=w),
                     seed=9,
                 ),
-                f'"{prompt}", weight {w}',
+                f"no words, weight {w}",
             )
             for w in (0.5, 1.0)
         ]
         without = self.run("ip-adapter-without", prompt, seed=9)
-        return Row("IP-Adapter", "A picture as a prompt: few words, the look of the reference.", [
-            Panel(look, "reference", True), *made, Panel(without, "same prompt and seed, no IP-Adapter")])  # fmt: skip
+        return Row("IP-Adapter", "A picture as a prompt: no words, the look of the reference.", [
+            Panel(look, "reference", True), *made, Panel(without, "same seed, no IP-Adapter")])  # fmt: skip
 
     def combination(self) -> Row:
         picture, mask = self.seen(TABLE, "all-input"), self.hole("all-mask")

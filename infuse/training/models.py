@@ -67,6 +67,19 @@ def caption(index: int, rng: np.random.Generator) -> str:
     return describe(scene_at(TRAIN, index), rng).text
 
 
+VAGUE, NAMELESS = 0.6, ("a picture of", "a render of", "a scene of")
+"""Captions of an image prompt's lessons that name nothing, and how they begin: what people write beside a picture that
+says it all."""
+
+
+def vaguely(index: int, rng: np.random.Generator) -> str:
+    """A caption of a training scene, or words that would do for any."""
+    if rng.random() >= VAGUE:
+        return caption(index, rng)
+    opening, what = str(rng.choice(NAMELESS)), str(rng.choice(("a table", "solids", "solids on a table", "the table")))
+    return f"{opening} {what}" if rng.random() < 0.7 else what
+
+
 def new_base(vae: Any, tokenizer: Any) -> Base:
     """An untrained tabletop model in SD 1.x layout around a trained VAE."""
     from diffusers import UNet2DConditionModel
@@ -149,7 +162,7 @@ def edges_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 
 
 
 def looks_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 32) -> Denoise:
-    """An IP-Adapter (plus) beside the frozen base. Captions fall silent half of the time, so that the picture must speak."""
+    """An IP-Adapter (plus) beside the frozen base. Captions often fall silent or name nothing, so that the picture must speak."""
     picked, count = latents_of(latents, base.vae.config.scaling_factor)
     freeze(base)
     spec, width = base.spec, base.image_encoder.config.hidden_size
@@ -163,7 +176,7 @@ def looks_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 
             for mine, name in zip(pair, ("to_k", "to_v"), strict=True):  # type: ignore[arg-type]
                 mine.weight.copy_(getattr(modules[path], name).weight)
     told = Looks(adapter, *states_of(base, data))
-    conditions = [Drop(Captions(base, caption), 0.5), Drop(told, 0.1)]
+    conditions = [Drop(Captions(base, vaguely), 0.5), Drop(told, 0.1)]
     return Denoise(
         base, picked, min(count, len(data)), conditions, {"ip_adapter": adapter}, batch_size=batch_size, early=1.5
     )

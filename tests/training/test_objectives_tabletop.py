@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from infuse.tabletop import dataset
+from infuse.tabletop.captions import world_words
 from infuse.tabletop.judge import CELL, COLOUR_NAMES, SHAPE_NAMES, Judge
 from infuse.tabletop.tokenizer import build_tokenizer
+from infuse.tabletop.world import SHAPES
+from infuse.training.models import VAGUE, vaguely
 from infuse.training.objectives_clip import ClipObjective
 from infuse.training.objectives_judge import JudgeObjective, accuracy
 from infuse.training.objectives_vae import VaeObjective, latent_means, psnr, tabletop_vae, thumbnail, to_input
@@ -80,3 +83,13 @@ def test_clip_batches_and_gradients(data: dataset.Dataset, tmp_path: Path) -> No
     assert all(torch.equal(batch[k], again[k]) for k in batch) and batch["pixel_values"].shape == (3, 3, 64, 64)
     objective.loss(batch, torch.Generator())[0].backward()
     assert objective.temperature.log.grad is not None and objective.questions.pairs.weight.grad is not None
+
+
+def test_beside_an_image_prompt_some_captions_name_nothing() -> None:
+    draw = rng()
+    said = [vaguely(i, draw).replace(",", " ,").replace(":", " :").split() for i in range(400)]
+    named = {*SHAPES, "ball", "block"}
+    vague = [words for words in said if not named.intersection(words)]
+    assert len(vague) / len(said) == pytest.approx(VAGUE, abs=0.1)
+    assert {w for words in vague for w in words} <= set(world_words())
+    assert len({tuple(words) for words in vague}) > 8
