@@ -185,7 +185,7 @@ class Stage:
         )  # fmt: skip
 
         def run(name: str, conditions: Sequence[AnyCondition]) -> Image.Image:
-            return self.run(name, prompt, *conditions, model=self.cast.inpaint, seed=11)
+            return self.run(name, prompt, *conditions, model=self.cast.inpaint, seed=8)
 
         return Row("All in one call", f'Inpainting + ControlNet + IP-Adapter, "{prompt}".', [
             Panel(picture, "picture", True), Panel(mask, "mask", True), Panel(hint, "edges", True), Panel(look, "reference", True),
