@@ -106,11 +106,12 @@ class Stage:
             "a large purple cylinder on a beige floor, rose wall",
             "a small white ball and a small yellow cone, olive floor, grey wall",
         )
-        made = [self.run(f"text-{i}", prompt, seed=8 + i) for i, prompt in enumerate(prompts)]
+        seeds = range(8, 8 + len(prompts))
+        made = [self.run(f"text-{i}", p, seed=s) for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))]
         return Row(
             "Text",
             "Words alone.",
-            [Panel(m, f'"{p}", seed {8 + i}') for i, (m, p) in enumerate(zip(made, prompts, strict=True))],
+            [Panel(m, f'"{p}", seed {s}') for m, p, s in zip(made, prompts, seeds, strict=True)],
         )
 
     def img2img(self) -> Row:
@@ -158,12 +159,12 @@ class Stage:
             Panel(hint, "edges", True), *made, Panel(without, "first prompt and seed, no ControlNet")])  # fmt: skip
 
     def ip_adapter(self) -> Row:
-        look, prompt = self.seen(LOOK, "ip-adapter-input"), ""
+        look = self.seen(LOOK, "ip-adapter-input")
         made = [
             Panel(
                 self.run(
                     f"ip-adapter-{w}",
-                    prompt,
+                    "",
                     IPAdapter(model=self.cast.adapter, image=(Picture.of(look),), weight=w),
                     seed=9,
                 ),
@@ -171,7 +172,7 @@ class Stage:
             )
             for w in (0.5, 1.0)
         ]
-        without = self.run("ip-adapter-without", prompt, seed=9)
+        without = self.run("ip-adapter-without", "", seed=9)
         return Row("IP-Adapter", "A picture as a prompt: no words, the look of the reference.", [
             Panel(look, "reference", True), *made, Panel(without, "same seed, no IP-Adapter")])  # fmt: skip
 

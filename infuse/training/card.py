@@ -1,4 +1,4 @@
-"""The model card of the embedded models, written from what was measured: no figure in it is typed by hand."""
+"""The model card of the embedded models, written from what was measured: no score in it is typed by hand."""
 
 from __future__ import annotations
 
