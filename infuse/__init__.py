@@ -24,8 +24,8 @@ from infuse.conditions import (
     VideoToVideo,
 )
 from infuse.errors import CapacityError, InfuseError, RecipeError, WeightsError
-from infuse.films import Film
-from infuse.pictures import Picture
+from infuse.media.films import Film
+from infuse.media.pictures import Picture
 from infuse.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -69,5 +69,5 @@ def load(model: str = "tabletop", **options: Any) -> Engine:
     from infuse.engine.engine import Engine
 
     engine = Engine(model, **options)
-    engine.shelf.beside(model).spec  # noqa: B018  look it up now, not at the first request
+    engine.store.beside(model).spec  # noqa: B018  look it up now, not at the first request
     return engine

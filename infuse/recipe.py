@@ -15,10 +15,10 @@ from pydantic import Field
 from infuse.conditions import AnyCondition
 from infuse.curves import Curve
 from infuse.errors import RecipeError, under
-from infuse.films import Film
-from infuse.letters import Strict
-from infuse.pictures import Picture, at_home, relative_to
-from infuse.records import changed_inputs
+from infuse.media.films import Film
+from infuse.media.metadata import changed_inputs
+from infuse.media.pictures import Picture, at_home, relative_to
+from infuse.validation import Strict
 
 log = logging.getLogger("infuse.recipe")
 
@@ -119,7 +119,7 @@ def seen_from(folder: Path, found: Picture | Film) -> Picture | Film:
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """A recipe file's data, and hashes of what it was made from. Raises RecipeError if it is not to be read, or no mapping."""
-    from infuse.films_out import read_record_of
+    from infuse.media.film_writer import read_record_of
 
     if not path.exists():
         raise RecipeError("", f"there is no recipe file {path}. Check the path.")
@@ -209,4 +209,4 @@ def opened(recipe: Recipe) -> None:
     """Open every picture, and the headers of every film, once. Raises RecipeError or CapacityError under its field."""
     for field, found in recipe.pictures():
         with under(field):
-            _ = found.image if isinstance(found, Picture) else found.reel
+            _ = found.image if isinstance(found, Picture) else found.reader

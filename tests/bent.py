@@ -8,7 +8,7 @@ import pytest
 
 from infuse import Recipe
 from infuse.engine.check import check
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.errors import InfuseError
 
 Case = tuple[str, dict[str, Any] | str, type[InfuseError], str, tuple[str, ...]]
@@ -36,7 +36,7 @@ def both(*kinds: str, **fields: Any) -> dict[str, Any]:
 def complains(recipe: Any, kind: type[InfuseError], field: str, words: tuple[str, ...]) -> None:
     """A check must end in this letter."""
     with pytest.raises(InfuseError) as caught:
-        check(Recipe.load(recipe), Shelf(device="cpu"))
+        check(Recipe.load(recipe), ModelStore(device="cpu"))
     error = caught.value
     assert (type(error), error.field) == (kind, field), str(error)
     assert all(w in error.message for w in words), str(error)

@@ -40,9 +40,9 @@ def nothing_is_loaded(strange: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     for name in (
         "infuse.weights.base.load_base",
         "infuse.weights.base.load_vision",
-        "infuse.weights.controlnet.load_controlnet",
-        "infuse.weights.powerpaint.load_brushnet",
-        "infuse.weights.powerpaint.load_tasks",
+        "infuse.weights.layouts.controlnet.load_controlnet",
+        "infuse.weights.layouts.powerpaint.load_brushnet",
+        "infuse.weights.layouts.powerpaint.load_tasks",
     ):
         monkeypatch.setattr(name, loaded)
     monkeypatch.setattr(Adapter, "load", loaded)

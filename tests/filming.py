@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from infuse.films import Film
-from infuse.letters import Strict
+from infuse.media.films import Film
+from infuse.validation import Strict
 
 
 class Asking(Strict):

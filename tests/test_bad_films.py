@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 import tiny
 from infuse import Recipe, cli
-from infuse.cli import named
+from infuse.cli.app import named
 from infuse.conditions import Motion
 from infuse.encoders.motion import codec_motion
 from infuse.engine.check import check
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.errors import CapacityError, InfuseError, RecipeError, WeightsError
-from infuse.films import Film
+from infuse.media.films import Film
 
 pytest.importorskip("av", reason="pip install 'infuse[video]'")
 
@@ -56,8 +56,8 @@ def _here(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def shelf() -> Shelf:
-    found = Shelf(device="cpu")
+def store() -> ModelStore:
+    found = ModelStore(device="cpu")
     found.add("composer", tiny.videocomposer(frames=16).base)
     found.add("video", tiny.video(frames=16).base)
     found.add("still", tiny.base("sd1").base)
@@ -129,16 +129,16 @@ FIELDS = {"too many pixels": {"frames": 1024, "width": 1024, "height": 1024}, "o
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_it_is_a_letter(case: str, shelf: Shelf) -> None:
+def test_it_is_a_letter(case: str, store: ModelStore) -> None:
     condition, model, kind, field, words = BAD[case]
     with pytest.raises(InfuseError) as caught:
-        check(Recipe(model=model, conditions=[condition], **FIELDS.get(case, {"steps": 2})), shelf)
+        check(Recipe(model=model, conditions=[condition], **FIELDS.get(case, {"steps": 2})), store)
     error = caught.value
     assert (type(error), error.field) == (kind, f"conditions.0.{field}".rstrip(".")), str(error)
     assert all(w in error.message for w in words) and len(error.message) < 500, str(error)
 
 
-def test_what_is_adjusted_is_said(shelf: Shelf) -> None:
+def test_what_is_adjusted_is_said(store: ModelStore) -> None:
     conditions = [
         {"kind": "depth_video", "film": {"source": "three.mp4", "short": "bounce"}},
         {"kind": "single_sketch", "image": "white.png"},
@@ -148,7 +148,7 @@ def test_what_is_adjusted_is_said(shelf: Shelf) -> None:
         {"kind": "depth_video", "film": {"source": "still.png", "fps": 3}},
         {"kind": "depth_video", "film": "uneven.mp4"},
     ]
-    said = check(Recipe(model="composer", width=32, height=32, conditions=conditions), shelf).warnings
+    said = check(Recipe(model="composer", width=32, height=32, conditions=conditions), store).warnings
     for start, words in {
         "conditions.0.film": "3 of 16 frames; filled up with short: bounce",
         "conditions.0.film: 128 x 96": "cut around the centre",
@@ -164,11 +164,11 @@ def test_what_is_adjusted_is_said(shelf: Shelf) -> None:
     assert not any(".." in s for s in said)
 
 
-def test_how_motion_will_be_read_is_said(shelf: Shelf) -> None:
+def test_how_motion_will_be_read_is_said(store: ModelStore) -> None:
     kinds = {"clip.mp4": True, "plain.mp4": False, "light": True, "still.png": False}
     for name, recoded in kinds.items():
         asked = Recipe(model="composer", width=32, height=32, conditions=[{"kind": "motion", "film": name}])
-        assert ("encoded as MPEG-4" in check(asked, shelf).routes[1][2].note) == recoded, name
+        assert ("encoded as MPEG-4" in check(asked, store).routes[1][2].note) == recoded, name
 
 
 def test_a_film_that_tells_less_than_it_promised_is_encoded_again_and_that_is_said(
@@ -187,10 +187,10 @@ def test_a_film_that_tells_less_than_it_promised_is_encoded_again_and_that_is_sa
     assert not caplog.messages
 
 
-def test_a_mask_is_seen_at_its_film_s_times(shelf: Shelf) -> None:
+def test_a_mask_is_seen_at_its_film_s_times(store: ModelStore) -> None:
     def said(film: Any, mask: Any) -> list[str]:
         asked = {"kind": "masked_video", "film": film, "mask": mask}
-        found = check(Recipe(model="composer", width=32, height=24, conditions=[asked]), shelf).warnings
+        found = check(Recipe(model="composer", width=32, height=24, conditions=[asked]), store).warnings
         return [w for w in found if "mask:" in w]
 
     assert not said("clip.mp4", "plain.mp4") and not said("clip.mp4", "white.png")
@@ -220,15 +220,16 @@ def test_where_it_cannot_be_written(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_line_makes_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from infuse.engine import engine, shelf
+    from infuse.engine import engine
+    from infuse.engine import model_store as store
 
-    class Stocked(Shelf):
+    class Stocked(ModelStore):
         def __init__(self, **options: Any) -> None:
             super().__init__(device="cpu")
             self.add("composer", tiny.videocomposer(frames=4).base)
 
-    monkeypatch.setattr(engine, "Shelf", Stocked)
-    monkeypatch.setattr(shelf, "Shelf", Stocked)
+    monkeypatch.setattr(engine, "ModelStore", Stocked)
+    monkeypatch.setattr(store, "ModelStore", Stocked)
     noise = np.random.default_rng(0).integers(0, 256, (9, 48, 48, 3), dtype=np.uint8)
     filming.folder(tmp_path / "depths", [Image.fromarray(f) for f in noise])
     recipe = "{model: composer, prompt: a ball, steps: 2, width: 32, height: 32, conditions: [{kind: depth_video, film: depths}]}"
@@ -245,7 +246,7 @@ def test_the_command_line_makes_clips(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "4 frames, 1 clip" in ran("check", "recipe.yaml").stdout
     assert ran("run", "recipe.yaml", "-o", "first.mp4", "--frames", "9", "--fps", "4").stdout.split() == ["first.mp4"]
     ran("run", "first.mp4", "-o", "again.mp4")
-    assert Path("again.mp4").read_bytes() == Path("first.mp4").read_bytes() and Film.of("again.mp4").reel.rate == 4
+    assert Path("again.mp4").read_bytes() == Path("first.mp4").read_bytes() and Film.of("again.mp4").reader.rate == 4
     ran("run", "first.mp4", "-o", "again.gif", "--fps", "4")
     assert Recipe.load("again.gif") == Recipe.load("first.mp4")
     (inside,) = ran("run", "first.mp4").stdout.split()

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from infuse import Recipe, cli
-from infuse.cli_recipe import Asked, assign, weighed
+from infuse.cli.recipe import Asked, assign, weighed
 from infuse.errors import RecipeError
 
 
@@ -162,7 +162,7 @@ def test_models_tells_what_files_are(world: Path, tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 def test_the_installed_command_runs(world: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "infuse.cli", "run", "x", "--model", "./base", "--steps", "1"],
+        [sys.executable, "-m", "infuse.cli.app", "run", "x", "--model", "./base", "--steps", "1"],
         capture_output=True,
         text=True,
         check=False,

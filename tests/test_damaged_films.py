@@ -13,10 +13,9 @@ import pytest
 from filming import Asking
 from PIL import Image
 
-from infuse import reels
 from infuse.errors import CapacityError, InfuseError, RecipeError
-from infuse.films import Film
-from infuse.films_out import writable
+from infuse.media.film_writer import writable
+from infuse.media.films import Film
 
 pytest.importorskip("av", reason="pip install 'infuse[video]'")
 
@@ -136,7 +135,7 @@ def test_the_field_is_named(case: str) -> None:
 
 def test_what_is_left_of_a_film_can_be_used() -> None:
     film = Film.of("short.mp4")
-    there = len(film.reel.times)
+    there = len(film.reader.times)
     assert 3 < there < 40
     clip = film.take(there)
     assert f"{there} of its 40 frames are there" in clip.notes[0]
@@ -146,7 +145,7 @@ def test_what_is_left_of_a_film_can_be_used() -> None:
 def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CapacityError, match="fewer or smaller frames"):
         Film.of("still.png").plan(1000, size=(2048, 2048))
-    monkeypatch.setattr(reels, "MOST_FRAMES", 10)
+    monkeypatch.setattr(readers, "MOST_FRAMES", 10)
     for name in ("clip.mp4", "frames"):
         with pytest.raises(CapacityError, match=r"the limit is 10\. Cut out"):
             Film.of(name).plan(2)

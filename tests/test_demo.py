@@ -10,8 +10,8 @@ from PIL import Image
 import tiny
 from infuse import Recipe
 from infuse.engine.engine import Engine
-from infuse.engine.shelf import Shelf
-from infuse.films_out import read_record_of
+from infuse.engine.model_store import ModelStore
+from infuse.media.film_writer import read_record_of
 from infuse.tabletop.demo import TABLE, TARGET, Cast, demo
 from infuse.tabletop.demo_video import HOPPING, STILL
 from infuse.tabletop.moves import times
@@ -51,18 +51,18 @@ def test_the_scenes_lie_inside_of_the_picture() -> None:
 
 @pytest.mark.slow
 def test_the_demo_on_random_networks(tmp_path: Path) -> None:
-    shelf = Shelf(device="cpu")
-    shelf.add("base", tiny.base("sd1").base)
-    shelf.add("nine", tiny.powerpaint1().base)
-    shelf.add("lines", tiny.controlnet("sd1", 7))
+    store = ModelStore(device="cpu")
+    store.add("base", tiny.base("sd1").base)
+    store.add("nine", tiny.powerpaint1().base)
+    store.add("lines", tiny.controlnet("sd1", 7))
     clips = composed_base(video_base(tiny.base("sd1").base, 4), style=False)
     clips.network.unet.eval()
-    shelf.add("clips", clips)
-    shelf.add("look", tiny.adapter("sd1", "plain", 9))
+    store.add("clips", clips)
+    store.add("look", tiny.adapter("sd1", "plain", 9))
     told: list[Path] = []
     path = demo(
         tmp_path,
-        Engine("base", shelf=shelf, max_rows=1),
+        Engine("base", store=store, max_rows=1),
         Cast("base", "nine", "lines", "look", "clips", side=32, steps=4, frames=4, clip_steps=3),
         told.append,
     )

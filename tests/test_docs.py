@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from infuse import Recipe, cli
 from infuse.engine.check import check
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/recipes.md", "docs/powerpaint.md", "docs/video.md")
@@ -65,7 +65,7 @@ def test_every_block_runs(page: str, home: Path) -> None:
             case ["yaml", "recipe", *model]:
                 (home / "recipe.yaml").write_text(text)
                 recipe = Recipe.load("recipe.yaml").model_copy(update={"model": model[0]} if model else {})
-                assert not check(recipe, Shelf(device="cpu")).warnings
+                assert not check(recipe, ModelStore(device="cpu")).warnings
             case ["sh", "run"]:
                 for line in text.strip().splitlines():
                     done = CliRunner().invoke(cli.app, shlex.split(line)[1:])

@@ -13,12 +13,12 @@ import torch
 from filming import Asking
 from PIL import Image
 
-from infuse import reels_video
 from infuse.errors import RecipeError
-from infuse.films import Film
-from infuse.films_out import read_record_of, write_film
-from infuse.pictures import relative_to
-from infuse.records import Record
+from infuse.media import video_reader
+from infuse.media.film_writer import read_record_of, write_film
+from infuse.media.films import Film
+from infuse.media.metadata import Record
+from infuse.media.pictures import relative_to
 
 pytest.importorskip("av", reason="pip install 'infuse[video]'")
 
@@ -51,7 +51,7 @@ def test_what_is_written_is_read(name: str, loss: float, tmp_path: Path) -> None
     assert write_film(FRAMES[:16], path, record) == ()
     assert read_record_of(path) == {**json.loads(record.text()), "fps": 8}
     film = Film.of(path)
-    assert (film.size, len(film.reel.times), film.reel.rate) == ((128, 96), 16, pytest.approx(8))
+    assert (film.size, len(film.reader.times), film.reader.rate) == ((128, 96), 16, pytest.approx(8))
     clip = film.take(16)
     assert clip.places == tuple(range(16)) and clip.notes == ()
     assert max(filming.apart(a, b) for a, b in zip(clip.frames, FRAMES, strict=False)) <= loss
@@ -75,7 +75,7 @@ def test_equal_frames_become_one_that_stays_longer_and_a_note_says_so(suffix: st
     path = tmp_path / f"film{suffix}"
     (note,) = write_film([FRAMES[0], FRAMES[0], FRAMES[5], FRAMES[9]], path)
     assert "1 of 4 frames" in note
-    assert Film.of(path).reel.end == pytest.approx(0.5) and Film.of(path, fps=8).plan(4)[0] == (0, 0, 1, 2)
+    assert Film.of(path).reader.end == pytest.approx(0.5) and Film.of(path, fps=8).plan(4)[0] == (0, 0, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_arrays_tensors_and_images_come_back_exactly() -> None:
     assert np.array_equal(np.stack([np.asarray(f) for f in films[0].frames(5)]), array)
     assert films[0].embedded() == films[0]
     still = Film.of(array[0])
-    assert still.reel.still and still == Film.of(FRAMES[0]) and len(still.frames(7)) == 7
+    assert still.reader.still and still == Film.of(FRAMES[0]) and len(still.frames(7)) == 7
 
 
 def test_a_recipe_keeps_it_short() -> None:
@@ -191,8 +191,8 @@ def test_far_into_a_film_the_same_frames_are_found(tmp_path: Path, monkeypatch: 
     """By jumping to a key frame before them."""
     frames = [Image.new("RGB", (32, 32), (2 * k % 256,) * 3) for k in range(120)]
     seen: list[Any] = []
-    plainly = reels_video.decoded
-    monkeypatch.setattr(reels_video, "decoded", lambda *a: (seen.append(f) or f for f in plainly(*a)))
+    plainly = video_reader.decoded
+    monkeypatch.setattr(video_reader, "decoded", lambda *a: (seen.append(f) or f for f in plainly(*a)))
     for codec in ("mpeg4", "libx264"):
         film = Film.of(filming.video(tmp_path / f"{codec}.mp4", frames, codec), start=100 / 8)
         assert [np.asarray(f).mean() // 2 for f in film.frames(5)] == pytest.approx(list(range(100, 105)), abs=1)
@@ -202,7 +202,7 @@ def test_far_into_a_film_the_same_frames_are_found(tmp_path: Path, monkeypatch: 
 
 def test_folders_are_in_the_order_of_their_numbers() -> None:
     film = Film.of("frames")
-    assert film.reel.parts[-3:] == ("9.png", "10.png", "11.png")
+    assert film.reader.parts[-3:] == ("9.png", "10.png", "11.png")
     assert [f.tobytes() for f in film.frames(12)] == [f.tobytes() for f in FRAMES[:12]]
 
 

@@ -25,8 +25,8 @@ from infuse.encoders.motion import (
     videocomposer_fps,
 )
 from infuse.errors import CapacityError, RecipeError
-from infuse.films import Film
-from infuse.letters import Strict
+from infuse.media.films import Film
+from infuse.validation import Strict
 
 pytest.importorskip("av", reason="pip install 'infuse[video]'")
 

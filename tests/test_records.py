@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from infuse import Film, Recipe, films, records
-from infuse.cli import named
+from infuse.cli.app import named
 from infuse.conditions import DepthVideo, Img2Img
 from infuse.engine.events import Result
 from infuse.errors import RecipeError
-from infuse.films_out import read_record_of, writable, write_film
-from infuse.records import Record, reachable, read_record
+from infuse.media.film_writer import read_record_of, writable, write_film
+from infuse.media.metadata import Record, reachable, read_record
 
 FRAMES = filming.drifting(4, size=(32, 24))
 RECORD = Record({"prompt": "a red cube"}, {}, {})
@@ -149,7 +149,7 @@ def test_what_fails_while_it_is_written_is_a_letter(name: str, monkeypatch: pyte
     """The place vanishes, or the disk is full, after all has been checked."""
     Path("x").write_bytes(b"x")
     monkeypatch.setattr(records, "reachable", lambda path: None)
-    monkeypatch.setattr("infuse.films_out.reachable", lambda path: None)
+    monkeypatch.setattr("infuse.media.film_writer.reachable", lambda path: None)
     made = result() if name != "a.png" else Result((FRAMES[0],), Recipe(), None)
     with pytest.raises(RecipeError, match=r"cannot be written \("):
         made.save(f"x/{name}")
@@ -191,9 +191,9 @@ def test_the_slowest_and_the_fastest_are_what_they_say() -> None:
     pytest.importorskip("av")
     for name in ("a.gif", "a.webp", "a.mp4"):
         assert write_film(FRAMES, name, fps=0.02) == ()
-        assert Film.of(name).reel.rate == pytest.approx(0.02)
+        assert Film.of(name).reader.rate == pytest.approx(0.02)
     (faster, _) = write_film(FRAMES, "b.gif", fps=200)
-    assert "plays at 100, not at 200" in faster and Film.of("b.gif").reel.rate == pytest.approx(100)
+    assert "plays at 100, not at 200" in faster and Film.of("b.gif").reader.rate == pytest.approx(100)
     assert not any("plays at" in n for n in write_film(FRAMES, "b.gif", fps=100))
 
 

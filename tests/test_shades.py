@@ -12,8 +12,8 @@ from PIL import Image
 
 from infuse.encoders.drawn_motion import Arrow, drawn_motion
 from infuse.errors import RecipeError
-from infuse.films import Film
-from infuse.pictures import Picture
+from infuse.media.films import Film
+from infuse.media.pictures import Picture
 
 RAMP = np.linspace(0, 1, 16 * 16).reshape(16, 16)
 SHADES = np.floor(255 * RAMP)

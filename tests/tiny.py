@@ -23,7 +23,7 @@ from infuse.conditions.ip_adapter import Adapter, Plain, Resampler
 from infuse.encoders.kit import Base
 from infuse.encoders.text import TextEncoders
 from infuse.engine.engine import Engine
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
 
@@ -200,11 +200,11 @@ def base(
 
 
 def engine(tiny: Tiny, modules: dict[str, nn.Module] | None = None, **options: Any) -> Engine:
-    shelf = Shelf(dtype=tiny.base.network.dtype, device="cpu")
-    shelf.add("tiny", tiny.base)
+    store = ModelStore(dtype=tiny.base.network.dtype, device="cpu")
+    store.add("tiny", tiny.base)
     for name, module in (modules or {}).items():
-        shelf.add(name, cast(copy.deepcopy(module), tiny.base.network.dtype))
-    return Engine("tiny", shelf=shelf, **options)
+        store.add(name, cast(copy.deepcopy(module), tiny.base.network.dtype))
+    return Engine("tiny", store=store, **options)
 
 
 def task_texts(generation: str, seed: int = 21, dtype: torch.dtype = torch.float32) -> Any:

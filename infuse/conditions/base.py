@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from infuse.curves import Curve, Step, span, value_at
 from infuse.errors import RecipeError
-from infuse.letters import Strict
+from infuse.media.pictures import Picture, px
 from infuse.network.spec import NetworkSpec, described
-from infuse.pictures import Picture, px
 from infuse.ports import Ports, Posterior, Sides, Tokens, Vector, Voice, Windowed
+from infuse.validation import Strict
 
 if TYPE_CHECKING:
     from infuse.recipe import Recipe
@@ -44,7 +44,7 @@ class Route:
     """What is adjusted on the way, one sentence each."""
 
 
-class Shelf(Protocol):
+class View(Protocol):
     """What a check may look at: headers of files, never their tensors."""
 
     frames: int
@@ -111,7 +111,7 @@ class Condition(Strict, ABC):
         return self
 
     @abstractmethod
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         """Where this condition will enter; raises RecipeError or WeightsError if this network cannot hear it."""
 
     @abstractmethod

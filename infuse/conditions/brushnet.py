@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf, guess_sites, same_family, same_size, some_hole
+from infuse.conditions.base import Condition, Encoders, Route, View, guess_sites, same_family, same_size, some_hole
 from infuse.errors import RecipeError
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
 from infuse.ports import Latent, Ports, Residual, Sides, Voice
 
 
@@ -37,12 +37,12 @@ class BrushNet(Condition):
     def native(self) -> tuple[int, int]:
         return self.image.size
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.plain("mask", "weight", "start", "end", "applies_to")
         self.still(net, "Use masked_video")
         same_size(self.mask.size, self.image.size)
         some_hole(self.mask.image)
-        found = shelf.identity(self.model, "model", "brushnet")
+        found = view.identity(self.model, "model", "brushnet")
         same_family(self.model, found.context_width, net, "a BrushNet")
         if self.sites is not None and len(self.sites) != found.sites:
             raise RecipeError(

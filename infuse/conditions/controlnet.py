@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf, guess_sites, same_family
+from infuse.conditions.base import Condition, Encoders, Route, View, guess_sites, same_family
 from infuse.errors import RecipeError
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
 from infuse.ports import Ports, Residual, Sides
 
 Mode = Literal["balanced", "prompt", "control", "guess"]
@@ -37,8 +37,8 @@ class ControlNet(Condition):
     mode: Mode = "balanced"
     sites: tuple[float, ...] | None = None
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
-        found = shelf.identity(self.model, "model", "controlnet")
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
+        found = view.identity(self.model, "model", "controlnet")
         same_family(self.model, found.context_width, net, "a ControlNet")
         if self.sites is not None and len(self.sites) != net.sites:
             raise RecipeError(

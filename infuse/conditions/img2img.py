@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.conditions.base import Condition, Encoders, Route, View
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
 from infuse.ports import Latent, Ports, Sides
 
 
@@ -22,7 +22,7 @@ class Img2Img(Condition):
     image: Picture
     strength: float = Field(default=0.8, gt=0, le=1)
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.plain()
         self.still(net, "Use video_to_video (a picture is a film that stands still)")
         return [Route("latent", f"start ({net.latent_channels} h w)", note=f"strength {self.strength:g}")]

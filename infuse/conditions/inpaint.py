@@ -11,10 +11,10 @@ from typing import Literal
 import torch.nn.functional as F
 from pydantic import Field
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf, same_size, some_hole
+from infuse.conditions.base import Condition, Encoders, Route, View, same_size, some_hole
 from infuse.errors import RecipeError
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
 from infuse.ports import Channel, Latent, Ports, Sides, Voice
 
 
@@ -32,7 +32,7 @@ class Inpaint(Condition):
     strength: float = Field(default=1.0, gt=0, le=1)
     paste: bool = True
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.plain("mask", "weight", "start", "end")
         self.still(net, "Use masked_video")
         same_size(self.mask.size, self.image.size)

@@ -16,10 +16,10 @@ from jaxtyping import Float
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf, same_family
+from infuse.conditions.base import Condition, Encoders, Route, View, same_family
 from infuse.errors import RecipeError, WeightsError
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
 from infuse.ports import Decoupled, Ports, Sides
 
 Pictures = Annotated[
@@ -42,12 +42,12 @@ class IPAdapter(Condition):
     image_encoder: str | None = None
     layers: tuple[float, ...] | None = None
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
-        found = shelf.identity(self.model, "model", "ip_adapter")
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
+        found = view.identity(self.model, "model", "ip_adapter")
         same_family(self.model, found.context_width, net, "an IP-Adapter")
         kind = variant(found.shapes, self.model)
         want = int(found.shapes[KINDS[kind]][1]) if kind != "full" else int(found.shapes["image_proj.proj.0.weight"][1])
-        have = shelf.vision(self.image_encoder)
+        have = view.vision(self.image_encoder)
         if have is None:
             raise WeightsError(
                 "image_encoder",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.conditions.base import Condition, Encoders, Route, View
 from infuse.errors import RecipeError
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Ports, Sides, Vector
@@ -22,7 +22,7 @@ class Size(Condition):
     original: tuple[PositiveInt, PositiveInt] | None = None
     crop: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.plain("weight", "start", "end", "applies_to")
         if "time_ids" not in net.embedding_slots:
             raise RecipeError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf, said
+from infuse.conditions.base import Condition, Encoders, Route, View, said
 from infuse.errors import CapacityError
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Ports, Sides, Tokens
@@ -23,7 +23,7 @@ class Text(Condition):
     prompt: str
     negative_prompt: str = ""
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.positive()
         for field in ("prompt", "negative_prompt"):
             words = len(getattr(self, field).split())

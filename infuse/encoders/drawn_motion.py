@@ -16,8 +16,8 @@ from jaxtyping import Float
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from infuse.errors import RecipeError
-from infuse.letters import Strict
-from infuse.pictures import Picture
+from infuse.media.pictures import Picture
+from infuse.validation import Strict
 
 SOFT = 0.3
 """The part of a radius over which a thing's edge fades."""

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.network.stc import Composer
 from infuse.network.unet import Network
-from infuse.pictures import Picture
 from infuse.ports import Ports, Posterior, Tokens, Vector, Windowed
 
 
@@ -60,12 +60,12 @@ class Base:
 
 @dataclass(eq=False)
 class Kit:
-    """Encoders of one base for one canvas. `shelf` finds and keeps the modules that conditions bring along."""
+    """Encoders of one base for one canvas. `store` finds and keeps the modules that conditions bring along."""
 
     base: Base
     size: tuple[int, int]
     """(width, height) in pixels."""
-    shelf: Any
+    store: Any
     frames: int = 1
     """Of the clip to be made; 1 for a picture."""
     windows: tuple[tuple[int, int], ...] = ()
@@ -148,7 +148,7 @@ class Kit:
     def look(self, picture: Picture | None, folder: str | None, hidden: bool) -> Float[Tensor, ...]:
         """The image encoder's pooled embedding (e), or its penultimate states (n e); None is the zero picture."""
         encoder, prepare = (
-            self.shelf.vision_model(folder) if folder else (self.base.image_encoder, self.base.feature_extractor)
+            self.store.vision_model(folder) if folder else (self.base.image_encoder, self.base.feature_extractor)
         )
         side = encoder.config.image_size
         if picture is None:
@@ -161,19 +161,19 @@ class Kit:
 
     def module(self, model: str, build: Callable[[Mapping[str, Tensor]], nn.Module]) -> nn.Module:
         """The module that a weights file holds, built once."""
-        return self.shelf.module(model, build, self.dtype, self.device)
+        return self.store.module(model, build, self.dtype, self.device)
 
     def controlnet(self, model: str) -> nn.Module:
         """A ControlNet in any layout, with ported attention, loaded once."""
-        return self.shelf.controlnet(model, self.base, self.dtype, self.device)
+        return self.store.controlnet(model, self.base, self.dtype, self.device)
 
     def brushnet(self, model: str) -> nn.Module:
         """A BrushNet with ported attention, loaded once."""
-        return self.shelf.brushnet(model, self.base, self.dtype, self.device)
+        return self.store.brushnet(model, self.base, self.dtype, self.device)
 
     def tasks(self, model: str | None) -> TaskTexts:
         """The encoder of task tokens beside a BrushNet, or the base's own."""
-        found = self.base.tasks if model is None else self.shelf.tasks(model, self.base, self.dtype, self.device)
+        found = self.base.tasks if model is None else self.store.tasks(model, self.base, self.dtype, self.device)
         assert found is not None, "checked: these weights have task tokens"
         return found
 
@@ -204,7 +204,7 @@ class Kit:
 
     def card(self, model: str) -> Mapping[str, Any]:
         """What is written beside a model: its annotator and the like."""
-        return self.shelf.card(model)
+        return self.store.card(model)
 
     def vector(self, values: Any) -> Tensor:
         """Plain numbers for an embedding slot."""

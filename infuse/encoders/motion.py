@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from infuse.errors import CapacityError, RecipeError
-from infuse.films import Film
-from infuse.pictures import px
-from infuse.reels_video import decoded, pyav, stream
+from infuse.media.films import Film
+from infuse.media.pictures import px
+from infuse.media.video_reader import decoded, pyav, stream
 
 EXPORT = {"flags2": "+export_mvs"}
 INTRA = 12
@@ -59,7 +59,7 @@ def codec_motion(
             )
     encodable(film, size)
     clip = film.take(count, fps, size)
-    if film.reel.still:
+    if film.reader.still:
         return np.zeros((count, 2, *clip.frames[0].size[::-1]), np.float32), clip.notes
     note = (
         () if recode else (f"{film} brings no motion vectors for these frames; they were encoded as MPEG-4 for them",)
@@ -69,12 +69,12 @@ def codec_motion(
 
 def may_tell(film: Film, places: Sequence[int]) -> bool:
     """Whether, by its headers, a film's own vectors lie between these frames."""
-    return film.reel.chained and tuple(places) == tuple(range(places[0], places[0] + len(places)))
+    return film.reader.chained and tuple(places) == tuple(range(places[0], places[0] + len(places)))
 
 
 def encodable(film: Film, size: tuple[int, int] | None = None) -> None:
     """Raises CapacityError if frames are too large for MPEG-4."""
-    if max(shown := size or film.size) > LARGEST_CODED and not film.reel.still:
+    if max(shown := size or film.size) > LARGEST_CODED and not film.reader.still:
         raise CapacityError("", f"{film} is {px(shown)}, and MPEG-4, from which motion vectors are read, ends at {LARGEST_CODED} px a side. "
                                 "Scale it down, or measure with optical flow.")  # fmt: skip
 

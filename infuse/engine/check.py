@@ -13,7 +13,7 @@ from infuse.conditions.base import PROMPT, Condition, Route
 from infuse.conditions.text import Prompt
 from infuse.curves import Step, value_at
 from infuse.engine.job import windows
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.errors import CapacityError, RecipeError, under
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import LARGEST_SIDE, Recipe, opened
@@ -53,13 +53,13 @@ class Report:
     warnings: tuple[str, ...] = field(default=())
 
 
-def check(recipe: Recipe, shelf: Shelf, most: int = 64) -> Report:
+def check(recipe: Recipe, store: ModelStore, most: int = 64) -> Report:
     """Raises RecipeError, WeightsError or CapacityError under the recipe's field, without loading any network.
 
     `most`: rows of a network call.
     """
     opened(recipe)
-    view = shelf.beside(recipe.model)
+    view = store.beside(recipe.model)
     spec = view.spec
     frames = clip_length(recipe, spec)
     size = canvas(recipe, spec)

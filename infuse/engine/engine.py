@@ -17,8 +17,8 @@ from infuse.encoders.kit import Base, Kit
 from infuse.engine.check import Report, check, speakers
 from infuse.engine.events import Result, Ticket
 from infuse.engine.job import PROMPT, Job, ground, windows
+from infuse.engine.model_store import ModelStore
 from infuse.engine.scheduler import Scheduler, Waiting
-from infuse.engine.shelf import Shelf
 from infuse.errors import InfuseError, RecipeError, under
 from infuse.network.unet import Network
 from infuse.ports import Sides, one_claim
@@ -51,7 +51,7 @@ class Engine:
         self,
         model: str = "tabletop",
         *,
-        shelf: Shelf | None = None,
+        store: ModelStore | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
         max_rows: int = 64,
@@ -60,7 +60,7 @@ class Engine:
         cache_bytes: int = 2**30,
     ) -> None:
         self.model = model
-        self.shelf = shelf or Shelf(dtype=dtype, device=device)
+        self.store = store or ModelStore(dtype=dtype, device=device)
         self.scheduler, self.row_width = Scheduler(row_width or max_rows), row_width
         self.cache, self.cache_bytes = cache, cache_bytes
         self._encoded: dict[Hashable, Sides] = {}
@@ -92,14 +92,14 @@ class Engine:
 
     def check(self, recipe: Recipe) -> Report:
         """What the recipe would do, from headers alone; raises RecipeError, WeightsError or CapacityError."""
-        return check(recipe, self.shelf, self.scheduler.max_rows)
+        return check(recipe, self.store, self.scheduler.max_rows)
 
     def submit(self, recipe: Recipe, watch: Callable[[Ticket], None] | None = None) -> Ticket:
         """Check, load, encode, and put a recipe's pictures in line. It moves on whenever anybody calls `step`."""
         report = self.check(recipe)
         with self._lock, torch.no_grad():
-            base = self.shelf.base(recipe.model)
-            kit = Kit(base, report.size, self.shelf, report.frames, windows(report.frames, base.spec.frames))
+            base = self.store.base(recipe.model)
+            kit = Kit(base, report.size, self.store, report.frames, windows(report.frames, base.spec.frames))
             sides = self.encode(recipe, kit, report.steps)
             jobs = [self._job(recipe, kit, sides, report, recipe.seed + i).start() for i in range(recipe.count)]
             ticket = Ticket(recipe, sum(j.n for j in jobs), watch)
@@ -217,7 +217,7 @@ class Engine:
         finite(latents, ticket.recipe)
         made = clips(parts[0].base, latents, jobs) if parts[0].base.spec.frames else ()
         images = [clip[0] for clip in made] or pictures(parts[0].base, latents, jobs)
-        return Result(tuple(images), ticket.recipe, latents, self.shelf.digests(ticket.recipe), tuple(made))
+        return Result(tuple(images), ticket.recipe, latents, self.store.digests(ticket.recipe), tuple(made))
 
 
 def finite(latents: torch.Tensor, recipe: Recipe) -> None:

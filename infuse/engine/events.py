@@ -9,8 +9,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from infuse.media.metadata import Record, write_png
 from infuse.recipe import Recipe
-from infuse.records import Record, write_png
 
 log = logging.getLogger("infuse.engine")
 
@@ -54,7 +54,7 @@ class Result:
         return out
 
     def _save_films(self, path: Path, fps: float) -> list[Path]:
-        from infuse.films_out import write_film
+        from infuse.media.film_writer import write_film
 
         several = len(self.frames) > 1
         out = [path.with_stem(f"{path.stem}-{i}") if several else path for i in range(len(self.frames))]

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from infuse.conditions import AnyCondition, ControlNet, Img2Img, Inpaint, IPAdapter
-from infuse.pictures import Picture
+from infuse.media.pictures import Picture
 from infuse.recipe import Recipe
 from infuse.tabletop.sheet import Panel, Row, moving, save_moving, sheet
 from infuse.tabletop.world import Camera, Room, Scene, Thing

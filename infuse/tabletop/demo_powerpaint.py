@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from infuse.conditions import PowerPaint
-from infuse.pictures import Picture
+from infuse.media.pictures import Picture
 from infuse.tabletop.sheet import Panel, Row
 from infuse.tabletop.world import Room, Scene, Thing
 

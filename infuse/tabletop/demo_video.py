@@ -9,14 +9,14 @@ from PIL import Image
 
 from infuse.conditions import AnyCondition, ControlNet, DepthVideo, IPAdapter, MaskedVideo, Motion, SingleImage
 from infuse.encoders.drawn_motion import arrows_picture
-from infuse.films import Film
-from infuse.pictures import Picture
+from infuse.media.films import Film
+from infuse.media.pictures import Picture
 from infuse.recipe import Recipe
 from infuse.tabletop.flow import FIRST_THING, Clip, film
+from infuse.tabletop.making.video_tabletop import drawn_paths
 from infuse.tabletop.moves import STAY, Move, Route
 from infuse.tabletop.sheet import Panel, Row
 from infuse.tabletop.world import Camera, Room, Scene, Thing
-from infuse.training.video_tabletop import drawn_paths
 
 if TYPE_CHECKING:
     from infuse.tabletop.demo import Stage

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from infuse.errors import InfuseError, RecipeError
-from infuse.letters import Strict
+from infuse.validation import Strict
 
 METADATA = "metadata.jsonl"
 T = TypeVar("T")

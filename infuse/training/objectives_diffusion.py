@@ -22,7 +22,7 @@ from infuse.ports import Ports, Sides, Tokens
 from infuse.solvers import Choice
 
 
-class Teller(Protocol):
+class DataSource(Protocol):
     """Says something about each of the examples: one Sides per pick."""
 
     def __call__(self, picks: np.ndarray, rng: np.random.Generator) -> list[Sides]: ...
@@ -32,7 +32,7 @@ class Teller(Protocol):
 class Drop:
     """A condition of the training mix. It says its `off` side to a fraction `rate` of the examples."""
 
-    tell: Teller
+    tell: DataSource
     rate: float = 0.1
 
 

@@ -15,12 +15,12 @@ import torch
 
 from infuse.conditions.powerpaint.words import GENERATIONS, V1, V2
 from infuse.encoders.kit import Base
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.errors import RecipeError
 from infuse.network.brushnet import BrushNet
 from infuse.network.spec import NetworkSpec
+from infuse.tabletop.making.models import inpaint_base, task_texts
 from infuse.training.folder import Folder
-from infuse.training.models import inpaint_base, task_texts
 from infuse.training.powerpaint import Learn, powerpaint_objective
 from infuse.training.powerpaint_folder import Crops, Lesson
 from infuse.training.saving import save_branch, save_powerpaint
@@ -51,21 +51,21 @@ PLAN = TrainConfig(
 )
 
 
-def train(run: Run, out: Path, plan: TrainConfig = PLAN, shelf: Shelf | None = None) -> bool:
+def train(run: Run, out: Path, plan: TrainConfig = PLAN, store: ModelStore | None = None) -> bool:
     """Train on from the newest checkpoint in `out`; True when the last step is reached. Leaves the model in `out`.
 
-    The shelf's base is changed where it learns: give none, or one that is used for nothing else.
+    The store's base is changed where it learns: give none, or one that is used for nothing else.
 
     v1: a whole nine-channel model. v2: `PowerPaint_Brushnet/`, for the field `model` of a PowerPaint condition.
     Raises RecipeError or WeightsError before anything is loaded, if base, data and settings do not fit together.
     """
-    shelf = shelf or Shelf(dtype=torch.float32)
-    fits(run, shelf.beside(run.model).spec)
+    store = store or ModelStore(dtype=torch.float32)
+    fits(run, store.beside(run.model).spec)
     folder = Folder(Path(run.data), run.size)
     Crops(folder, None, run.lessons)
     same_run(run, out)
     torch.manual_seed(plan.seed)
-    base = prepared(run, shelf.base(run.model))
+    base = prepared(run, store.base(run.model))
     examples = Crops(folder, base.vae, run.lessons, original=run.original)
     texts = task_texts(base, GENERATIONS[run.generation])
     unet: Any = base.network.unet

@@ -19,8 +19,8 @@ from infuse.network.brushnet import CONDITIONING, BrushNet, config_beside, store
 from infuse.network.spec import family_of
 from infuse.network.stc import Composer
 from infuse.training.video_models import joined
-from infuse.weights.composer import FOLDER, save_composer
-from infuse.weights.powerpaint import FOLDERS, LEARNED, TABLE
+from infuse.weights.layouts.composer_folder import FOLDER, save_composer
+from infuse.weights.layouts.powerpaint import FOLDERS, LEARNED, TABLE
 
 PARTS = {
     "vae": ["diffusers", "AutoencoderKL"],

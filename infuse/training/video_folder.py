@@ -28,12 +28,12 @@ from infuse.encoders.annotators.sketch import sketch_without_models
 from infuse.encoders.kit import Base
 from infuse.encoders.motion import codec_motion, fitted_motion
 from infuse.errors import InfuseError, RecipeError
-from infuse.films import Film
-from infuse.letters import Strict
-from infuse.reels_video import pyav
+from infuse.media.films import Film
+from infuse.media.video_reader import pyav
 from infuse.training.folder import METADATA, read_lines
 from infuse.training.powerpaint import encoded
 from infuse.training.video_models import CHANNELS
+from infuse.validation import Strict
 
 BESIDE = ("depth", "sketch", "mask")
 VARIANTS = 10_000
@@ -147,7 +147,7 @@ class ClipFolder:
     def _film(self, name: str, pick: int) -> Film:
         """A film from where the pick begins: the same place in the clip and in the films beside it."""
         line = self.lines[pick % len(self.lines)]
-        clip = self._given(line, line.file_name).reel
+        clip = self._given(line, line.file_name).reader
         latest = max(clip.end - self.length / (line.fps or self.fps or clip.rate), 0.0)
         start = float(np.random.default_rng((VARIANTS, pick)).random()) * latest
         film = self._given(line, name, None if name == line.file_name else clip.rate)
@@ -171,9 +171,9 @@ class ClipFolder:
         for field in BESIDE:
             if (name := getattr(line, field)) is None:
                 continue
-            film = self._planned(line, field, name, clip.reel.rate)
-            if not film.reel.still and abs(film.reel.end - clip.reel.end) > 1.5 / clip.reel.rate:
-                raise RecipeError(field, f"{name} lasts {film.reel.end:.3g} s, its clip {line.file_name} {clip.reel.end:.3g} s. Make both the "
+            film = self._planned(line, field, name, clip.reader.rate)
+            if not film.reader.still and abs(film.reader.end - clip.reader.end) > 1.5 / clip.reader.rate:
+                raise RecipeError(field, f"{name} lasts {film.reader.end:.3g} s, its clip {line.file_name} {clip.reader.end:.3g} s. Make both the "
                                          "same length; their frame rates may differ.")  # fmt: skip
         return line
 
@@ -185,7 +185,7 @@ class ClipFolder:
             Film.of(film, short="refuse" if rate is None else "hold").plan(self.length)
         except InfuseError as error:
             raise error.under(field) from None
-        if field == "file_name" and film.reel.still:
+        if field == "file_name" and film.reader.still:
             raise RecipeError(field, f"{name} is one picture, not a clip. Take it out, or give a film.")
         return film
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from infuse.encoders.kit import Base
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.errors import RecipeError
 from infuse.network.spec import CLIP, NetworkSpec
 from infuse.network.video import VideoNetwork
@@ -56,14 +56,14 @@ PLAN = TrainConfig(
 )
 
 
-def train(run: Run, out: Path, plan: TrainConfig = PLAN, shelf: Shelf | None = None) -> bool:
+def train(run: Run, out: Path, plan: TrainConfig = PLAN, store: ModelStore | None = None) -> bool:
     """Train on from the newest checkpoint in `out`; True when the last step is reached. Leaves the model in `out`.
 
-    The shelf's base is changed where it learns: give none, or one that is used for nothing else.
+    The store's base is changed where it learns: give none, or one that is used for nothing else.
     Raises RecipeError or WeightsError before anything is loaded, if base, data and settings do not fit together.
     """
-    shelf = shelf or Shelf(dtype=torch.float32)
-    beside = shelf.beside(run.model)
+    store = store or ModelStore(dtype=torch.float32)
+    beside = store.beside(run.model)
     frames = run.frames or beside.spec.frames or CLIP
     fits(run, beside.spec, frames)
     folder = ClipFolder(Path(run.data), frames, run.size, run.fps)
@@ -73,7 +73,7 @@ def train(run: Run, out: Path, plan: TrainConfig = PLAN, shelf: Shelf | None = N
         folder.must_teach(("motion",))
     same_run(run, out, SETTINGS)
     torch.manual_seed(plan.seed)
-    given = shelf.base(run.model)
+    given = store.base(run.model)
     base = prepared(run, given, frames, conditions)
     folder.base = base
     silence = MOVING if run.stage == 1 else Silence(null=run.silent)

@@ -22,17 +22,17 @@ from infuse.encoders.tasks import TaskTexts
 from infuse.errors import WeightsError
 from infuse.network.stc import Composer
 from infuse.weights.build import assemble
-from infuse.weights.checkpoint import from_checkpoint, read_open_clip, read_open_clip_visual, read_vae
-from infuse.weights.composer import load_composer
 from infuse.weights.formats import read_header, read_tensors
 from infuse.weights.identify import identify
 from infuse.weights.kinds import Identity
+from infuse.weights.layouts.composer_folder import load_composer
+from infuse.weights.layouts.ldm_checkpoint import from_checkpoint, read_open_clip, read_open_clip_visual, read_vae
+from infuse.weights.layouts.powerpaint import tasks_of, text_model
+from infuse.weights.layouts.video_composer import build, read
 from infuse.weights.outline import VIDEO_UNET, release_config, schedule, scheduler_of, spec_of, unet_config
 from infuse.weights.parts import BaseParts, Loading, log, vae_dtype
-from infuse.weights.powerpaint import tasks_of, text_model
 from infuse.weights.source import Source, read_json, variant_of, weights_of
 from infuse.weights.tokenizer import END, clip_tokenizer
-from infuse.weights.video_composer import build, read
 
 UNETS = ("UNet2DConditionModel", VIDEO_UNET)
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}

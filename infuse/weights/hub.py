@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from infuse.errors import WeightsError
-from infuse.weights import video_release
 from infuse.weights.formats import PICKLES
-from infuse.weights.powerpaint import ENCODERS, FOLDERS, is_v1
+from infuse.weights.layouts import video_release
+from infuse.weights.layouts.powerpaint import ENCODERS, FOLDERS, is_v1
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "image_encoder",
               "feature_extractor", "composer")  # fmt: skip
@@ -65,7 +65,7 @@ def _one_set(here: list[str]) -> list[str]:
         stems = ("diffusion_pytorch_model", "model", "pytorch_model")
         mine = [f for f in here if f.endswith(suffix) and f.rpartition("/")[2].startswith(stems)]
         only = [f for f in here if f.endswith(suffix)]
-        mine = mine or (only if len(only) == 1 else [])  # a shelf of models: the user has to choose
+        mine = mine or (only if len(only) == 1 else [])  # a store of models: the user has to choose
         plain = [f for f in mine if "." not in f.rpartition("/")[2].removesuffix(suffix)] or mine
         shards = [f for f in plain if "-of-" in f]
         if shards and len(shards) == len(plain):

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from infuse.weights import video_keys
 from infuse.weights.formats import Header
 from infuse.weights.kinds import Identity
+from infuse.weights.layouts import video_keys
 from infuse.weights.prediction import predicted
 
 CHANNELS = {4: "", 5: "depth", 7: "upscaler", 8: "pix2pix", 9: "inpaint"}

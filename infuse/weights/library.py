@@ -20,9 +20,9 @@ from infuse.errors import WeightsError
 from infuse.weights import hub
 from infuse.weights.formats import SUFFIXES, Header
 from infuse.weights.kinds import Identity
-from infuse.weights.powerpaint import FOLDERS, UNDER, is_v1, is_v2, tasks_of
+from infuse.weights.layouts.powerpaint import FOLDERS, UNDER, is_v1, is_v2, tasks_of
+from infuse.weights.layouts.video_release import is_loose, release_at
 from infuse.weights.source import Source, read_json
-from infuse.weights.video_release import is_loose, release_at
 
 ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "video": "tabletop-video", "judge": "tabletop-judge"}
 """Embedded files and folders whose public name differs from their own; the others (`edges`, `depth`) keep theirs."""

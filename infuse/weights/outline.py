@@ -12,15 +12,15 @@ from typing import Any
 
 from infuse.errors import WeightsError
 from infuse.network.spec import NetworkSpec, is_video
-from infuse.weights import ldm_configs, ldm_keys, video_keys
-from infuse.weights.composer import told
 from infuse.weights.formats import Header
 from infuse.weights.identify import UNET, identify
 from infuse.weights.kinds import Identity, wrong_kind
-from infuse.weights.powerpaint import tasks_of
+from infuse.weights.layouts import ldm_configs, ldm_keys, video_keys
+from infuse.weights.layouts.composer_folder import told
+from infuse.weights.layouts.powerpaint import tasks_of
+from infuse.weights.layouts.video_composer import unet_config as video_config
+from infuse.weights.layouts.video_release import CLIP
 from infuse.weights.source import Source, read_json
-from infuse.weights.video_composer import unet_config as video_config
-from infuse.weights.video_release import CLIP
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from infuse.errors import WeightsError
 from infuse.weights.formats import PICKLES, SUFFIXES, Entry, Header, digest, read_header
 from infuse.weights.identify import identify
 from infuse.weights.kinds import Identity
-from infuse.weights.video_release import VideoRelease, release_at
+from infuse.weights.layouts.video_release import VideoRelease, release_at
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "composer")
 """Components with weights that infuse loads; safety checkers and the like are left on the disk."""

@@ -28,15 +28,15 @@ from infuse.encoders.kit import Base, Kit
 from infuse.encoders.text import TextEncoders
 from infuse.engine.job import PROMPT, Job, ground
 from infuse.guidance import chain
+from infuse.media.pictures import Picture
 from infuse.network.attention import install
 from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network, branch_answer
-from infuse.pictures import Picture
 from infuse.ports import Ports, Residual, Sides, Tokens, Vector, Voice
 from infuse.solvers import parse, plan
-from infuse.weights import ldm_keys
 from infuse.weights.build import assemble
-from infuse.weights.controlnet import load_controlnet
+from infuse.weights.layouts import ldm_keys
+from infuse.weights.layouts.controlnet import load_controlnet
 
 from .golden import Golden
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from infuse.batch import on_grid
 from infuse.conditions.ip_adapter import Adapter, IPAdapter
-from infuse.pictures import Picture
+from infuse.media.pictures import Picture
 from infuse.ports import Ports, Sides, Voice
 
 from .golden import Golden

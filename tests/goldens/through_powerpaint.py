@@ -19,11 +19,11 @@ from infuse.conditions.powerpaint.words import GENERATIONS, V1, V2, Said, words
 from infuse.encoders.kit import Base, Kit
 from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders
+from infuse.media.pictures import Picture
 from infuse.network.unet import branch_answer
-from infuse.pictures import Picture
 from infuse.ports import Ports, Residual, Tokens, Voice
 from infuse.weights.build import assemble
-from infuse.weights.powerpaint import brush_in, load_brushnet, text_model
+from infuse.weights.layouts.powerpaint import brush_in, load_brushnet, text_model
 from infuse.weights.source import Source
 
 from .golden import Golden

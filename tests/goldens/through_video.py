@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from infuse.encoders.annotators import masked_video, midas, pidinet, sketch, sketch_simplification
-from infuse.weights.video_composer import VideoModules, build, read
+from infuse.weights.layouts.video_composer import VideoModules, build, read
 
 from .golden import Golden
 

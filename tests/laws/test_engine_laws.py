@@ -15,7 +15,7 @@ CLOSE = 1e-10
 
 
 def calls(engine: Engine) -> int:
-    return engine.shelf.base("tiny").network.calls
+    return engine.store.base("tiny").network.calls
 
 
 def furthest(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
@@ -109,7 +109,7 @@ def test_a_silent_condition_is_not_evaluated_and_changes_nothing(
     engine, recipe = mix.engine(), mix.recipes()[0]
     found = engine.run(recipe.model_copy(update={"conditions": (silent,)})).latents
     assert torch.equal(found, alone[0][0])
-    assert engine.shelf.base("tiny").network.branch_calls == 0
+    assert engine.store.base("tiny").network.branch_calls == 0
 
 
 def test_a_silent_condition_says_so() -> None:
@@ -128,7 +128,7 @@ def test_outside_of_its_window_a_branch_is_not_called() -> None:
             conditions=(ControlNet(model="canny", image=mix.picture(1), start=0.2, end=0.5),),
         )
     )
-    assert engine.shelf.base("tiny").network.branch_calls == 3
+    assert engine.store.base("tiny").network.branch_calls == 3
 
 
 def test_same_recipe_same_bytes_and_pictures_differ_by_seed() -> None:

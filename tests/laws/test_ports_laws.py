@@ -64,9 +64,9 @@ def test_curves_are_linear_between_points_and_flat_beyond() -> None:
 def test_encode_twice_equals_encode_once() -> None:
     engine = mix.engine()
     for recipe in mix.recipes():
-        kit = Kit(engine.shelf.base("tiny"), engine.check(recipe).size, engine.shelf)
+        kit = Kit(engine.store.base("tiny"), engine.check(recipe).size, engine.store)
         for c in recipe.conditions:
-            once, twice = c.sides(kit), c.sides(Kit(kit.base, kit.size, kit.shelf))
+            once, twice = c.sides(kit), c.sides(Kit(kit.base, kit.size, kit.store))
             for a, b in ((once.on, twice.on), (once.off, twice.off)):
                 assert all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
 

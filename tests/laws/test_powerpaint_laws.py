@@ -136,7 +136,7 @@ def test_silence_changes_nothing(silent: Any) -> None:
     found = busy.run(recipe.model_copy(update={"conditions": (silent,)}))
     bare = engine("v2").run(recipe)
     assert torch.equal(found.latents, bare.latents) and found.image.tobytes() == bare.image.tobytes()
-    assert busy.shelf.base("tiny").network.branch_calls == 0
+    assert busy.store.base("tiny").network.branch_calls == 0
 
 
 def test_a_silent_controlnet_changes_nothing_in_the_words_either() -> None:
@@ -164,7 +164,7 @@ def test_guessing_speaks_on_the_prompt_s_side_only() -> None:
     from infuse.engine.job import PROMPT
 
     recipe = Recipe(model="tiny", steps=3, conditions=(paint(model="brush", mode="guess"),))
-    said = e.encode(recipe, Kit(e.shelf.base("tiny"), (32, 32), e.shelf))[PROMPT]
+    said = e.encode(recipe, Kit(e.store.base("tiny"), (32, 32), e.store))[PROMPT]
     assert not said.off.residuals and said.on.residuals[0].sites is not None
     assert said.on.residuals[0].sites[0] == pytest.approx(0.1) and said.on.residuals[0].sites[-1] == 1
     assert e.run(recipe).latents.isfinite().all()
@@ -178,7 +178,7 @@ def test_regions_are_heard_in_their_own_hole() -> None:
     from infuse.encoders.kit import Kit
     from infuse.engine.job import PROMPT
 
-    said = e.encode(recipe, Kit(e.shelf.base("tiny"), (32, 32), e.shelf))[PROMPT].on
+    said = e.encode(recipe, Kit(e.store.base("tiny"), (32, 32), e.store))[PROMPT].on
     assert [t.voice.mask is not None for t in said.context] == [True, True]
     assert torch.equal(said.context[0].voice.mask, torch.from_numpy(LEFT / 255).float())
     hole = next(c.value for c in said.channels if c.slot == "mask")

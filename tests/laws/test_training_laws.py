@@ -34,8 +34,8 @@ def latents(picks: np.ndarray) -> Tensor:
 
 def setup(which: str) -> tuple[Denoise, dict[str, nn.Module]]:
     engine = mix.engine("sd1", torch.float32)
-    base, recipe = engine.shelf.base("tiny"), mix.recipes()[1]
-    kit = Kit(base, (32, 32), engine.shelf)
+    base, recipe = engine.store.base("tiny"), mix.recipes()[1]
+    kit = Kit(base, (32, 32), engine.store)
     controlnet, face = recipe.conditions
     everything = {
         "unet": base.network.unet,
@@ -100,7 +100,7 @@ def test_the_loss_falls(tmp_path: Any) -> None:
 def test_training_and_inference_ask_the_same_question() -> None:
     """The row of a job and the row of an example with the same conditions give the same answer."""
     engine = mix.engine("sd1", torch.float32)
-    base, recipe = engine.shelf.base("tiny"), Recipe(model="tiny", prompt="a cat", guidance=1, steps=4)
+    base, recipe = engine.store.base("tiny"), Recipe(model="tiny", prompt="a cat", guidance=1, steps=4)
     seen: list[Any] = []
     original = base.network.predict
     base.network.predict = lambda batch: seen.append((batch, original(batch))) or seen[-1][1]  # type: ignore[method-assign,func-returns-value]

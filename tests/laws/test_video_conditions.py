@@ -39,7 +39,7 @@ from infuse.encoders.kit import Kit
 from infuse.encoders.motion import sparse_motion
 from infuse.engine.engine import Engine
 from infuse.engine.job import windows
-from infuse.weights.video_composer import VideoModules
+from infuse.weights.layouts.video_composer import VideoModules
 
 CLOSE, FRAMES, SIDE, SPATIAL, LATENT = 1e-10, 9, 16, 24, 8
 ARROW = {"from": [0.2, 0.3], "to": [0.9, 0.6]}
@@ -90,7 +90,7 @@ def recipe(*said: Condition, frames: int = 4, **fields: Any) -> Recipe:
 
 def kit(frames: int = 4) -> Kit:
     base = composer().base
-    return Kit(base, (SIDE, SIDE), engine().shelf, frames, windows(frames, base.spec.frames))
+    return Kit(base, (SIDE, SIDE), engine().store, frames, windows(frames, base.spec.frames))
 
 
 @pytest.mark.slow
@@ -245,7 +245,7 @@ def test_a_network_without_that_encoder_keeps_what_lies_outside_of_the_hole() ->
         for p, s in (("a ball", 1.0), ("a cube", 1.0), ("a cube", 0.7))
     ]
     made = engine()
-    made.shelf.add("plain", tiny.video(dtype=torch.float64).base)
+    made.store.add("plain", tiny.video(dtype=torch.float64).base)
     one, other, weaker = (made.run(r) for r in asked)
     small = torch.stack([torch.from_numpy(np.roll(mix.half(SIDE), 2 * k, 1)[::2, ::2] > 127) for k in range(FRAMES)])
     small = small.expand(1, 4, -1, -1, -1)
@@ -328,7 +328,7 @@ def test_annotators_draw_in_front_of_the_encoder(tmp_path: Path, monkeypatch: py
     for name, net in nets.items():
         for p in net.eval().requires_grad_(False).parameters():
             torch.nn.init.normal_(p, mean=0.02, std=0.1)
-        made.shelf.add(name, net.double())
+        made.store.add(name, net.double())
     torch.save(eye.state_dict(), tmp_path / midas.FILE)
     deep, noise = DepthVideo(film=film(1), annotator="midas"), Film.of(mix.picture(4, 40))
     lines: Any = {"annotator": "pidinet", "annotator_model": "edges", "cleaner_model": "clean"}
@@ -342,7 +342,7 @@ def test_annotators_draw_in_front_of_the_encoder(tmp_path: Path, monkeypatch: py
         frames = [f.resize((side, side), Image.Resampling.LANCZOS) for f in source.frames(4)]
         return torch.stack([torch.from_numpy(np.asarray(f) / 255) for f in frames]).permute(0, 3, 1, 2)
 
-    tools = replace(kit(), shelf=made.shelf)
+    tools = replace(kit(), store=made.store)
     near = midas.depth(resized(film(1), 32), eye).transpose(0, 1)
     assert float((deep.seen(tools) - near).abs().max()) < 1e-6 < float(near.std())
     for sketch, frames in ((drawn, film(2)), (one, noise)):

@@ -41,9 +41,9 @@ def video_adapter(spec: Any) -> Any:
 def engine(**options: Any) -> Engine:
     clip, still, modules = parts()
     made = tiny.engine(clip, {"face": modules["face"]}, **options)
-    made.shelf.add("still", still.base)
-    made.shelf.add("canny", tiny.cast(modules["canny"], torch.float64))
-    made.shelf.add("look", tiny.cast(tiny.adapter("sd1", "plain", 9), torch.float64))
+    made.store.add("still", still.base)
+    made.store.add("canny", tiny.cast(modules["canny"], torch.float64))
+    made.store.add("look", tiny.cast(tiny.adapter("sd1", "plain", 9), torch.float64))
     return made
 
 
@@ -79,7 +79,7 @@ def test_clips_and_pictures_side_by_side_equal_their_runs_alone() -> None:
 @pytest.mark.slow
 def test_memory_is_flat_in_the_number_of_windows() -> None:
     made, widest = engine(max_rows=8), []
-    network = made.shelf.base("tiny").network
+    network = made.store.base("tiny").network
     own = network.predict
 
     def watched(batch: Any) -> Any:
@@ -118,7 +118,7 @@ def test_frames_that_one_window_sees_are_that_window_s() -> None:
 def test_a_longer_clip_s_first_answer_equals_the_short_clip_s_inside_of_one_window() -> None:
     """Same noise in the first window: the network's answer to a long clip is its answer to the short one there."""
     made = engine()
-    network = made.shelf.base("tiny").network
+    network = made.store.base("tiny").network
     x = torch.randn(4, 9, 16, 16, dtype=torch.float64)
     said = Ports(context=(Tokens(torch.randn(7, 32, dtype=torch.float64)),)).at(Step(0, 1))
     rows = [Row(x[:, a:b], torch.tensor(500.0), said.clip(a, b, 9)) for a, b in windows(9, 4)]
@@ -131,7 +131,7 @@ def test_a_longer_clip_s_first_answer_equals_the_short_clip_s_inside_of_one_wind
 
 def test_a_weight_for_each_frame() -> None:
     """A curve over the frames: where it is 0 the frame hears nothing, where it is 1 it hears all."""
-    network = engine().shelf.base("tiny").network
+    network = engine().store.base("tiny").network
     x = torch.randn(4, 4, 16, 16, dtype=torch.float64)
     text, more = (torch.randn(7, 32, dtype=torch.float64) for _ in range(2))
 
@@ -173,7 +173,7 @@ def test_a_picture_network_says_what_to_do_about_frames() -> None:
 
 def test_a_clip_carries_its_recipe(tmp_path: Any) -> None:
     pytest.importorskip("av")
-    from infuse.films_out import read_record_of
+    from infuse.media.film_writer import read_record_of
 
     asked = clip_recipes()[0]
     made = engine().run(asked)

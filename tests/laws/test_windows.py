@@ -15,7 +15,7 @@ from infuse import DepthVideo, Film, Inpaint, MaskedVideo, Recipe, RecipeError, 
 from infuse.conditions.video.depth import WHITE
 from infuse.engine.check import check
 from infuse.engine.engine import Engine
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 
 FRAMES, NATIVE, SIDE, SPATIAL, LATENT = 9, 4, 16, 24, 8
 WINDOWS = ((0, 4), (3, 7), (5, 9))
@@ -79,7 +79,7 @@ def test_windows_do_not_depend_on_how_many_share_a_call(rows: int) -> None:
     asked = recipe(DepthVideo(film=film(1, FRAMES, SPATIAL)), Text(prompt="a cube", weight=0.5))
     made = engine(max_rows=rows)
     calls = []
-    network = made.shelf.base("tiny").network
+    network = made.store.base("tiny").network
     own = network.predict
     network.predict = lambda batch: (calls.append(len(batch.x)), own(batch))[1]  # type: ignore[method-assign]
     try:
@@ -135,11 +135,11 @@ def test_two_holes_in_two_films_are_refused() -> None:
     first, second = (MaskedVideo(film=film(k, FRAMES, SIDE), mask=mix.half(SIDE)) for k in (6, 7))
     again = MaskedVideo(film=film(6, FRAMES, SIDE), mask=255 - np.asarray(mix.half(SIDE)))
     silent = MaskedVideo(film=film(7, FRAMES, SIDE), mask=mix.half(SIDE), weight=0)
-    shelf = engine().shelf
+    store = engine().store
     with pytest.raises(RecipeError, match=r"conditions.1.film: it is another one than that of conditions.0.*the same"):
-        check(recipe(first, second), shelf)
-    check(recipe(first, again, silent), shelf)
-    pictures = Shelf(device="cpu")
+        check(recipe(first, second), store)
+    check(recipe(first, again, silent), store)
+    pictures = ModelStore(device="cpu")
     pictures.add("tiny", tiny.base("sd1").base)
     one, other = (Inpaint(image=mix.picture(k, SIDE), mask=mix.half(SIDE)) for k in (1, 2))
     with pytest.raises(RecipeError, match=r"conditions.1.image: it is another one"):

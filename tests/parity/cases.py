@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from infuse.conditions import AnyCondition, ControlNet, Img2Img, Inpaint, IPAdapter, Size
-from infuse.pictures import Picture
+from infuse.media.pictures import Picture
 
 Conditions = tuple[AnyCondition, ...]
 EVERY, OLD, XL = ("sd1", "sd2", "sdxl"), ("sd1", "sd2"), ("sdxl",)

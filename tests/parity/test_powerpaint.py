@@ -158,8 +158,8 @@ def test_the_retrained_layout_has_words_and_a_hole_of_its_own(task: str) -> None
 def kit(generation: str) -> Any:
     from infuse.encoders.kit import Kit
 
-    shelf = engine(generation).shelf
-    return Kit(shelf.base("tiny"), (32, 32), shelf)
+    store = engine(generation).store
+    return Kit(store.base("tiny"), (32, 32), store)
 
 
 @pytest.mark.parametrize(("generation", "task"), [("v2", "text"), ("v2", "removal"), ("dev2", "shape")])

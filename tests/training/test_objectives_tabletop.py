@@ -9,12 +9,12 @@ import torch
 from infuse.tabletop import dataset
 from infuse.tabletop.captions import world_words
 from infuse.tabletop.judge import CELL, COLOUR_NAMES, SHAPE_NAMES, Judge
+from infuse.tabletop.making.models import VAGUE, vaguely
+from infuse.tabletop.making.objectives_clip import ClipObjective
+from infuse.tabletop.making.objectives_judge import JudgeObjective, accuracy
+from infuse.tabletop.making.objectives_vae import VaeObjective, latent_means, psnr, tabletop_vae, thumbnail, to_input
 from infuse.tabletop.tokenizer import build_tokenizer
 from infuse.tabletop.world import SHAPES
-from infuse.training.models import VAGUE, vaguely
-from infuse.training.objectives_clip import ClipObjective
-from infuse.training.objectives_judge import JudgeObjective, accuracy
-from infuse.training.objectives_vae import VaeObjective, latent_means, psnr, tabletop_vae, thumbnail, to_input
 
 
 @pytest.fixture(scope="module")

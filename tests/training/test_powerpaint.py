@@ -16,11 +16,11 @@ from infuse.conditions.powerpaint.words import GENERATIONS
 from infuse.encoders.kit import Base
 from infuse.encoders.tasks import ROWS, TaskTexts
 from infuse.network.brushnet import BrushNet
-from infuse.training.models import inpaint_base, task_texts
+from infuse.tabletop.making.models import inpaint_base, task_texts
 from infuse.training.powerpaint import Example, Tasks, powerpaint_objective
 from infuse.training.saving import wrapped
 from infuse.training.trainer import TrainConfig, Trainer
-from infuse.weights.powerpaint import stock
+from infuse.weights.layouts.powerpaint import stock
 
 SIDE = 32
 
@@ -143,9 +143,9 @@ def test_an_example_says_what_a_recipe_says(generation: str) -> None:
         branch: Any = modules["brushnet"]
         branch.tasks = texts
         engine = tiny.engine(replace(tiny.base("sd1"), base=base), {})
-        engine.shelf.add("brush", branch)
+        engine.store.add("brush", branch)
     tell: Tasks = objective.conditions[0].tell
-    kit = Kit(base if generation == "v2" else replace(base, tasks=texts), (SIDE, SIDE), engine.shelf)
+    kit = Kit(base if generation == "v2" else replace(base, tasks=texts), (SIDE, SIDE), engine.store)
     for pick, task in ((0, "text"), (1, "shape"), (2, "removal")):
         example = Noise().example(pick, np.random.default_rng(0))
         with torch.no_grad():

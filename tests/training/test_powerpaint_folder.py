@@ -14,7 +14,7 @@ from PIL import Image
 
 import infuse
 from infuse import PowerPaint, Recipe, RecipeError
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.training.folder import Folder
 from infuse.training.powerpaint_folder import Crops
 from infuse.training.powerpaint_run import PLAN, Run, train
@@ -125,10 +125,10 @@ def test_a_first_generation_of_ones_own(tmp_path: Path, channels: int, learn: An
     data, out = folder(tmp_path / "data", GOOD, BOXED, PLAIN), tmp_path / "mine"
     run = Run(str(base), str(data), "v1", learn, size=32, batch_size=2)
     assert not train(
-        run, out, TrainConfig(**{**vars(SHORT), "max_minutes": 0}), Shelf(dtype=torch.float32, device="cpu")
+        run, out, TrainConfig(**{**vars(SHORT), "max_minutes": 0}), ModelStore(dtype=torch.float32, device="cpu")
     )
     assert (out / "checkpoints" / "checkpoint-00000001").is_dir()
-    assert train(run, out, SHORT, Shelf(dtype=torch.float32, device="cpu"))
+    assert train(run, out, SHORT, ModelStore(dtype=torch.float32, device="cpu"))
     engine = infuse.load(str(out), device="cpu", dtype=torch.float32)
     image = engine.run(recipe(out, task="text")).image
     assert image.size == (32, 32)
@@ -141,7 +141,7 @@ def test_a_second_generation_of_ones_own(tmp_path: Path) -> None:
     base = disk.base(tmp_path / "base", image_encoder=False)
     data, out = folder(tmp_path / "data", GOOD, PLAIN), tmp_path / "mine"
     assert train(
-        Run(str(base), str(data), "v2", size=32, batch_size=2), out, SHORT, Shelf(dtype=torch.float32, device="cpu")
+        Run(str(base), str(data), "v2", size=32, batch_size=2), out, SHORT, ModelStore(dtype=torch.float32, device="cpu")
     )
     engine = infuse.load(str(base), device="cpu", dtype=torch.float32)
     assert engine.run(recipe(base, task="shape", fit=0.5, model=str(out))).image.size == (32, 32)
@@ -162,7 +162,7 @@ def test_what_does_not_fit_is_refused_at_once(
 def test_the_command(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from infuse.cli import app
+    from infuse.cli.app import app
 
     base, data = disk.base(tmp_path / "base", image_encoder=False), folder(tmp_path / "data", GOOD)
     said = [

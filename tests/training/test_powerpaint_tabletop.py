@@ -16,11 +16,11 @@ from infuse.conditions.powerpaint.words import QUALITY
 from infuse.tabletop import dataset, measure
 from infuse.tabletop.captions import world_words
 from infuse.tabletop.judge import Judge, SeenThing
+from infuse.tabletop.making import score_powerpaint as scoring
+from infuse.tabletop.making.objectives_vae import tabletop_vae
+from infuse.tabletop.making.powerpaint_tabletop import PUT, TAKEN, Lessons
+from infuse.tabletop.making.score import Example, examples
 from infuse.tabletop.render import FIRST_THING, render
-from infuse.training import score_powerpaint as scoring
-from infuse.training.objectives_vae import tabletop_vae
-from infuse.training.powerpaint_tabletop import PUT, TAKEN, Lessons
-from infuse.training.score import Example, examples
 from infuse.weights.library import embedded_root
 
 COUNT = 6

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from infuse.cli import app
-from infuse.training.card import ROWS
-from infuse.training.score_video import OFFSET, examples
+from infuse.cli.app import app
+from infuse.tabletop.making.card import ROWS
+from infuse.tabletop.making.score_video import OFFSET, examples
 
 
 def test_what_is_measured_moves_and_is_the_same_every_time() -> None:

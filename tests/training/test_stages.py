@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from infuse.tabletop import clips as tabletop_clips
-from infuse.training.stages import PLANS, STAGES, Workshop
+from infuse.tabletop.making.stages import PLANS, STAGES, Workshop
 from infuse.weights.formats import read_header
 from infuse.weights.library import embedded_root
 

@@ -17,18 +17,18 @@ from infuse import RecipeError, WeightsError
 from infuse.batch import Row, collate
 from infuse.conditions import DepthVideo, Motion, SingleImage, SingleSketch, SketchVideo
 from infuse.encoders.kit import Base, Kit
-from infuse.engine.shelf import Shelf
-from infuse.films import Film
+from infuse.engine.model_store import ModelStore
+from infuse.media.films import Film
+from infuse.media.pictures import Picture
 from infuse.network.stc import STCEncoder
-from infuse.pictures import Picture
 from infuse.ports import Channel, Ports, Tokens
 from infuse.tabletop.clips import load_clips
+from infuse.tabletop.making.video_tabletop import TabletopClips, drawn_paths, latents_of_clips
 from infuse.tabletop.moves import HOLD
 from infuse.training.saving import halved, save_base, save_video
 from infuse.training.trainer import TrainConfig, Trainer
 from infuse.training.video import MOVING, STYLE, Batch, Learn, Silence, video_objective
 from infuse.training.video_models import CHANNELS, composed_base, is_temporal, joined, video_base
-from infuse.training.video_tabletop import TabletopClips, drawn_paths, latents_of_clips
 from infuse.weights.formats import read_header
 from infuse.weights.library import Library
 
@@ -221,7 +221,7 @@ def test_what_is_saved_predicts_the_same(tmp_path: Path) -> None:
             p.data = p.data.half().float()  # as it is saved
     save_video(base, tmp_path / "own")
     assert json.loads((tmp_path / "own" / "unet" / "config.json").read_text())["in_channels"] == 12
-    loaded = Shelf(dtype=torch.float32, device="cpu").base(str(tmp_path / "own"))
+    loaded = ModelStore(dtype=torch.float32, device="cpu").base(str(tmp_path / "own"))
     assert loaded.spec.frames == FRAMES and loaded.spec.compositions == tuple(CHANNELS) and loaded.spec.style
     assert loaded.composer is not None and base.composer is not None
     x, film = torch.randn(4, FRAMES, 16, 16), torch.rand(1, 2, FRAMES, 24, 24)
@@ -247,7 +247,7 @@ def saved(family: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_what_is_added_to_a_network_of_pictures_is_saved_alone(tmp_path: Path) -> None:
     saved("sd1", tmp_path / "pictures")
-    pictures = Shelf(dtype=torch.float32, device="cpu").base(str(tmp_path / "pictures"))
+    pictures = ModelStore(dtype=torch.float32, device="cpu").base(str(tmp_path / "pictures"))
     base = composed_base(video_base(pictures, FRAMES))
     learned = {n: p for n, p in base.network.unet.named_parameters() if is_temporal(n) or n == "conv_in.weight"}
     for p in learned.values():
@@ -255,9 +255,9 @@ def test_what_is_added_to_a_network_of_pictures_is_saved_alone(tmp_path: Path) -
     save_video(base, tmp_path / "added", "../pictures", lender=pictures.network.unet)
     file = tmp_path / "added" / "unet" / "diffusion_pytorch_model.safetensors"
     assert set(read_header(file)) == set(learned)
-    shelf = Shelf(dtype=torch.float32, device="cpu")
-    assert shelf.beside(str(tmp_path / "added")).spec.compositions == tuple(CHANNELS)
-    loaded = shelf.base(str(tmp_path / "added"))
+    store = ModelStore(dtype=torch.float32, device="cpu")
+    assert store.beside(str(tmp_path / "added")).spec.compositions == tuple(CHANNELS)
+    loaded = store.base(str(tmp_path / "added"))
     x, words = torch.randn(4, FRAMES, 16, 16), Tokens(base.texts.batch(["a word"])[0])
     row = Row(x, torch.tensor(500.0), Ports(context=(words,)))
     base.network.unet.eval()
@@ -271,12 +271,12 @@ def test_what_is_added_to_a_network_of_pictures_is_saved_alone(tmp_path: Path) -
     said = json.loads(index.read_text())
     index.write_text(json.dumps({k: v for k, v in said.items() if k != "infuse_base"}))
     with pytest.raises(WeightsError, match=r"model: .*only what is added to another UNet.*infuse_base"):
-        Shelf(dtype=torch.float32).base(str(tmp_path / "added"))
+        ModelStore(dtype=torch.float32).base(str(tmp_path / "added"))
     index.write_text(json.dumps(said))
     (tmp_path / "pictures").rename(tmp_path / "other")
     saved("sdxl", tmp_path / "pictures")
     with pytest.raises(WeightsError, match="model: the UNet of .* with what .* lends to it"):
-        Shelf(dtype=torch.float32).base(str(tmp_path / "added"))
+        ModelStore(dtype=torch.float32).base(str(tmp_path / "added"))
 
 
 # ── the tabletop ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,9 +11,9 @@ import torch
 from noise_clips import FRAMES, Noise, clips, objective
 
 from infuse.tabletop.clips import load_clips
+from infuse.tabletop.making.video_tabletop import TabletopClips
 from infuse.training.video import Batch, Silence
 from infuse.training.video_models import composed_base
-from infuse.training.video_tabletop import TabletopClips
 
 
 class Heard(Noise):

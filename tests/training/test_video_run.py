@@ -16,7 +16,7 @@ from PIL import Image
 import tiny
 from infuse import Recipe, RecipeError, Text
 from infuse.engine.engine import Engine
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.training.video_folder import ClipFolder
 from infuse.training.video_models import CHANNELS
 from infuse.training.video_run import PLAN, Run, train
@@ -77,11 +77,11 @@ def test_a_folder_shows_the_same_stretch_to_all(tmp_path: Path) -> None:
 def test_two_stages_on_a_folder_of_ones_own(tmp_path: Path) -> None:
     pytest.importorskip("av")
     data, plan = films(tmp_path / "data", GOOD, PLAIN), replace(PLAN, steps=2, warmup=0)
-    shelf = Shelf(dtype=torch.float32, device="cpu")
-    shelf.add("still", tiny.base("sd1").base)
+    store = ModelStore(dtype=torch.float32, device="cpu")
+    store.add("still", tiny.base("sd1").base)
     with pytest.raises(RecipeError, match="Train stage 1"):
-        train(Run("still", str(data), stage=2, frames=FRAMES, size=32), tmp_path / "x", plan, shelf)
-    assert train(Run("still", str(data), frames=FRAMES, size=32), tmp_path / "one", plan, shelf)
+        train(Run("still", str(data), stage=2, frames=FRAMES, size=32), tmp_path / "x", plan, store)
+    assert train(Run("still", str(data), frames=FRAMES, size=32), tmp_path / "one", plan, store)
     second = Run(str(tmp_path / "one"), str(data), stage=2, learn="temporal", size=32)
     assert train(second, tmp_path / "two", plan)
     with pytest.raises(RecipeError, match="size"):
@@ -97,4 +97,4 @@ def test_two_stages_on_a_folder_of_ones_own(tmp_path: Path) -> None:
         conditions=(Text(prompt="moves"),),
     )
     assert len(engine.run(asked).frames[0]) == FRAMES
-    assert engine.shelf.base(str(tmp_path / "two")).spec.compositions == tuple(CHANNELS)
+    assert engine.store.base(str(tmp_path / "two")).spec.compositions == tuple(CHANNELS)

@@ -1,6 +1,6 @@
 """Tiny random networks, and how the original repositories would have written them: the inverse map, by hand.
 
-Deliberately written the other way round from `infuse.weights.ldm_keys` (a walk over the modules, not a map of names), so
+Deliberately written the other way round from `infuse.weights.layouts.ldm_keys` (a walk over the modules, not a map of names), so
 that a slip in one is seen by the other.
 """
 

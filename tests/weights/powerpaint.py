@@ -16,7 +16,7 @@ from torch import Tensor
 import tiny
 from infuse import BrushNet, PowerPaint, Recipe
 from infuse.engine.engine import Engine
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 
 State = dict[str, Tensor]
 TABLE = "text_model.embeddings.token_embedding."
@@ -133,7 +133,7 @@ def painted(engine: Engine, model: str | Path, condition: PowerPaint | BrushNet)
 
 
 def on_disk() -> Engine:
-    return Engine(shelf=Shelf(dtype=torch.float32, device="cpu"))
+    return Engine(store=ModelStore(dtype=torch.float32, device="cpu"))
 
 
 def same(got: Tensor, want: Tensor) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from infuse.errors import RecipeError, WeightsError
-from infuse.weights.adapters import read_ip_adapter
-from infuse.weights.controlnet import load_controlnet
+from infuse.weights.layouts.controlnet import load_controlnet
+from infuse.weights.layouts.ip_adapter import read_ip_adapter
 
 from . import ldm
 

@@ -158,7 +158,7 @@ def test_identifying_imports_no_torch() -> None:
         "import sys, types, importlib.util as u\n"
         "bare = types.ModuleType('infuse'); bare.__path__ = list(u.find_spec('infuse').submodule_search_locations)\n"
         "sys.modules['infuse'] = bare\n"
-        "import infuse.weights.identify, infuse.weights.library, infuse.weights.estimate, infuse.weights.ldm_configs\n"
+        "import infuse.weights.identify, infuse.weights.library, infuse.weights.estimate, infuse.weights.layouts.ldm_configs\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

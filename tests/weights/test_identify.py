@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from infuse.errors import RecipeError, WeightsError
-from infuse.weights import ldm_configs, ldm_keys
 from infuse.weights.estimate import estimate
 from infuse.weights.identify import identify
 from infuse.weights.kinds import Identity, wrong_kind
+from infuse.weights.layouts import ldm_configs, ldm_keys
 
 from . import full, ldm
 

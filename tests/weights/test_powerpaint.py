@@ -80,7 +80,7 @@ def test_v1_is_known_by_its_headers(roots: Path) -> None:
     report = engine.check(Recipe(model="ppt-v1", prompt="x", conditions=(paint(),)))
     parts = (base.network.unet, base.vae, base.texts.models[0])
     assert report.memory == 4 * sum(p.numel() for m in parts for p in m.parameters())  # type: ignore[union-attr]
-    assert not engine.shelf._bases, "a check loads nothing"
+    assert not engine.store._bases, "a check loads nothing"
     assert report.spec.parameters == sum(p.numel() for p in base.network.unet.parameters())
 
 
@@ -118,7 +118,7 @@ def test_v2_and_its_base_are_found_in_one_folder(named: str, roots: Path) -> Non
     v2(roots / "ppt-v2", branch, **extra)
     engine = on_disk()
     same(painted(engine, "ppt-v2", paint(model=named)), memory2(branch))
-    found = engine.shelf.identity(named, "model", "brushnet")
+    found = engine.store.identity(named, "model", "brushnet")
     assert (found.tasks, found.sites, found.context_width) == ("v2", branch.sites, 32)
     counted = (*branch.parameters(), *branch.tasks.model.parameters())
     assert found.memory == 4 * (sum(p.numel() for p in counted) + extra[next(iter(extra))].numel())
@@ -150,7 +150,7 @@ def test_dev2(roots: Path) -> None:
     want = memory2(branch)
     for name in ("dev", "dev/brushnet"):
         same(painted(on_disk(), "sd", paint(model=name)), want)
-    assert on_disk().shelf.identity("dev", "model", "brushnet").tasks == "dev2"
+    assert on_disk().store.identity("dev", "model", "brushnet").tasks == "dev2"
 
 
 def test_what_infuse_trains_is_written_as_released(roots: Path) -> None:
@@ -232,8 +232,8 @@ def test_a_plain_brushnet(form: str, order: str, roots: Path) -> None:
 
 
 def test_a_neighbours_encoder_is_not_the_brushnets(roots: Path) -> None:
-    """A shelf of single files: what lies there beside a BrushNet belongs to others."""
+    """A store of single files: what lies there beside a BrushNet belongs to others."""
     file = write(roots / "brush.safetensors", stored(branched(None, attention=False)))
     write(roots / "model.safetensors", {k: t for k, t in wrapped(tiny.task_texts("v2")).items() if "wrapped" in k})
-    found = on_disk().shelf.identity("brush", "model", "brushnet")
+    found = on_disk().store.identity("brush", "model", "brushnet")
     assert found.tasks == "" and found.memory == sum(t.nbytes for t in load_file(file).values())

@@ -18,7 +18,7 @@ from torch import Tensor
 import tiny
 from infuse import BrushNet, PowerPaint, Recipe, WeightsError, cli_show
 from infuse.engine.engine import Engine
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.weights.identify import identify
 from infuse.weights.library import Library
 
@@ -112,11 +112,11 @@ def test_full_releases_are_checked_by_their_headers(roots: Path) -> None:
     }.items():  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         strangers.sparse(path.with_suffix(".safetensors"), state)
-    shelf = Shelf(dtype=torch.float16, device="cpu")
-    report = Engine(shelf=shelf).check(Recipe(model="ppt-v1", prompt="x", conditions=(paint(),)))
+    store = ModelStore(dtype=torch.float16, device="cpu")
+    report = Engine(store=store).check(Recipe(model="ppt-v1", prompt="x", conditions=(paint(),)))
     assert report.spec.tasks == "v1" and report.spec.parameters == 859_535_364
     assert report.memory == 2 * (859_535_364 + 83_653_863 + 123_060_480 + 23_040)
-    found = shelf.identity("ppt-v2", "model", "brushnet")
+    found = store.identity("ppt-v2", "model", "brushnet")
     assert (found.tasks, found.sites, found.context_width) == ("v2", 28, 768)
     assert found.memory == 2 * (886_069_440 + 123_060_480 + 23_040)
 
@@ -142,7 +142,7 @@ def test_the_list_of_models_names_them(roots: Path) -> None:
 
 
 def digests(base: str, **fields: Any) -> Mapping[str, str]:
-    return on_disk().shelf.digests(Recipe(model=base, prompt="x", conditions=(paint(**fields),)))
+    return on_disk().store.digests(Recipe(model=base, prompt="x", conditions=(paint(**fields),)))
 
 
 def test_pictures_name_the_content_of_both_encoders(roots: Path) -> None:

@@ -16,15 +16,16 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 import tiny
 from infuse import ControlNet, Recipe
 from infuse.engine.engine import Engine
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.errors import WeightsError
 from infuse.network.stc import STCEncoder, StyleMLP
-from infuse.weights import hub, ldm_keys
+from infuse.weights import hub
 from infuse.weights.base import load_base
+from infuse.weights.layouts import ldm_keys
+from infuse.weights.layouts.video_composer import VideoParts, read, write
 from infuse.weights.library import Library
 from infuse.weights.outline import outline
 from infuse.weights.source import Source
-from infuse.weights.video_composer import VideoParts, read, write
 
 from . import full, ldm
 from .video_files import (
@@ -69,10 +70,10 @@ def test_a_release_runs_as_the_same_modules_in_memory(
     same(parts.text_encoders[0], ldm.tiny_text(32, "gelu"))
     same(parts.vae, ldm.tiny_vae())
     made = engine()
-    made.shelf.add("m", by_hand(state(), folder))
+    made.store.add("m", by_hand(state(), folder))
     ours, theirs = made.run_all(Recipe(model=str(folder), **ASKED), Recipe(model="m", **ASKED))
     torch.testing.assert_close(ours.latents, theirs.latents, rtol=1e-5, atol=1e-5)
-    assert len(ours.frames[0]) == 3 and len(made.shelf.digests(ours.recipe)[str(folder)]) == 64
+    assert len(ours.frames[0]) == 3 and len(made.store.digests(ours.recipe)[str(folder)]) == 64
     report = made.check(Recipe(model=str(folder), prompt="x"))
     assert report.size == (64, 64) and report.frames == 16
 
@@ -200,7 +201,7 @@ def test_full_size_releases_are_checked_by_their_headers(name: str, keys: int, v
         ldm.prefixed("first_stage_model.", decoder) | ldm.prefixed("model.diffusion_model.", unet.state_dict()),
     )
     sparse(tmp_path / "open_clip_pytorch_model.bin", {**words, **ldm.prefixed("visual.", eye.state_dict())})
-    report = Engine(shelf=Shelf(dtype=torch.float16, device="cpu")).check(Recipe(model=str(tmp_path), prompt="x"))
+    report = Engine(store=ModelStore(dtype=torch.float16, device="cpu")).check(Recipe(model=str(tmp_path), prompt="x"))
     spec = report.spec
     assert (spec.frames, spec.guidance, spec.context_width, report.size) == (16, 9.0, 1024, (256, 256))
     assert spec.compositions == (tuple(RELEASED) if composed else ()) and spec.style == composed

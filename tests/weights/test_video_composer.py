@@ -13,8 +13,8 @@ from torch import Tensor
 
 from infuse.errors import WeightsError
 from infuse.network.stc import FpsEmbedding, STCEncoder, StyleMLP
-from infuse.weights.video_composer import VideoParts, build, read, write
-from infuse.weights.video_keys import identity, names, original_names
+from infuse.weights.layouts.video_composer import VideoParts, build, read, write
+from infuse.weights.layouts.video_keys import identity, names, original_names
 
 GOLDEN = Path(__file__).parent.parent / "goldens" / "videocomposer_unet.json"
 RELEASED = {"depth": 1, "motion": 2, "sketch": 1, "single_sketch": 1, "local_image": 3, "masked": 4}

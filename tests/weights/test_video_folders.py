@@ -18,7 +18,7 @@ from infuse.errors import WeightsError
 from infuse.network.stc import Composer, STCEncoder, StyleMLP
 from infuse.network.video import VideoNetwork
 from infuse.weights.base import load_base
-from infuse.weights.composer import save_composer, to_folder
+from infuse.weights.layouts.composer_folder import save_composer, to_folder
 from infuse.weights.library import Library
 from infuse.weights.outline import outline
 from infuse.weights.source import Source
@@ -55,7 +55,7 @@ def test_a_text_to_video_folder_runs_as_its_modules_in_memory(tmp_path: Path) ->
     made = tiny.engine(tiny.video())
     ours, theirs = made.run_all(Recipe(model=str(folder), **ASKED), Recipe(model="tiny", **ASKED))
     torch.testing.assert_close(ours.latents, theirs.latents, rtol=1e-5, atol=1e-5)
-    assert isinstance(made.shelf.base(str(folder)).network, VideoNetwork)
+    assert isinstance(made.store.base(str(folder)).network, VideoNetwork)
 
 
 def test_a_video_unet_over_a_borrowed_rest(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ import tiny
 from infuse.encoders.kit import Base
 from infuse.encoders.text import TextEncoders
 from infuse.engine.engine import Engine
-from infuse.engine.shelf import Shelf
+from infuse.engine.model_store import ModelStore
 from infuse.network.stc import Composer
 from infuse.network.video import VideoNetwork
 from infuse.weights.base import load_base
+from infuse.weights.layouts.video_composer import build, read
 from infuse.weights.outline import outline
 from infuse.weights.source import Source
 from infuse.weights.tokenizer import clip_tokenizer
-from infuse.weights.video_composer import build, read
 
 from . import ldm
 
@@ -99,7 +99,7 @@ def release(folder: Path, unet: str = "non_ema_228000.pth", vae: str = "v2-1_512
 
 
 def engine() -> Engine:
-    return Engine(shelf=Shelf(dtype=torch.float32, device="cpu"))
+    return Engine(store=ModelStore(dtype=torch.float32, device="cpu"))
 
 
 def by_hand(state: dict[str, Tensor], folder: Path) -> Base:
@@ -129,10 +129,10 @@ def outlined(source: Source) -> Any:
     assert replace(told.spec, config={}) == replace(parts.spec, config={})
     assert told.scheduler_config == parts.scheduler_config
     assert (told.vision_config is None) == (parts.image_encoder is None)
-    shelf = Shelf(dtype=torch.float32, device="cpu")
-    estimated = shelf.beside(str(source.path)).memory
-    shelf.base(str(source.path))
-    assert shelf.beside(str(source.path)).memory == estimated
+    store = ModelStore(dtype=torch.float32, device="cpu")
+    estimated = store.beside(str(source.path)).memory
+    store.base(str(source.path))
+    assert store.beside(str(source.path)).memory == estimated
     return parts
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infuse.errors import RecipeError
-from infuse.pictures import Picture
+from infuse.media.pictures import Picture
 
 GRAY = 127
 

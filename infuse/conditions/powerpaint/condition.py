@@ -20,7 +20,7 @@ from infuse.conditions.base import (
     Condition,
     Encoders,
     Route,
-    Shelf,
+    View,
     guess_sites,
     said,
     same_family,
@@ -31,8 +31,8 @@ from infuse.conditions.powerpaint.canvas import Canvas, union
 from infuse.conditions.powerpaint.words import GENERATIONS, Generation, Task, Words, words
 from infuse.curves import Curve, span
 from infuse.errors import RecipeError, under
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
 from infuse.ports import LOUD, Channel, Latent, Ports, Posterior, Residual, Sides, Tokens, Voice
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ class PowerPaint(Condition):
     def native(self) -> tuple[int, int]:
         return self.canvas.size if self.canvas else self.image.size
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.plain("mask", *(("weight", "start", "end") if self.model else ()))
         self.still(net, "Use masked_video")
         if self.mode == "guess" and self.model is None:
             raise RecipeError("mode", "only the BrushNet of PowerPaint 2 can guess. Remove it, or name that in model.")
         self._task_fits()
-        generation, memory, sites = self._weights(net, shelf)
+        generation, memory, sites = self._weights(net, view)
         tokens = f"({77} {net.context_width})"
         if generation.branch:
             note = f"PowerPaint {generation.name}, task {self.task}"
@@ -132,14 +132,14 @@ class PowerPaint(Condition):
                 "fit", f"only task shape has a fitting degree, not {self.task}. Remove it, or say task: shape."
             )
 
-    def _weights(self, net: NetworkSpec, shelf: Shelf) -> tuple[Generation, int, int]:
+    def _weights(self, net: NetworkSpec, view: View) -> tuple[Generation, int, int]:
         """(generation, bytes, sites) of what will speak, from headers. Raises RecipeError if nothing can."""
         if self.model is None:
             if net.tasks not in GENERATIONS:
                 raise RecipeError("model", f"{net.described} has no task tokens of PowerPaint 1. Name a PowerPaint 2 (its BrushNet's "
                                            "folder) here, or make a PowerPaint 1 the recipe's model; `inpaint` needs neither.")  # fmt: skip
             return GENERATIONS[net.tasks], 0, 0
-        found = shelf.identity(self.model, "model", "brushnet")
+        found = view.identity(self.model, "model", "brushnet")
         same_family(self.model, found.context_width, net, "one")
         if found.tasks not in GENERATIONS:
             raise RecipeError("model", f"{self.model!r} is a BrushNet without task tokens. Use it in a condition of kind brushnet, or "
@@ -182,7 +182,7 @@ class PowerPaints(Condition):
     controlled: bool
     """A ControlNet speaks, too."""
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         """That they can paint in one picture; each for itself is checked in its own place."""
         for place, region in zip(self.places[1:], self.regions[1:], strict=True):
             with under(place):

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.base import Encoders, Route, View
 from infuse.conditions.video.spatial import Spatial, annotator, named, pixels, planned, spatial_size, taken
 from infuse.encoders.annotators import midas
 from infuse.errors import RecipeError
-from infuse.films import Film
+from infuse.media.films import Film
 from infuse.network.spec import NetworkSpec
 
 WHITE = 2.0
@@ -41,17 +41,17 @@ class DepthVideo(Spatial):
     def _files(cls, data: Any) -> Any:
         return named(data, midas={"annotator_model": midas.FILE})
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
-        super().check(net, shelf)
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
+        super().check(net, view)
         if self.annotator_model is None:
-            return [self.route(shelf, warnings=planned(self.film, "film", shelf, spatial_size(shelf.size)))]
+            return [self.route(view, warnings=planned(self.film, "film", view, spatial_size(view.size)))]
         if self.annotator == "none":
             raise RecipeError("annotator_model", "there is no annotator to use it. Say annotator: midas, or remove it.")
         if self.white != WHITE:
             raise RecipeError("white", "what is measured has a unit already. Remove white, or the annotator.")
         field = "annotator_model"
-        memory = annotator(shelf, self.annotator_model, field, "fusion1.layer1.residual.1.weight", midas.missing(field))
-        return [self.route(shelf, memory, warnings=planned(self.film, "film", shelf, stepped(shelf.size)))]
+        memory = annotator(view, self.annotator_model, field, "fusion1.layer1.residual.1.weight", midas.missing(field))
+        return [self.route(view, memory, warnings=planned(self.film, "film", view, stepped(view.size)))]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:
         if self.annotator_model is None:

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from infuse.conditions.base import Encoders, Route, Shelf, has_white, same_size
+from infuse.conditions.base import Encoders, Route, View, has_white, same_size
 from infuse.conditions.video.spatial import Spatial, pixels, planned, spatial_size, taken
 from infuse.encoders.annotators.masked_video import masked_video
 from infuse.errors import RecipeError, under
-from infuse.films import Film
+from infuse.media.films import Film
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Channel, Latent, Ports, Sides, Voice
 
@@ -38,25 +38,25 @@ class MaskedVideo(Spatial):
     strength: float = Field(default=1.0, gt=0, le=1)
     paste: bool = True
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         composed_here = self.composition in net.compositions
         if not net.frames:
             raise RecipeError("", f"{net.name} makes pictures. Use inpaint, or choose a video base.")
-        warnings = planned(self.film, "film", shelf, spatial_size(shelf.size))
+        warnings = planned(self.film, "film", view, spatial_size(view.size))
         with under("mask"):
             hole = self._hole()
-        warnings += [w for w in planned(hole, "mask", shelf, spatial_size(shelf.size)) if "will be cut" not in w]
+        warnings += [w for w in planned(hole, "mask", view, spatial_size(view.size)) if "will be cut" not in w]
         same_size(hole.size, self.film.size, "film")
-        warnings += self._apart(shelf.frames)
+        warnings += self._apart(view.frames)
         if composed_here:
-            return [self.route(shelf, warnings=warnings)]
+            return [self.route(view, warnings=warnings)]
         if self.frames is not None:
             raise RecipeError(
                 "frames", f"{net.name} is not told of the hole, it is held to it in all frames alike. Remove frames."
             )
         if self.applies_to != "both":
             raise RecipeError("applies_to", f"{net.name} is not told of the hole; it would change nothing. Remove it.")
-        shape = f"keep ({net.latent_channels} {shelf.frames} h w)"
+        shape = f"keep ({net.latent_channels} {view.frames} h w)"
         return [Route("latent", shape, note="blended after each step", warnings=tuple(warnings))]
 
     def _hole(self) -> Film:
@@ -69,17 +69,17 @@ class MaskedVideo(Spatial):
         shown, places = film.plan(frames)[0], hole.plan(frames)[0]
         with under("mask"):
             # most often the first one has
-            if not any(has_white(image) for _, image in hole.reel.draw(sorted(set(places)))):
+            if not any(has_white(image) for _, image in hole.reader.draw(sorted(set(places)))):
                 raise RecipeError("", "it has no white pixel in any frame that is taken, so there is nothing to repaint. White is "
                                       "repainted, black is kept.")  # fmt: skip
-        if film.reel.still or hole.reel.still:
+        if film.reader.still or hole.reader.still:
             return []
-        if film.reel.clock != hole.reel.clock:
+        if film.reader.clock != hole.reader.clock:
             asked = [(f.start, f.fps, f.reverse) for f in (film, hole)]
             one_by_one = "mask: only one of it and the film knows times, so their frames are paired one by one. Check start and fps."
             return [one_by_one] if asked[0] != asked[1] else []
-        times = [(film.reel.times[i], hole.reel.times[k]) for i, k in zip(shown, places, strict=True)]
-        if max(abs(a - b) for a, b in times) <= 1.5 / min(film.reel.rate, hole.reel.rate):
+        times = [(film.reader.times[i], hole.reader.times[k]) for i, k in zip(shown, places, strict=True)]
+        if max(abs(a - b) for a, b in times) <= 1.5 / min(film.reader.rate, hole.reader.rate):
             return []
         (a, b), (c, d) = ((min(t), max(t)) for t in zip(*times, strict=True))
         return [f"mask: it shows {c:.3g} to {d:.3g} s, its film {a:.3g} to {b:.3g} s. Its own start, fps, reverse or short says so; "

@@ -14,14 +14,14 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from infuse.conditions.base import Encoders, Route, Shelf, has_white
+from infuse.conditions.base import Encoders, Route, View, has_white
 from infuse.conditions.video.spatial import Spatial, planned, taken
 from infuse.encoders.drawn_motion import AnyDrawn, Camera, drawn_motion
 from infuse.encoders.motion import codec_motion, encodable, fitted_motion, may_tell, optical_flow, sparse_motion
 from infuse.errors import RecipeError, under
-from infuse.films import Film
+from infuse.media.films import Film
+from infuse.media.video_reader import pyav
 from infuse.network.spec import NetworkSpec
-from infuse.reels_video import pyav
 
 log = logging.getLogger("infuse.conditions")
 
@@ -55,32 +55,32 @@ class Motion(Spatial):
             raise ValueError("at scale 0 nothing moves. Remove the condition, or give it another scale.")
         return self
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
-        super().check(net, shelf)
-        if shelf.frames < 2:
-            raise RecipeError("", f"motion needs 2 frames, not {shelf.frames}. Ask for more frames, or remove it.")
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
+        super().check(net, view)
+        if view.frames < 2:
+            raise RecipeError("", f"motion needs 2 frames, not {view.frames}. Ask for more frames, or remove it.")
         if self.film is None:
             self._regions()
-            return [self.route(shelf, note=f"drawn: {len(self.drawn)} things{', a camera' if self.camera else ''}")]
+            return [self.route(view, note=f"drawn: {len(self.drawn)} things{', a camera' if self.camera else ''}")]
         if self.source == "codec":
             if not self.sparse:
                 raise RecipeError(
                     "sparse", "a codec's motion is sparse. Say source: flow for a dense field, or remove it."
                 )
             pyav("reading motion vectors")
-        warnings = planned(self.film, "film", shelf, None if self.source == "codec" else shelf.size)
-        if self.film.reel.still:
+        warnings = planned(self.film, "film", view, None if self.source == "codec" else view.size)
+        if self.film.reader.still:
             warnings.append("film: it is one picture, so it has no motion: the clip will be told to stand still.")
-        return [self.route(shelf, note=f"{self.source} of {self.film}{self._recoded(shelf)}", warnings=warnings)]
+        return [self.route(view, note=f"{self.source} of {self.film}{self._recoded(view)}", warnings=warnings)]
 
-    def _recoded(self, shelf: Shelf) -> str:
+    def _recoded(self, view: View) -> str:
         """What `check` notes of a film whose own vectors cannot be used; raises CapacityError if there will be none."""
         assert self.film is not None
-        if self.source == "flow" or self.film.reel.still:
+        if self.source == "flow" or self.film.reader.still:
             return ""
         with under("film"):
             encodable(self.film)
-            return "" if may_tell(self.film, self.film.plan(shelf.frames)[0]) else ", encoded as MPEG-4 for it"
+            return "" if may_tell(self.film, self.film.plan(view.frames)[0]) else ", encoded as MPEG-4 for it"
 
     def _regions(self) -> None:
         for i, thing in enumerate(self.drawn):

@@ -7,10 +7,10 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.base import Encoders, Route, View
 from infuse.conditions.video.spatial import Spatial, covering, cut, pixels, spatial_size
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
 
 
 class SingleImage(Spatial):
@@ -20,9 +20,9 @@ class SingleImage(Spatial):
     composition = "local_image"
     image: Picture
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
-        super().check(net, shelf)
-        return [self.route(shelf, warnings=cut(self.image.size, "image", spatial_size(shelf.size)))]
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
+        super().check(net, view)
+        return [self.route(view, warnings=cut(self.image.size, "image", spatial_size(view.size)))]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "3 f height width"]:
         # 0 to 1: this encoder never saw the -1 to 1 of the others (specification 2.5)

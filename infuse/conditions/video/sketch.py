@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.base import Encoders, Route, View
 from infuse.conditions.video.spatial import (
     Spatial,
     annotator,
@@ -26,9 +26,9 @@ from infuse.encoders.annotators import sketch
 from infuse.encoders.annotators.pidinet import PiDiNet
 from infuse.encoders.annotators.sketch_simplification import SketchSimplification
 from infuse.errors import RecipeError, under
-from infuse.films import Film
+from infuse.media.films import Film
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
 
 FILES = {"annotator_model": "table5_pidinet.pth", "cleaner_model": "sketch_simplification_gan.pth"}
 MARKERS = {"annotator_model": "init_block.weight", "cleaner_model": "layers.44.weight"}
@@ -72,7 +72,7 @@ class Sketched(Spatial):
             f"{field}: it is mostly light, and lines should be light on dark. Set invert, or an annotator if it is a photo."
         ]
 
-    def drawers(self, shelf: Shelf) -> int:
+    def drawers(self, view: View) -> int:
         """Bytes of the networks that draw; raises RecipeError or WeightsError if they cannot."""
         if self.invert and self.annotator != "none":
             raise RecipeError("invert", f"{self.annotator} draws light on dark already. Remove invert.")
@@ -82,7 +82,7 @@ class Sketched(Spatial):
                 if model is not None:
                     raise RecipeError(field, "nobody would use it. Say annotator: pidinet, or remove it.")
             return 0
-        return sum(annotator(shelf, m, f, MARKERS[f], sketch.missing(f)) for f, m in models.items())
+        return sum(annotator(view, m, f, MARKERS[f], sketch.missing(f)) for f, m in models.items())
 
 
 class SketchVideo(Sketched):
@@ -92,12 +92,12 @@ class SketchVideo(Sketched):
     composition = "sketch"
     film: Film
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
-        super().check(net, shelf)
-        warnings = planned(self.film, "film", shelf, spatial_size(shelf.size))
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
+        super().check(net, view)
+        warnings = planned(self.film, "film", view, spatial_size(view.size))
         with under("film"):
             warnings += self.light("film", self.film.frames(1)[0])
-        return [self.route(shelf, self.drawers(shelf), warnings=warnings)]
+        return [self.route(view, self.drawers(view), warnings=warnings)]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:
         return self.lines(taken(self.film, "film", kit, spatial_size(kit.size)), kit)
@@ -110,10 +110,10 @@ class SingleSketch(Sketched):
     composition: ClassVar[str] = "single_sketch"
     image: Picture
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
-        super().check(net, shelf)
-        warnings = [*self.light("image", self.image.image), *cut(self.image.size, "image", spatial_size(shelf.size))]
-        return [self.route(shelf, self.drawers(shelf), warnings=warnings)]
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
+        super().check(net, view)
+        warnings = [*self.light("image", self.image.image), *cut(self.image.size, "image", spatial_size(view.size))]
+        return [self.route(view, self.drawers(view), warnings=warnings)]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:
         one = self.lines([covering(self.image, spatial_size(kit.size))], kit)

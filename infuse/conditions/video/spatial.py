@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.conditions.base import Condition, Encoders, Route, View
 from infuse.curves import Curve
 from infuse.errors import RecipeError, WeightsError, under
-from infuse.films import Film
+from infuse.media.films import Film
+from infuse.media.pictures import Picture, px
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture, px
 from infuse.ports import Channel, Ports, Sides, Voice
 
 SPATIAL = 1.5
@@ -59,12 +59,12 @@ class Spatial(Framed):
     def seen(self, kit: Encoders) -> Float[Tensor, "c f height width"]:
         """What the encoder is shown, in the units that it was trained with."""
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         composed(net, self.kind, self.composition in net.compositions)
-        return [self.route(shelf)]
+        return [self.route(view)]
 
-    def route(self, shelf: Shelf, memory: int = 0, note: str = "", warnings: Sequence[str] = ()) -> Route:
-        channels = f"stc (8 {shelf.frames} h w)"
+    def route(self, view: View, memory: int = 0, note: str = "", warnings: Sequence[str] = ()) -> Route:
+        channels = f"stc (8 {view.frames} h w)"
         return Route("channels", channels, memory, note or f"the {self.composition} encoder", True, tuple(warnings))
 
     def encode(self, kit: Encoders) -> Sides:
@@ -91,10 +91,10 @@ def spatial_size(size: tuple[int, int]) -> tuple[int, int]:
     return round(SPATIAL * size[0]), round(SPATIAL * size[1])
 
 
-def planned(film: Film, field: str, shelf: Shelf, size: tuple[int, int] | None) -> list[str]:
+def planned(film: Film, field: str, view: View, size: tuple[int, int] | None) -> list[str]:
     """What will be adjusted when the clip's frames are taken; raises the film's letters under its field."""
     with under(field):
-        notes = film.plan(shelf.frames, size=size)[1]
+        notes = film.plan(view.frames, size=size)[1]
         return [f"{field}: {note.rstrip('.')}." for note in notes] + cut(film.size, field, size or film.size)
 
 
@@ -125,11 +125,11 @@ def pixels(frames: Sequence[Any], kit: Encoders, mode: str = "RGB") -> Float[Ten
     return kit.vector(np.moveaxis(array.reshape(*array.shape[:3], -1), -1, 0))
 
 
-def annotator(shelf: Shelf, model: str, field: str, marker: str, absent: WeightsError) -> int:
+def annotator(view: View, model: str, field: str, marker: str, absent: WeightsError) -> int:
     """Bytes of an annotator's file once loaded, told by its header. Raises `absent` if nothing has that name and no
     folder does, WeightsError if the file is of another kind (the tensor `marker` is not in it)."""
     try:
-        shapes = shelf.shapes(model, field)
+        shapes = view.shapes(model, field)
     except WeightsError as error:
         raise absent if "was not found" in error.message and "/" not in model else error from None
     if not any(key.endswith(marker) for key in shapes):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from infuse.conditions.base import Encoders, Route, Shelf
+from infuse.conditions.base import Encoders, Route, View
 from infuse.conditions.video.spatial import Framed, composed
 from infuse.errors import WeightsError
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.pictures import Picture
 from infuse.ports import Ports, Sides, Tokens
 
 
@@ -24,10 +24,10 @@ class StyleImage(Framed):
     image: Picture
     image_encoder: str | None = None
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         composed(net, self.kind, net.style)
         self.positive()
-        have = shelf.vision(self.image_encoder)
+        have = view.vision(self.image_encoder)
         if have is None:
             raise WeightsError(
                 "image_encoder",

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from infuse.conditions.base import Condition, Encoders, Route, Shelf
+from infuse.conditions.base import Condition, Encoders, Route, View
 from infuse.conditions.video.spatial import pixels, planned, taken
 from infuse.errors import RecipeError, under
-from infuse.films import Film
+from infuse.media.films import Film
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Latent, Ports, Sides
 
@@ -25,12 +25,12 @@ class VideoToVideo(Condition):
     film: Film
     strength: float = Field(default=0.8, gt=0, le=1)
 
-    def check(self, net: NetworkSpec, shelf: Shelf) -> list[Route]:
+    def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.plain()
         if not net.frames:
             raise RecipeError("", f"{net.name} makes pictures. Use img2img, or choose a video base.")
-        warnings = planned(self.film, "film", shelf, shelf.size)
-        shape = f"start ({net.latent_channels} {shelf.frames} h w)"
+        warnings = planned(self.film, "film", view, view.size)
+        shape = f"start ({net.latent_channels} {view.frames} h w)"
         return [Route("latent", shape, note=f"strength {self.strength:g}", warnings=tuple(warnings))]
 
     def encode(self, kit: Encoders) -> Sides:

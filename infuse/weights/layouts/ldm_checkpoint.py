@@ -15,11 +15,11 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
-from infuse.weights import ldm_configs, ldm_keys
 from infuse.weights.build import assemble
 from infuse.weights.formats import Header, read_tensors
 from infuse.weights.identify import VAE
 from infuse.weights.kinds import Identity
+from infuse.weights.layouts import ldm_configs, ldm_keys
 from infuse.weights.outline import Plan, must_be_base, plan_unet, scheduler_of, spec_of
 from infuse.weights.parts import BaseParts, Loading, log, vae_dtype
 from infuse.weights.tokenizer import END, clip_tokenizer

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from infuse.errors import RecipeError
-from infuse.records import Elsewhere, Record, parsed, reachable, read_record, write_png, writing
-from infuse.reels import FOLDER_RATE, SUFFIXES, numbered
-from infuse.reels_video import pyav, stream
+from infuse.media.film_readers import FOLDER_RATE, SUFFIXES, numbered
+from infuse.media.metadata import Elsewhere, Record, parsed, reachable, read_record, write_png, writing
+from infuse.media.video_reader import pyav, stream
 
 DESCRIPTION = 0x010E
 """EXIF's ImageDescription."""

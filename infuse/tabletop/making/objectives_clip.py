@@ -22,8 +22,8 @@ from transformers import (
 from infuse.tabletop.captions import describe
 from infuse.tabletop.dataset import Dataset
 from infuse.tabletop.judge import COLOUR_NAMES, ROOM_NAMES, SHAPE_NAMES
+from infuse.tabletop.making.objectives_judge import damaged, labels_of, picked
 from infuse.tabletop.tokenizer import END, START
-from infuse.training.objectives_judge import damaged, labels_of, picked
 
 PIXELS, WIDTH = 64, 128
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI CLIP's

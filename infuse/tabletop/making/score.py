@@ -13,16 +13,16 @@ import torch
 
 from infuse.conditions import AnyCondition, ControlNet, Inpaint, IPAdapter
 from infuse.engine.engine import Engine
-from infuse.pictures import Picture
+from infuse.media.pictures import Picture
 from infuse.recipe import Recipe
 from infuse.tabletop import measure
 from infuse.tabletop.captions import Asked, Prompt, canonical, describe
 from infuse.tabletop.dataset import HELD_OUT
 from infuse.tabletop.judge import Judge, Seen
+from infuse.tabletop.making import score_powerpaint
+from infuse.tabletop.making.data_sources import around
 from infuse.tabletop.render import Render, render
 from infuse.tabletop.world import COLOURS, SHAPES, Scene, scene_at
-from infuse.training import score_powerpaint
-from infuse.training.tellers import around
 
 OFFSET = 10_000
 """Held-out scenes from here on; those before it choose checkpoints and settings."""

@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from infuse.errors import RecipeError, under
-from infuse.pictures import at_home
+from infuse.media.pictures import at_home
 
 KEY = "infuse"
 VERSION = 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infuse.training.stages import PLANS
+from infuse.tabletop.making.stages import PLANS
 
 Scores = Mapping[str, Mapping[str, Any]]
 

@@ -1,5 +1,5 @@
-"""What a film is read from has one face, a reel: sizes and times from the headers first, pixels later and only of the
-frames that are wanted. Here are the readers of loose pictures and of animations; reels_video.py reads videos.
+"""What a film is read from has one face, a reader: sizes and times from the headers first, pixels later and only of the
+frames that are wanted. Here are the readers of loose pictures and of animations; video_reader.py reads videos.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infuse.errors import CapacityError, InfuseError, RecipeError
-from infuse.pictures import SMALLEST, flat, limited, px
+from infuse.media.pictures import SMALLEST, flat, limited, px
 
 MOST_FRAMES = 100_000
 """How many frames a film may have, taken or not (an hour at 27 per second)."""
@@ -30,7 +30,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class Reel:
+class Reader:
     """A film's headers. `times` are the seconds at which its frames appear, from 0; the last one leaves at `end`."""
 
     name: str
@@ -92,19 +92,19 @@ def missing(parts: Sequence[str]) -> str:
 # Loose pictures ---------------------------------------------------------------------------------------------------
 
 
-def zipped_reel(name: str, content: bytes) -> Reel:
+def zipped_reader(name: str, content: bytes) -> Reader:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
         if (size := sum(i.file_size for i in archive.infolist())) > 4 << 30:
             raise CapacityError("", f"{name} unpacks to {size >> 30} GiB; the limit is 4 GiB. Use a folder of frames.")
-        return loose_reel(name, [i.filename for i in archive.infolist() if not i.is_dir()], archive.read)
+        return loose_reader(name, [i.filename for i in archive.infolist() if not i.is_dir()], archive.read)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         if isinstance(error, InfuseError):
             raise
         raise RecipeError("", f"{name} is a zip file that cannot be read ({error}). Pack it again.") from None
 
 
-def loose_reel(name: str, names: Sequence[str], read: Callable[[str], bytes]) -> Reel:
+def loose_reader(name: str, names: Sequence[str], read: Callable[[str], bytes]) -> Reader:
     from PIL import Image, ImageOps
 
     parts = sorted((n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith((".", "__"))), key=numbered)
@@ -154,13 +154,13 @@ def loose_reel(name: str, names: Sequence[str], read: Callable[[str], bytes]) ->
         notes.append(f"{name}: numbers are missing ({hole}); its frames are taken one after another all the same")
     times = tuple(i / FOLDER_RATE for i in range(len(parts)))
     end = len(parts) / FOLDER_RATE
-    return Reel(name, size, times, end, draw, False, len(parts) == 1, tuple(notes), parts=tuple(parts))
+    return Reader(name, size, times, end, draw, False, len(parts) == 1, tuple(notes), parts=tuple(parts))
 
 
 # Animations -------------------------------------------------------------------------------------------------------
 
 
-def animated_reel(name: str, source: Path | bytes, image: Any) -> Reel:
+def animated_reader(name: str, source: Path | bytes, image: Any) -> Reader:
     """GIF, TIFF, animated WebP and PNG; a picture with one frame is a still. A frame of 0 s stays for 0.1 s, as in browsers."""
     from PIL import Image, ImageOps
 
@@ -192,8 +192,8 @@ def animated_reel(name: str, source: Path | bytes, image: Any) -> Reel:
             flat(page, name)
         times.append(times[-1] + (page.info.get("duration") or 100) / 1000)
     if count == 1:
-        return Reel(name, size, (0.0,), 1 / FOLDER_RATE, draw, False, True)
-    return Reel(name, size, tuple(times[:-1]), times[-1], draw)
+        return Reader(name, size, (0.0,), 1 / FOLDER_RATE, draw, False, True)
+    return Reader(name, size, tuple(times[:-1]), times[-1], draw)
 
 
 def stopped(name: str, seen: int, count: int, why: str) -> RecipeError:

@@ -14,11 +14,11 @@ from torch import Tensor
 from infuse.conditions.powerpaint.words import QUALITY, Task
 from infuse.tabletop.captions import describe
 from infuse.tabletop.dataset import Dataset
+from infuse.tabletop.making.data_sources import around
 from infuse.tabletop.render import FIRST_THING, render
 from infuse.tabletop.world import VERSION, Scene, Thing
 from infuse.training import powerpaint_masks as masks
 from infuse.training.powerpaint import Example, encoded
-from infuse.training.tellers import around
 
 MIX: dict[str, float] = {
     "object": 0.24, "shape": 0.20, "context": 0.13, "outpaint": 0.12, "plain": 0.10, "picture": 0.07,

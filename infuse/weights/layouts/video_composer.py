@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from infuse.errors import WeightsError
-from infuse.weights.video_keys import (
+from infuse.weights.layouts.video_keys import (
     FIRST_HEADS,
     FPS,
     STC,

@@ -1,4 +1,4 @@
-"""A video file as a reel: its packets are counted and timed first, frames are decoded when they are wanted.
+"""A video file as a reader: its packets are counted and timed first, frames are decoded when they are wanted.
 
 Frames are known by their time stamps, turned as the metadata asks, and a damaged one is an error, never a guess.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from infuse.errors import RecipeError
-from infuse.pictures import SMALLEST
-from infuse.reels import Reel, fits, stopped
+from infuse.media.film_readers import Reader, fits, stopped
+from infuse.media.pictures import SMALLEST
 
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,ivf,nut,mxf,dv,h264,hevc,"
@@ -65,7 +65,7 @@ def stream(name: str, source: Path | bytes, **options: str) -> Iterator[tuple[An
         yield container, seen[0]
 
 
-def video_reel(name: str, source: Path | bytes) -> Reel:
+def video_reader(name: str, source: Path | bytes) -> Reader:
     av = pyav(f"{name} is a video, and reading it")
     ticks: list[int] = []
     last, timed = 0, True
@@ -119,7 +119,7 @@ def video_reel(name: str, source: Path | bytes) -> Reel:
     fits(name, first.size, len(ticks))
     hurt = f"it was cut short: {len(ticks)} of its {stated} frames are there" if stated > len(ticks) else ""
     notes = (f"{name}: {hurt}",) if hurt else ()
-    return Reel(
+    return Reader(
         name, first.size, times, times[-1] + (last or gap) * step, draw, notes=notes, hurt=hurt, chained=chained
     )
 

@@ -47,7 +47,7 @@ class Vision:
 
 
 @dataclass(eq=False)
-class Shelf:
+class ModelStore:
     """Finds, checks, loads and keeps models. `add` puts modules of your own on it, under a name for recipes."""
 
     dtype: torch.dtype | None = None
@@ -84,9 +84,9 @@ class Shelf:
             return _found(self._own[model], kind)
         if kind == "brushnet":
             return self._brush_found(model, field)
-        from infuse.weights.adapters import released
         from infuse.weights.estimate import estimate
         from infuse.weights.kinds import wrong_kind
+        from infuse.weights.layouts.ip_adapter import released
 
         header, found = self.library.header(model, field)
         if found.kind != kind:
@@ -139,8 +139,8 @@ class Shelf:
         )
 
     def _tensors(self, model: str) -> dict[str, Tensor]:
-        from infuse.weights.adapters import read_ip_adapter
         from infuse.weights.formats import read_tensors
+        from infuse.weights.layouts.ip_adapter import read_ip_adapter
 
         source = self.library.find(model)  # of the right kind: the condition's check has seen its header
         return read_ip_adapter(source)[0] if source.identity.kind == "ip_adapter" else read_tensors(source.path)
@@ -151,7 +151,7 @@ class Shelf:
             return self._moved(model, dtype, device)
 
         def load() -> nn.Module:
-            from infuse.weights.controlnet import load_controlnet
+            from infuse.weights.layouts.controlnet import load_controlnet
 
             unet: Any = base.network.unet
             net: Any = load_controlnet(self.library.find(model, "model"), base=unet, dtype=dtype)
@@ -164,7 +164,7 @@ class Shelf:
         """A BrushNet, plain or PowerPaint's, ready to hear ports."""
         if model in self._own:
             return self._moved(model, dtype, device)
-        from infuse.weights.powerpaint import load_brushnet
+        from infuse.weights.layouts.powerpaint import load_brushnet
 
         unet: Any = base.network.unet
         return self._once(
@@ -175,12 +175,12 @@ class Shelf:
         """The task encoder beside a BrushNet."""
         if model in self._own:
             return self._own[model].tasks  # type: ignore[return-value]
-        from infuse.weights.powerpaint import load_tasks
+        from infuse.weights.layouts.powerpaint import load_tasks
 
         return self._once(model, "tasks", lambda: load_tasks(self._brush(model), base.texts, dtype, device), base.name)
 
     def _brush(self, model: str, field: str = "model") -> Any:
-        from infuse.weights.powerpaint import FOLDERS, brush_in
+        from infuse.weights.layouts.powerpaint import FOLDERS, brush_in
 
         return brush_in(self.library.part(model, FOLDERS, field))
 
@@ -258,7 +258,7 @@ class Shelf:
 class View:
     """Headers only, with one model as the base: what `Condition.check` is given."""
 
-    shelf: Shelf
+    store: ModelStore
     model: str
     frames: int = 1
     """Of the clip to be made; 1 for a picture."""
@@ -267,13 +267,13 @@ class View:
 
     @cached_property
     def _loaded(self) -> Base | None:
-        return self.shelf._bases.get(self.model)
+        return self.store._bases.get(self.model)
 
     @cached_property
     def _outline(self) -> Any:
         from infuse.weights.outline import outline
 
-        return outline(self.shelf.library.find(self.model))
+        return outline(self.store.library.find(self.model))
 
     @property
     def spec(self) -> NetworkSpec:
@@ -293,17 +293,17 @@ class View:
             return sum(p.numel() * p.element_size() for m in parts if m is not None for p in m.parameters())
         from infuse.weights.estimate import estimate
 
-        return estimate(self.shelf.library.find(self.model).header, str(self.shelf._dtype()))
+        return estimate(self.store.library.find(self.model).header, str(self.store._dtype()))
 
     def identity(self, model: str, field: str, kind: str) -> Found:
-        return self.shelf.identity(model, field, kind)
+        return self.store.identity(model, field, kind)
 
     def shapes(self, model: str, field: str) -> Mapping[str, tuple[int, ...]]:
         """Of the tensors of a weights file of any kind."""
-        own = self.shelf._own.get(model)
+        own = self.store._own.get(model)
         if own is not None:
             return {k: tuple(t.shape) for k, t in own.state_dict().items()}
-        return self.shelf.library.header(model, field)[0].shapes()
+        return self.store.library.header(model, field)[0].shapes()
 
     def vision(self, folder: str | None) -> Vision | None:
         """The image encoder at a folder, or the base's own; None if the base has none."""
@@ -314,7 +314,7 @@ class View:
                 if config
                 else None
             )
-        config = self.shelf._vision_config(folder) if folder else self._outline.vision_config
+        config = self.store._vision_config(folder) if folder else self._outline.vision_config
         who = repr(folder) if folder else f"the image encoder of {self.model!r}"
         return Vision(who, config["hidden_size"], config["projection_dim"]) if config else None
 

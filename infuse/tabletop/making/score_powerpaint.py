@@ -10,18 +10,18 @@ import numpy as np
 import torch
 
 from infuse.conditions import AnyCondition, Inpaint, PowerPaint
-from infuse.pictures import Picture
+from infuse.media.pictures import Picture
 from infuse.tabletop import measure
 from infuse.tabletop.captions import Asked
 from infuse.tabletop.dataset import HELD_OUT
 from infuse.tabletop.judge import Seen
+from infuse.tabletop.making.data_sources import around
 from infuse.tabletop.render import FIRST_THING, render
 from infuse.tabletop.world import COLOURS, SHAPES, Thing
 from infuse.training.powerpaint_masks import grown
-from infuse.training.tellers import around
 
 if TYPE_CHECKING:
-    from infuse.training.score import Example, Scorer
+    from infuse.tabletop.making.score import Example, Scorer
 
 MODEL = "tabletop-inpaint"
 SIDE = 128

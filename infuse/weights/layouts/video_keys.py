@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infuse.weights.ldm_keys import EMBEDDINGS, ENDS, RESNET
+from infuse.weights.layouts.ldm_keys import EMBEDDINGS, ENDS, RESNET
 
 STC = {
     "depth": ("depth_embedding", "depth_embedding_after"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infuse.errors import RecipeError
-from infuse.pictures import at_home
+from infuse.media.pictures import at_home
 from infuse.recipe import MADE, Recipe
 
 FILES = (".yaml", ".yml", ".json", *MADE)
@@ -47,7 +47,7 @@ class Asked:
     @cached_property
     def record(self) -> dict[str, Any]:
         """What a picture or film that is run again says of its making; empty for anything else."""
-        from infuse.films_out import read_record_of
+        from infuse.media.film_writer import read_record_of
 
         return read_record_of(at_home(self.source)) if self.is_picture else {}
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infuse.errors import WeightsError
-from infuse.weights import ldm_configs, ldm_keys, video_keys
 from infuse.weights.formats import SUFFIXES, Entry, Header, read_header
+from infuse.weights.layouts import ldm_configs, ldm_keys, video_keys
 
 UNET = re.compile(r"non_ema_(\d+).*|text2video_pytorch_model")
 VAES = ("v2-1_512-ema-pruned", "VQGAN_autoencoder")

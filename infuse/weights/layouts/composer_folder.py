@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infuse.errors import WeightsError
-from infuse.weights import video_keys
+from infuse.weights.layouts import video_keys
 from infuse.weights.source import Source
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _config(source: Source) -> Mapping[str, Any]:
     config = {"layers": 1, "style": None, **source.config(FOLDER)}
     if not isinstance(config.get("conditions"), Mapping) or "dim" not in config:
         raise WeightsError(source.field, f'"{source.name}" has a composer/ folder whose config.json does not say its "conditions" and '
-                                         '"dim". Download it again, or write it with infuse.weights.composer.save_composer.')  # fmt: skip
+                                         '"dim". Download it again, or write it with infuse.weights.layouts.composer_folder.save_composer.')  # fmt: skip
     return config
 
 

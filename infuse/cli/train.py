@@ -43,7 +43,7 @@ def tabletop(
     """Make the embedded models from nothing: autoencoder, UNet and text encoder, judge, adapters."""
     import torch
 
-    from infuse.training.stages import STAGES, Workshop
+    from infuse.tabletop.making.stages import STAGES, Workshop
 
     unknown = [s for s in stage or () if s not in STAGES]
     if unknown:
@@ -91,7 +91,7 @@ def powerpaint(
 
     import torch
 
-    from infuse.engine.shelf import Shelf
+    from infuse.engine.model_store import ModelStore
     from infuse.training.powerpaint_folder import Lesson
     from infuse.training.powerpaint_run import PLAN, Run, train
 
@@ -103,7 +103,7 @@ def powerpaint(
     chosen: dict[str, Any] = {"generation": generation, "learn": learn, "lessons": tuple(task or ())}
     run = Run(model, str(data), **chosen, size=size, batch_size=batch_size, original=original)
     plan = replace(PLAN, steps=steps, lr=lr, warmup=warmup, ema=ema, bf16=bf16, max_minutes=minutes, seed=seed)
-    done = train(run, out, plan, Shelf(dtype=torch.float32, device=device))
+    done = train(run, out, plan, ModelStore(dtype=torch.float32, device=device))
     typer.echo(out)
     if not done:
         logging.info("steps are left: run the same command again to go on")
@@ -153,7 +153,7 @@ def video(
 
     import torch
 
-    from infuse.engine.shelf import Shelf
+    from infuse.engine.model_store import ModelStore
     from infuse.training.video_run import PLAN, Run, train
 
     choices = (
@@ -169,7 +169,7 @@ def video(
         model, str(data), **chosen, learn_text=learn_text, frames=frames, fps=fps, size=size, batch_size=batch_size, still=still
     )  # fmt: skip
     plan = replace(PLAN, steps=steps, lr=lr, warmup=warmup, ema=ema, bf16=bf16, max_minutes=minutes, seed=seed)
-    done = train(run, out, plan, Shelf(dtype=torch.float32, device=device))
+    done = train(run, out, plan, ModelStore(dtype=torch.float32, device=device))
     typer.echo(out)
     if not done:
         logging.info("steps are left: run the same command again to go on")
@@ -184,7 +184,7 @@ def score(
 ) -> None:
     """Measure the embedded models with the judge: text, edges, image prompts, inpainting."""
     from infuse.engine.engine import Engine
-    from infuse.training import score as scoring
+    from infuse.tabletop.making import score as scoring
 
     judge = _judge(out, threads)
     scoring.score(scoring.Scorer(Engine("tabletop"), judge, count, steps, tell=logging.info), out)
@@ -202,7 +202,7 @@ def score_video(
     import torch
 
     from infuse.engine.engine import Engine
-    from infuse.training import score_video as scoring
+    from infuse.tabletop.making import score_video as scoring
 
     judge = _judge(out, threads)
     engine = Engine(scoring.MODEL, dtype=torch.bfloat16 if bf16 else None)
@@ -227,7 +227,7 @@ def card(
     scores: Annotated[Path, typer.Option(help="What `infuse train score` wrote.")] = FIGURES,
 ) -> None:
     """Write the model card of the embedded models from their figures."""
-    from infuse.training.card import write
+    from infuse.tabletop.making.card import write
     from infuse.weights.library import embedded_root
 
     if not scores.is_file():

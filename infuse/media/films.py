@@ -23,11 +23,11 @@ from typing import Any, Literal
 from pydantic import Field, GetJsonSchemaHandler, model_serializer, model_validator
 
 from infuse.errors import CapacityError, RecipeError
-from infuse.films_given import data_uri, source_of, zipped
-from infuse.letters import Strict
-from infuse.pictures import Picture, at_home, must_be_file
-from infuse.reels import FOLDER_RATE, PICTURES, Reel, animated_reel, loose_reel, zipped_reel
-from infuse.reels_video import video_reel
+from infuse.media.film_arrays import data_uri, source_of, zipped
+from infuse.media.film_readers import FOLDER_RATE, PICTURES, Reader, animated_reader, loose_reader, zipped_reader
+from infuse.media.pictures import Picture, at_home, must_be_file
+from infuse.media.video_reader import video_reader
+from infuse.validation import Strict
 
 MOST_TAKEN = 1_000_000_000
 """Pixels of all frames that are taken at once (3 GB)."""
@@ -126,14 +126,14 @@ class Film(Strict):
         return Picture(self.source).content if self._embedded else at_home(self.source)
 
     @cached_property
-    def reel(self) -> Reel:
+    def reader(self) -> Reader:
         """The headers. Raises RecipeError (not a film, damaged, mixed sizes, ...) or CapacityError (too large)."""
         return opened(str(self), self.data)
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels, upright."""
-        return self.reel.size
+        return self.reader.size
 
     @cached_property
     def sha256(self) -> str:
@@ -156,7 +156,7 @@ class Film(Strict):
         if isinstance(self.data, bytes):
             return self.data.startswith(ZIP)
         if not self.data.is_file():
-            return bool(self.reel.parts)
+            return bool(self.reader.parts)
         with self.data.open("rb") as file:
             return file.read(len(ZIP)) == ZIP
 
@@ -177,10 +177,10 @@ class Film(Strict):
         assert isinstance(self.data, Path)
         outside = self.model_copy(update={"source": str(self.data.absolute())})
         if self.data.is_dir():
-            if sum((self.data / n).stat().st_size for n in self.reel.parts) > LARGEST_EMBEDDED:
+            if sum((self.data / n).stat().st_size for n in self.reader.parts) > LARGEST_EMBEDDED:
                 return outside
             return Film.of(self, source=data_uri(zipped(dict(self._pieces())), "application/zip"))
-        _ = self.reel  # complains of a file that is not there, or no film
+        _ = self.reader  # complains of a file that is not there, or no film
         if self.data.stat().st_size > LARGEST_EMBEDDED:
             return outside
         kind = mimetypes.guess_type(self.data.name)[0] or "application/octet-stream"
@@ -188,11 +188,11 @@ class Film(Strict):
 
     def _pieces(self) -> Iterator[tuple[str, bytes]]:
         if isinstance(self.data, Path) and self.data.is_dir():
-            yield from ((n, (self.data / n).read_bytes()) for n in self.reel.parts)
+            yield from ((n, (self.data / n).read_bytes()) for n in self.reader.parts)
         else:
             file = self.data if isinstance(self.data, Path) else io.BytesIO(self.data)
             with zipfile.ZipFile(file) as archive:
-                yield from ((n, archive.read(n)) for n in self.reel.parts)
+                yield from ((n, archive.read(n)) for n in self.reader.parts)
 
     # What is taken ------------------------------------------------------------------------------------------------
 
@@ -205,66 +205,66 @@ class Film(Strict):
         the same. Raises RecipeError (too few frames; start after the end) and CapacityError (too many pixels).
         """
         assert count >= 1
-        reel, (width, height) = self.reel, size or self.size
+        reader, (width, height) = self.reader, size or self.size
         if count * width * height > MOST_TAKEN:
             raise CapacityError(
                 "",
                 f"{count} frames of {width} x {height} px are {count * width * height / 1e6:.0f} megapixels; "
                 f"the limit is {MOST_TAKEN / 1e6:.0f}. Ask for fewer or smaller frames.",
             )
-        if reel.still:
+        if reader.still:
             said = [n for n in ("start", "fps", "reverse") if getattr(self, n)]
             idle = (f"{self} is one picture: {' and '.join(said)} of it {'change' if said[1:] else 'changes'} nothing",)
-            return (0,) * count, (*reel.notes, *(idle if said else ()))
-        if self.start >= reel.end:
+            return (0,) * count, (*reader.notes, *(idle if said else ()))
+        if self.start >= reader.end:
             raise RecipeError(
-                "start", f"{self.start:g} s is after the end of {self} ({reel.end:.3g} s). Start earlier."
+                "start", f"{self.start:g} s is after the end of {self} ({reader.end:.3g} s). Start earlier."
             )
         places, notes = self._there(count, fps)
         if len(places) < count:
             places, note = self._filled(places, count)
             notes.append(note)
-        return tuple(reversed(places) if self.reverse else places), (*reel.notes, *notes)
+        return tuple(reversed(places) if self.reverse else places), (*reader.notes, *notes)
 
     def _there(self, count: int, fps: float | None) -> tuple[list[int], list[str]]:
         """Up to `count` frame numbers by the rule, without going beyond the end."""
-        reel, notes = self.reel, []
-        soon = min(0.01, 0.25 / reel.rate)  # a container's rounding is not another frame
-        first = bisect_right(reel.times, self.start + soon) - 1
-        rate = self.fps or (fps if reel.clock else None)
-        if not reel.clock and (self.start or self.fps):
+        reader, notes = self.reader, []
+        soon = min(0.01, 0.25 / reader.rate)  # a container's rounding is not another frame
+        first = bisect_right(reader.times, self.start + soon) - 1
+        rate = self.fps or (fps if reader.clock else None)
+        if not reader.clock and (self.start or self.fps):
             notes.append(f"{self} has no times; its frames are counted {FOLDER_RATE} per second")
-        row = list(range(first, min(first + count, len(reel.times))))
-        if rate is None and not reel.variable:
+        row = list(range(first, min(first + count, len(reader.times))))
+        if rate is None and not reader.variable:
             return row, notes
-        step = 1 / (rate or reel.rate)
-        left = math.ceil((reel.end - self.start - soon) / step)
-        places = [bisect_right(reel.times, self.start + k * step + soon) - 1 for k in range(min(count, left))]
+        step = 1 / (rate or reader.rate)
+        left = math.ceil((reader.end - self.start - soon) / step)
+        places = [bisect_right(reader.times, self.start + k * step + soon) - 1 for k in range(min(count, left))]
         if rate is None and places != row:
             notes.append(
-                f"{self} has a variable frame rate; frames are taken at its average, {reel.rate:.3g} per second, by their "
+                f"{self} has a variable frame rate; frames are taken at its average, {reader.rate:.3g} per second, by their "
                 "times. Set fps to choose another rate."
             )
         elif rate and (twice := len(places) - len(set(places))):
             notes.append(
-                f"{self} has {reel.rate:.3g} frames per second, and {rate:g} were asked for: {twice} of {len(places)} "
+                f"{self} has {reader.rate:.3g} frames per second, and {rate:g} were asked for: {twice} of {len(places)} "
                 "frames are shown again"
             )
         return places, notes
 
     def _filled(self, places: list[int], count: int) -> tuple[list[int], str]:
         """As many as asked by `short`, and a note of it. Raises RecipeError if it says to refuse."""
-        reel, have = self.reel, len(places)
+        reader, have = self.reader, len(places)
         if self.short == "refuse":
-            seconds, rest = reel.end - self.start, len(reel.times) - places[0]
+            seconds, rest = reader.end - self.start, len(reader.times) - places[0]
             frames = f"{have} {'frame' if have == 1 else 'frames'}"
-            where = f" at {have / seconds:.3g} per second from {self.start:g} s on" if have != len(reel.times) else ""
-            where += f" ({len(reel.times)} in all)" if where else ""
+            where = f" at {have / seconds:.3g} per second from {self.start:g} s on" if have != len(reader.times) else ""
+            where += f" ({len(reader.times)} in all)" if where else ""
             faster = f"sample at fps {math.ceil(count / seconds)}, " if have < count <= rest else ""
             earlier = "start earlier, " if self.start else ""
             raise RecipeError(
                 "",
-                f"{self} has {frames}{where}, {count} were asked for{f'; {reel.hurt}' if reel.hurt else ''}. Give a longer "
+                f"{self} has {frames}{where}, {count} were asked for{f'; {reader.hurt}' if reader.hurt else ''}. Give a longer "
                 f"film, ask for {frames}, {faster}{earlier}or fill up with short: hold, loop or bounce.",
             )
         if self.short == "hold":
@@ -281,7 +281,7 @@ class Film(Strict):
 
         places, notes = self.plan(count, fps, size)
         found = {}
-        for i, image in self.reel.draw(sorted(set(places))):
+        for i, image in self.reader.draw(sorted(set(places))):
             found[i] = ImageOps.fit(image, size, Image.Resampling.LANCZOS) if size and image.size != size else image
         return Clip(tuple(found[i] for i in places), places, notes)
 
@@ -294,14 +294,14 @@ class Film(Strict):
 
         Two folders have no rate of their own; where only one of the two is a folder, nothing is taken over.
         """
-        if self.reel.still or film.reel.still or self.reel.clock != film.reel.clock:
+        if self.reader.still or film.reader.still or self.reader.clock != film.reader.clock:
             return self
-        fps = self.fps or film.fps or (min(film.reel.rate, 1000.0) if film.reel.clock else None)
+        fps = self.fps or film.fps or (min(film.reader.rate, 1000.0) if film.reader.clock else None)
         there = {"start": self.start or film.start, "fps": fps, "reverse": self.reverse or film.reverse}
         return self.model_copy(update=there)
 
 
-def opened(name: str, source: Path | bytes) -> Reel:
+def opened(name: str, source: Path | bytes) -> Reader:
     """The headers of a folder, picture, animation, zip of pictures, or video. Raises RecipeError or CapacityError."""
     from PIL import Image, UnidentifiedImageError
 
@@ -309,19 +309,19 @@ def opened(name: str, source: Path | bytes) -> Reel:
         if isinstance(source, Path):
             if source.is_dir():
                 names = [p.name for p in source.iterdir() if p.is_file()]
-                return loose_reel(name, names, lambda part: (source / part).read_bytes())
+                return loose_reader(name, names, lambda part: (source / part).read_bytes())
             must_be_file(source)
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
             if not (head := file.read(4)):
                 raise RecipeError("", f"{name} is empty (0 bytes). Make or copy it again.")
             file.seek(0)
             if head == ZIP:
-                return zipped_reel(name, file.read())
+                return zipped_reader(name, file.read())
             try:
                 with Image.open(file, formats=PICTURES) as image:
-                    return animated_reel(name, source, image)
+                    return animated_reader(name, source, image)
             except UnidentifiedImageError:
-                return video_reel(name, source)
+                return video_reader(name, source)
     except Image.DecompressionBombError as error:
         raise CapacityError("", f"{name} is too large to open ({error}). Scale it down first.") from None
     except OSError as error:

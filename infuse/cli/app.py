@@ -108,7 +108,7 @@ def run(
     check: Annotated[bool, typer.Option("--check", help="Only show what would happen.")] = False,
 ) -> None:  # fmt: skip
     """Make pictures, or clips with a video model. Options win over what the recipe says."""
-    from infuse.cli_recipe import Asked
+    from infuse.cli.recipe import Asked
 
     fields = {"model": model, "negative_prompt": negative, "width": width, "height": height, "frames": frames, "steps": steps,
               "scheduler": scheduler, "guidance": guidance, "seed": seed, "count": count}  # fmt: skip
@@ -123,7 +123,7 @@ def run(
 @app.command("check")
 def check_command(source: Source, model: Text = None, sets: Sets = []) -> None:  # noqa: B006
     """What a recipe would do, from headers alone: nothing is loaded."""
-    from infuse.cli_recipe import Asked
+    from infuse.cli.recipe import Asked
 
     show_check(Asked(source, {"model": model}, sets=sets))
 
@@ -133,7 +133,7 @@ def models_command() -> None:
     """The models that need no path: those that come with infuse, and those in INFUSE_MODELS."""
     from rich.console import Console
 
-    from infuse.cli_show import models
+    from infuse.cli.show import models
     from infuse.weights.library import Library
 
     models(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), Library())
@@ -172,9 +172,9 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the p
 def train(ctx: typer.Context) -> None:
     """Train conditions, or the embedded models from nothing."""
     try:
-        from infuse.training.cli import app as training
+        from infuse.cli.train import app as training
     except ModuleNotFoundError as error:
-        if error.name != "infuse.training.cli":
+        if error.name != "infuse.cli.train":
             raise RecipeError(
                 "", f"training needs the package {error.name}. Run: pip install 'infuse[train]'"
             ) from None
@@ -185,13 +185,13 @@ def train(ctx: typer.Context) -> None:
 def show_check(asked: Any, most: int = 1) -> None:
     from rich.console import Console
 
-    from infuse.cli_show import report
+    from infuse.cli.show import report
     from infuse.engine.check import check
-    from infuse.engine.shelf import Shelf
+    from infuse.engine.model_store import ModelStore
 
     quiet()
     recipe = asked.recipe()
-    report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), recipe, check(recipe, Shelf(), most))
+    report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), recipe, check(recipe, ModelStore(), most))
 
 
 def make(asked: Any, out: Path, together: bool = False, fps: float | None = None) -> list[Path]:
@@ -199,9 +199,9 @@ def make(asked: Any, out: Path, together: bool = False, fps: float | None = None
     quiet()
     from rich.console import Console
 
-    from infuse.cli_show import progress
+    from infuse.cli.show import progress
     from infuse.engine.engine import Engine
-    from infuse.reels import FOLDER_RATE
+    from infuse.media.film_readers import FOLDER_RATE
 
     recipe = asked.recipe()
     rate: float = asked.record.get("fps", FOLDER_RATE) if fps is None else fps
@@ -209,7 +209,7 @@ def make(asked: Any, out: Path, together: bool = False, fps: float | None = None
     engine = Engine(recipe.model, max_rows=64 if together else 1)
     report = engine.check(recipe)
     path = named(out, recipe, bool(report.spec.frames), rate)
-    notes = [*report.warnings, *changed(asked, engine.shelf.digests(recipe))]
+    notes = [*report.warnings, *changed(asked, engine.store.digests(recipe))]
     for note in notes:
         typer.echo(f"warning: {note}", err=True)
     with progress(Console(stderr=True), recipe.prompt[:40] or "no prompt") as watch:
@@ -222,8 +222,8 @@ def named(out: Path, recipe: Any, clip: bool, fps: float = 8) -> Path:
     """The file to be written: as named, or by the recipe's digest in a folder. Complains before long work."""
     from importlib.util import find_spec
 
-    from infuse.films_out import shown_at, writable
-    from infuse.records import reachable
+    from infuse.media.film_writer import shown_at, writable
+    from infuse.media.metadata import reachable
 
     if clip:
         shown_at(fps, "--fps")

@@ -16,18 +16,18 @@ import torch
 
 from infuse.conditions import AnyCondition, DepthVideo, Motion, SingleImage
 from infuse.engine.engine import Engine
-from infuse.films import Film
-from infuse.pictures import Picture
+from infuse.media.films import Film
+from infuse.media.pictures import Picture
 from infuse.recipe import Recipe
 from infuse.tabletop import measure_clips as measure
 from infuse.tabletop.captions import Prompt, canonical
 from infuse.tabletop.dataset import HELD_OUT
 from infuse.tabletop.flow import Clip, film
 from infuse.tabletop.judge import Judge, Seen
+from infuse.tabletop.making.video_tabletop import drawn_paths
 from infuse.tabletop.move_captions import canonical_move
 from infuse.tabletop.moves import HOLD, Move, move_at
 from infuse.tabletop.world import box
-from infuse.training.video_tabletop import drawn_paths
 
 MODEL = "tabletop-video"
 """The embedded video model's name in a recipe."""
@@ -194,7 +194,7 @@ def score(scorer: ClipScorer, out: Path) -> dict[str, Any]:
         "video_depth": scorer.depth, "video_image": scorer.image,
     }  # fmt: skip
     known: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.is_file() else {}
-    dtype = str(scorer.engine.shelf.base(MODEL).network.dtype).removeprefix("torch.")
+    dtype = str(scorer.engine.store.base(MODEL).network.dtype).removeprefix("torch.")
     how = {"clips": len(scorer.examples), "frames": scorer.frames, "steps": scorer.steps, "dtype": dtype}
     how |= {"scheduler": scorer.scheduler, "guidance": scorer.guidance}
     for name, experiment in plan.items():

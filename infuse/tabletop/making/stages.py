@@ -15,7 +15,7 @@ import torch
 
 from infuse.encoders.kit import Base
 from infuse.tabletop.dataset import HELD_OUT, TRAIN, Dataset, load
-from infuse.training import models as recipes
+from infuse.tabletop.making import models as recipes
 from infuse.training.saving import halved, save_base, save_texts, save_video
 from infuse.training.trainer import TrainConfig, Trainer
 from infuse.training.video import Learn
@@ -85,7 +85,7 @@ class Workshop:
         if not path.is_file():
             from diffusers import AutoencoderKL
 
-            from infuse.training.objectives_vae import rebuilt
+            from infuse.tabletop.making.objectives_vae import rebuilt
 
             net = AutoencoderKL.from_pretrained(self.models / "base" / "vae").eval()
             np.save(path, rebuilt(net, self.pictures, count))
@@ -102,17 +102,17 @@ class Workshop:
 
     def base(self, name: str = "tabletop") -> Base:
         """A model made by an earlier stage."""
-        from infuse.engine.shelf import Shelf
+        from infuse.engine.model_store import ModelStore
         from infuse.weights.library import Library
 
-        shelf = Shelf(dtype=torch.float32, device="cpu")
-        shelf.library = Library([], embedded=self.models)
-        return shelf.base(name)
+        store = ModelStore(dtype=torch.float32, device="cpu")
+        store.library = Library([], embedded=self.models)
+        return store.base(name)
 
 
 def vae(shop: Workshop) -> bool:
     """The autoencoder on crops; then its decoder alone, on latents with a little noise."""
-    from infuse.training.objectives_vae import VaeObjective, latent_means, tabletop_vae
+    from infuse.tabletop.making.objectives_vae import VaeObjective, latent_means, tabletop_vae
 
     torch.manual_seed(0)
     net = tabletop_vae()
@@ -137,7 +137,7 @@ def latents(shop: Workshop) -> bool:
     """Every training scene through the encoder, once."""
     from diffusers import AutoencoderKL
 
-    from infuse.training.objectives_vae import latent_means
+    from infuse.tabletop.making.objectives_vae import latent_means
 
     net = AutoencoderKL.from_pretrained(shop.models / "base" / "vae").eval()
     np.save(shop.root / "latents.npy", latent_means(net, load(SCENES, TRAIN, root=shop.root / "cache")))
@@ -165,7 +165,7 @@ def unet(shop: Workshop) -> bool:
 def judge(shop: Workshop) -> bool:
     """On renders and on what the autoencoder makes of them. Writes its accuracy on held-out renders beside its weights."""
     from infuse.tabletop.judge import Judge
-    from infuse.training.objectives_judge import JudgeObjective, accuracy
+    from infuse.tabletop.making.objectives_judge import JudgeObjective, accuracy
 
     torch.manual_seed(0)
     net = Judge()
@@ -179,8 +179,8 @@ def judge(shop: Workshop) -> bool:
 
 def clip(shop: Workshop) -> bool:
     """An image encoder that knows colours, shapes and rooms, trained with captions beside it."""
+    from infuse.tabletop.making.objectives_clip import ClipObjective, save_image_processor
     from infuse.tabletop.tokenizer import build_tokenizer
-    from infuse.training.objectives_clip import ClipObjective, save_image_processor
 
     torch.manual_seed(0)
     folder = shop.models / "base"
@@ -195,8 +195,8 @@ def clip(shop: Workshop) -> bool:
 
 def powerpaint(shop: Workshop) -> bool:
     """Nine channels and task tokens: PowerPaint 1, from the base's weights, or from what an earlier life left in `models/`."""
+    from infuse.tabletop.making.powerpaint_tabletop import Lessons
     from infuse.training.powerpaint import powerpaint_objective
-    from infuse.training.powerpaint_tabletop import Lessons
 
     folder = shop.models / "inpaint"
     base = shop.base("tabletop-inpaint") if folder.is_dir() else recipes.inpaint_base(shop.base())
@@ -240,9 +240,9 @@ def video(shop: Workshop) -> bool:
     Without checkpoints of its own it goes on, where all of it learns, from what an earlier life left in `models/`.
     """
     from infuse.tabletop.clips import load_clips
+    from infuse.tabletop.making.video_tabletop import TabletopClips, latents_of_clips, looks_of_clips
     from infuse.training.video import MOVING, Silence, video_objective
     from infuse.training.video_models import CHANNELS, composed_base, video_base
-    from infuse.training.video_tabletop import TabletopClips, latents_of_clips, looks_of_clips
 
     torch.manual_seed(0)
     pictures = shop.base()

@@ -15,12 +15,12 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from infuse.errors import WeightsError
-from infuse.weights import ldm_configs, ldm_keys
 from infuse.weights.base import load_module
 from infuse.weights.build import assemble
-from infuse.weights.checkpoint import shapes_of, take
 from infuse.weights.formats import Header
 from infuse.weights.kinds import Identity, wrong_kind
+from infuse.weights.layouts import ldm_configs, ldm_keys
+from infuse.weights.layouts.ldm_checkpoint import shapes_of, take
 from infuse.weights.parts import log
 from infuse.weights.source import Source, read_json
 

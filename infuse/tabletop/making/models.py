@@ -20,9 +20,9 @@ from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
 from infuse.tabletop.captions import describe
 from infuse.tabletop.dataset import TRAIN, Dataset
+from infuse.tabletop.making.data_sources import Edges, Looks, states_of
 from infuse.tabletop.world import scene_at
 from infuse.training.objectives_diffusion import Captions, Denoise, Drop
-from infuse.training.tellers import Edges, Looks, states_of
 
 SCHEDULE: dict[str, Any] = {
     "_class_name": "DDIMScheduler",

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from infuse.pictures import Picture, flat
+from infuse.media.pictures import Picture, flat
 
 
 def source_of(value: Any) -> str:

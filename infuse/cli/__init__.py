@@ -1,0 +1,1 @@
+"""The command line: `app` has the commands, `recipe` reads what they are told, `show` prints, `train` is `infuse train`."""
