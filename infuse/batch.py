@@ -7,17 +7,27 @@ rows they speak to, empty slots get their ground value.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.network.spec import NetworkSpec
 from infuse.ports import Channel, Decoupled, Ports, Residual, Tokens, Vector
+
+
+class Slots(Protocol):
+    """What a batch must know of the network that will read it."""
+
+    @property
+    def channel_slots(self) -> Sequence[Any]: ...
+    @property
+    def embedding_slots(self) -> Mapping[str, int]: ...
+    @property
+    def sites(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +116,7 @@ class Batch:
     embedding: dict[str, Tensor]
 
 
-def collate(rows: Sequence[Row], spec: NetworkSpec) -> Batch:
+def collate(rows: Sequence[Row], spec: Slots) -> Batch:
     """Rows of one latent shape to one batch. Rows may differ in everything else."""
     x = torch.stack([r.x for r in rows])
     grid = (int(x.shape[-2]), int(x.shape[-1]))
@@ -216,7 +226,7 @@ def decoupled(rows: list[int], entries: list[Decoupled], grid: tuple[int, int]) 
     )
 
 
-def residual(rows: list[int], entries: list[Residual], spec: NetworkSpec, grid: tuple[int, int]) -> SpokenResidual:
+def residual(rows: list[int], entries: list[Residual], spec: Slots, grid: tuple[int, int]) -> SpokenResidual:
     """One branch, all rows that carry it, with each entry's weight per site."""
     hints = torch.stack([e.hint for e in entries])  # type: ignore[arg-type]  tensors by now: the job has drawn
     sites = (1.0,) * getattr(entries[0].branch, "sites", spec.sites)

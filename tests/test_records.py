@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infuse import Film, Recipe, films, records
+from infuse import Film, Recipe
 from infuse.cli.app import named
 from infuse.conditions import DepthVideo, Img2Img
 from infuse.engine.events import Result
 from infuse.errors import RecipeError
+from infuse.media import films, metadata
 from infuse.media.film_writer import read_record_of, writable, write_film
 from infuse.media.metadata import Record, reachable, read_record
 
@@ -95,7 +96,7 @@ def test_the_first_frame_carries_the_recipe_and_the_others_say_where_it_is() -> 
 @pytest.mark.parametrize("text", ['"a"', "[]", "{}", '{"recipe": 3}', '{"recipe": {}, "fps": "x"}', '{"recipe": {}, "inputs": 1}', "{"])  # fmt: skip
 def test_a_damaged_record_is_a_letter(text: str) -> None:
     with pytest.raises(RecipeError, match=r"the recipe in a\.png is damaged"):
-        records.parsed(text, Path("a.png"))
+        metadata.parsed(text, Path("a.png"))
 
 
 # Places -----------------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_what_fails_while_it_is_written_is_a_letter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The place vanishes, or the disk is full, after all has been checked."""
     Path("x").write_bytes(b"x")
-    monkeypatch.setattr(records, "reachable", lambda path: None)
+    monkeypatch.setattr(metadata, "reachable", lambda path: None)
     monkeypatch.setattr("infuse.media.film_writer.reachable", lambda path: None)
     made = result() if name != "a.png" else Result((FRAMES[0],), Recipe(), None)
     with pytest.raises(RecipeError, match=r"cannot be written \("):

@@ -209,7 +209,7 @@ def engine(tiny: Tiny, modules: dict[str, nn.Module] | None = None, **options: A
 
 def task_texts(generation: str, seed: int = 21, dtype: torch.dtype = torch.float32) -> Any:
     """The SD 1.x text encoder with random task tokens."""
-    from infuse.conditions.powerpaint.words import GENERATIONS
+    from infuse.encoders.generations import GENERATIONS
     from infuse.encoders.tasks import ROWS, TaskTexts, widened
 
     rows = torch.randn(ROWS, 32, generator=torch.Generator().manual_seed(seed)) * 0.5

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -21,9 +21,6 @@ from infuse.media.pictures import Picture, px
 from infuse.network.spec import NetworkSpec, described
 from infuse.ports import Ports, Posterior, Sides, Tokens, Vector, Voice, Windowed
 from infuse.validation import Strict
-
-if TYPE_CHECKING:
-    from infuse.recipe import Recipe
 
 PROMPT = "prompt"
 """Whose words guidance pulls apart: the recipe's own prompt, among its conditions."""
@@ -122,8 +119,8 @@ class Condition(Strict, ABC):
         """What training may update; nothing by default."""
         return {}
 
-    def join(self, who: str, everyone: Mapping[str, Condition], recipe: Recipe) -> dict[str, Condition]:
-        """Everyone who will speak, once this condition is among them: most leave the others as they are."""
+    def join(self, who: str, everyone: Mapping[str, Condition]) -> dict[str, Condition]:
+        """Everyone who will speak, once this condition (`who`) is among them: most leave the others as they are."""
         return dict(everyone)
 
     def native(self) -> tuple[int, int] | None:

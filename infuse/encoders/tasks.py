@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infuse.conditions.powerpaint.words import Generation
+from infuse.encoders.generations import Generation
 from infuse.encoders.text import CHUNK, TextEncoders
 
 RUN = 10

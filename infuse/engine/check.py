@@ -168,7 +168,7 @@ def speakers(recipe: Recipe, steps: int) -> dict[str, Condition]:
     everyone |= {who: c for who, c in named(recipe).items() if c.heard(steps)}
     for who in list(everyone):
         if who in everyone:
-            everyone = everyone[who].join(who, everyone, recipe)
+            everyone = everyone[who].join(who, everyone)
     return everyone
 
 

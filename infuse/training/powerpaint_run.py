@@ -13,16 +13,16 @@ from typing import Any, Literal
 
 import torch
 
-from infuse.conditions.powerpaint.words import GENERATIONS, V1, V2
+from infuse.encoders.generations import GENERATIONS, V1, V2
 from infuse.encoders.kit import Base
 from infuse.engine.model_store import ModelStore
 from infuse.errors import RecipeError
 from infuse.network.brushnet import BrushNet
 from infuse.network.spec import NetworkSpec
-from infuse.tabletop.making.models import inpaint_base, task_texts
 from infuse.training.folder import Folder
 from infuse.training.powerpaint import Learn, powerpaint_objective
 from infuse.training.powerpaint_folder import Crops, Lesson
+from infuse.training.powerpaint_models import inpaint_base, task_texts
 from infuse.training.saving import save_branch, save_powerpaint
 from infuse.training.trainer import TrainConfig, Trainer
 

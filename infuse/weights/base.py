@@ -17,7 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 
-from infuse.conditions.powerpaint.words import GENERATIONS
+from infuse.encoders.generations import GENERATIONS
 from infuse.encoders.tasks import TaskTexts
 from infuse.errors import WeightsError
 from infuse.network.stc import Composer

@@ -15,7 +15,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from infuse.batch import Row, collate
 from infuse.conditions.powerpaint.condition import PowerPaint, PowerPaints, blanked
-from infuse.conditions.powerpaint.words import GENERATIONS, V1, V2, Said, words
+from infuse.conditions.powerpaint.words import Said, words
+from infuse.encoders.generations import GENERATIONS, V1, V2
 from infuse.encoders.kit import Base, Kit
 from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders

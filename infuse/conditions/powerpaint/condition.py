@@ -8,7 +8,7 @@ ever and a BrushNet beside it hears the tokens. Which of them it is, the weights
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch.nn.functional as F
@@ -28,15 +28,13 @@ from infuse.conditions.base import (
     some_hole,
 )
 from infuse.conditions.powerpaint.canvas import Canvas, union
-from infuse.conditions.powerpaint.words import GENERATIONS, Generation, Task, Words, words
+from infuse.conditions.powerpaint.words import Task, Words, words
 from infuse.curves import Curve, span
+from infuse.encoders.generations import GENERATIONS, Generation
 from infuse.errors import RecipeError, under
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.ports import LOUD, Channel, Latent, Ports, Posterior, Residual, Sides, Tokens, Voice
-
-if TYPE_CHECKING:
-    from infuse.recipe import Recipe
 
 MOST = 4.0
 """The largest ratio of canvas to picture: beyond it there is hardly a picture to continue."""
@@ -146,17 +144,17 @@ class PowerPaint(Condition):
                                        "name the folder in which PowerPaint's task encoder lies beside it.")  # fmt: skip
         return GENERATIONS[found.tasks], found.memory, found.sites
 
-    def join(self, who: str, everyone: Mapping[str, Condition], recipe: Recipe) -> dict[str, Condition]:
+    def join(self, who: str, everyone: Mapping[str, Condition]) -> dict[str, Condition]:
         """All PowerPaints become one, and it says the prompt."""
         mine = {k: c for k, c in everyone.items() if isinstance(c, PowerPaint)}
         others = {k: c for k, c in everyone.items() if k not in mine and k != PROMPT}
-        controlled = any(c.kind == "controlnet" and c.heard(recipe.steps) for c in others.values())
+        prompt: Any = everyone[PROMPT]
         joined = PowerPaints(
             regions=tuple(mine.values()),
             places=tuple(mine),
-            prompt=recipe.prompt,
-            negative_prompt=recipe.negative_prompt,
-            controlled=controlled,
+            prompt=prompt.prompt,
+            negative_prompt=prompt.negative_prompt,
+            controlled=any(c.kind == "controlnet" for c in others.values()),
         )
         return {PROMPT: joined, **others}
 

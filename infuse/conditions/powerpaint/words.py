@@ -1,6 +1,6 @@
-"""PowerPaint's generations: what each was trained to expect, and what it says for each task, word for word.
+"""What PowerPaint says for each task, word for word, in each of its generations.
 
-Conventions belong to the weights, never to a class. "fit" blends A with B. Source: open-mmlab/PowerPaint@5b4c3d5 app.py
+"fit" blends A with B. Source: open-mmlab/PowerPaint@5b4c3d5 app.py
 (v1, v2); dev branch @aaed575 (dev1, dev2).
 """
 
@@ -9,32 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CONTEXT, SHAPE, OBJECT = "P_ctxt", "P_shape", "P_obj"
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What one set of PowerPaint weights was trained to expect."""
-
-    name: str
-    order: tuple[str, str, str] = (CONTEXT, SHAPE, OBJECT)
-    """Task tokens by their ids."""
-    first: bool = False
-    """Task token before the description, not after it."""
-    blank: float = 0.5
-    """What hole pixels hold before they are encoded, in 0-1."""
-    branch: bool = False
-    """Spoken by a BrushNet beside a 4-channel base, not by nine input channels."""
-    hole_first: bool = False
-    """The branch reads [hole 1, masked latent 4], not [masked latent 4, keep 1]."""
-
-
-V1 = Generation("v1")
-V2 = Generation("v2", blank=0.0, branch=True)
-DEV1 = Generation("dev1", (OBJECT, CONTEXT, SHAPE), first=True, blank=0.0)
-DEV2 = Generation("dev2", (OBJECT, CONTEXT, SHAPE), blank=0.0, branch=True, hole_first=True)
-GENERATIONS = {g.name: g for g in (V1, V2, DEV1, DEV2)}
-
+from infuse.encoders.generations import CONTEXT, OBJECT, SHAPE, Generation
 
 Task = Literal["text", "removal", "shape", "outpaint"]
 Said = tuple[str, str | None]

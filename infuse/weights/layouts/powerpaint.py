@@ -201,7 +201,7 @@ def placed(key: str) -> str:
 
 def load_tasks(brush: Brush, texts: Any, dtype: Any, device: Any) -> TaskTexts:
     """The task encoder beside a BrushNet. Tensors that its file leaves out are the base's own encoder's, as in the original."""
-    from infuse.conditions.powerpaint.words import GENERATIONS
+    from infuse.encoders.generations import GENERATIONS
     from infuse.encoders.tasks import TaskTexts
 
     assert brush.encoder is not None
