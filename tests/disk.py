@@ -31,7 +31,8 @@ def base(folder: Path, family: str = "sd1", in_channels: int = 4, image_encoder:
 
 def powerpaint1(folder: Path) -> Path:
     """A PowerPaint 1 over the model called `tabletop`, as the embedded one lies there."""
-    from infuse.training.saving import save_base, save_texts
+    from infuse.tabletop.making.saving import save_base
+    from infuse.training.saving import save_texts
 
     base = tiny.powerpaint1().base
     save_base(base, folder, under="tabletop")

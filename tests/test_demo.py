@@ -12,10 +12,12 @@ from infuse import Recipe
 from infuse.engine.engine import Engine
 from infuse.engine.model_store import ModelStore
 from infuse.media.film_writer import read_record_of
-from infuse.tabletop.demo import TABLE, TARGET, Cast, demo
+from infuse.tabletop.demo import demo
+from infuse.tabletop.demo_pictures import TARGET
 from infuse.tabletop.demo_video import HOPPING, STILL
 from infuse.tabletop.moves import times
 from infuse.tabletop.sheet import CAPTION_LINES, GAP, TILE, Panel, Row, moving, save_moving, sheet
+from infuse.tabletop.stage import TABLE, Cast
 from infuse.tabletop.world import Camera, box
 from infuse.training.video_models import composed_base, video_base
 

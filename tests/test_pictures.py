@@ -11,8 +11,8 @@ from PIL import Image
 
 from infuse.engine.engine import Engine
 from infuse.tabletop import demo_powerpaint, demo_video
-from infuse.tabletop.demo import Cast, Stage
 from infuse.tabletop.sheet import moving, save_moving, sheet
+from infuse.tabletop.stage import Cast, Stage
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 ALIKE = 3.0

@@ -185,9 +185,10 @@ def score(
     """Measure the embedded models with the judge: text, edges, image prompts, inpainting."""
     from infuse.engine.engine import Engine
     from infuse.tabletop.making import score as scoring
+    from infuse.tabletop.making.scorer import Scorer
 
     judge = _judge(out, threads)
-    scoring.score(scoring.Scorer(Engine("tabletop"), judge, count, steps, tell=logging.info), out)
+    scoring.score(Scorer(Engine("tabletop"), judge, count, steps, tell=logging.info), out)
 
 
 @app.command()

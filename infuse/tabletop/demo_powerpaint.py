@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -10,17 +10,11 @@ from PIL import Image
 from infuse.conditions import PowerPaint
 from infuse.media.pictures import Picture
 from infuse.tabletop.sheet import Panel, Row
+from infuse.tabletop.stage import TABLE, Stage, drawn
 from infuse.tabletop.world import Room, Scene, Thing
 
-if TYPE_CHECKING:
-    from infuse.tabletop.demo import Stage
-
-TABLE = Scene(
-    (Thing("cube", "red", "large", -0.75, 0.2, 0.5), Thing("sphere", "blue", "small", 0.9, -0.5)), Room("grey", "beige", "left")
-)  # fmt: skip
-"""Where things are taken away and put."""
 EMPTY = Scene((TABLE.things[1],), TABLE.room)
-"""The same table without its cube: what the shape is painted on."""
+"""TABLE without its cube: what the shape is painted on."""
 PAN = Scene(
     (Thing("sphere", "purple", "large", 0.1, 0.3),), Room("olive", "rose", "above")
 )  # fmt: skip
@@ -118,8 +112,6 @@ def _run(
 
 def _hole(stage: Stage, thing: int, name: str) -> Image.Image:
     """A box around a solid of TABLE and most of its shadow."""
-    from infuse.tabletop.demo import drawn
-
     side = stage.cast.side
     left, top, right, bottom = drawn(TABLE, side).positions[thing].box
     room = side // 16
@@ -130,7 +122,6 @@ def _hole(stage: Stage, thing: int, name: str) -> Image.Image:
 
 def _silhouette(stage: Stage, name: str) -> Image.Image:
     """Where the cube of TABLE would be seen."""
-    from infuse.tabletop.demo import drawn
     from infuse.tabletop.render import FIRST_THING
 
     inside = drawn(TABLE, stage.cast.side).segments == FIRST_THING

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from PIL import Image
 
@@ -13,13 +11,11 @@ from infuse.media.films import Film
 from infuse.media.pictures import Picture
 from infuse.recipe import Recipe
 from infuse.tabletop.flow import FIRST_THING, Clip, film
-from infuse.tabletop.making.video_tabletop import drawn_paths
+from infuse.tabletop.move_paths import drawn_paths
 from infuse.tabletop.moves import STAY, Move, Route
 from infuse.tabletop.sheet import Panel, Row
+from infuse.tabletop.stage import LOOK, Stage
 from infuse.tabletop.world import Camera, Room, Scene, Thing
-
-if TYPE_CHECKING:
-    from infuse.tabletop.demo import Stage
 
 STILL = Scene(
     (Thing("cube", "red", "large", -0.9, 0.0, 0.5), Thing("sphere", "blue", "small", 1.25, 0.5)), Room("grey", "beige", "left"), Camera()
@@ -100,8 +96,6 @@ def hole(stage: Stage) -> Row:
 
 def together(stage: Stage) -> Row:
     """A ControlNet and an IP-Adapter of the picture model, and depths beside them."""
-    from infuse.tabletop.demo import LOOK
-
     clip = _drawn(stage, HOPPING)
     grey, lines = _grey(clip.inverse_depth), _grey(clip.edges / 255)
     look, prompt = stage.seen(LOOK, "video-look"), "a large cone and a small cube"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +20,14 @@ from infuse.batch import Batch, Row, collate
 from infuse.encoders.kit import Base
 from infuse.ports import Ports, Sides, Tokens
 from infuse.solvers import Choice
-
-
-class DataSource(Protocol):
-    """Says something about each of the examples: one Sides per pick."""
-
-    def __call__(self, picks: np.ndarray, rng: np.random.Generator) -> list[Sides]: ...
+from infuse.training.data_sources import DataSource
 
 
 @dataclass(frozen=True)
 class Drop:
     """A condition of the training mix. It says its `off` side to a fraction `rate` of the examples."""
 
-    tell: DataSource
+    source: DataSource
     rate: float = 0.1
 
 
@@ -84,10 +79,10 @@ class Denoise:
         picks, t, silent, rng = batch
         z = self.latents(picks)
         noise = torch.randn(z.shape, generator=generator).to(z)
-        told = [c.tell(picks, rng) for c in self.conditions]
+        said = [c.source(picks, rng) for c in self.conditions]
         ports = [
             reduce(add, (s.off if off else s.on for s, off in zip(sides, offs, strict=True)), Ports())
-            for sides, offs in zip(zip(*told, strict=True), zip(*silent, strict=True), strict=True)
+            for sides, offs in zip(zip(*said, strict=True), zip(*silent, strict=True), strict=True)
         ]
         return self.error(z, noise, torch.from_numpy(t).to(z.device), ports, self.base.network.predict)
 
@@ -102,3 +97,10 @@ class Denoise:
         error = (answer - target).square().flatten(1).mean(dim=1)
         late = error.detach()[steps > 500]
         return error.mean(), {"noisy": float(late.mean()) if len(late) else 0.0}
+
+
+def freeze(base: Base) -> None:
+    """Nothing of the base learns unless it is asked for again."""
+    for module in (base.network.unet, base.vae, *base.texts.models, base.image_encoder):
+        if module is not None:
+            module.requires_grad_(False).eval()

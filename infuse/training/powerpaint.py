@@ -23,7 +23,7 @@ from infuse.encoders.kit import Base
 from infuse.encoders.tasks import ROWS, TaskTexts
 from infuse.network.brushnet import BrushNet
 from infuse.ports import Channel, Ports, Residual, Sides, Tokens
-from infuse.training.objectives_diffusion import Denoise, Drop
+from infuse.training.objectives_diffusion import Denoise, Drop, freeze
 
 Learn = Literal["tokens", "all"]
 SILENT = 0.1
@@ -176,9 +176,9 @@ def powerpaint_objective(
 
     `branch` None: PowerPaint 1, `base` has nine channels; else PowerPaint 2, beside a base of four.
     """
-    for module in (base.network.unet, base.vae, *base.texts.models, branch):
-        if module is not None:
-            module.requires_grad_(False).eval()
+    freeze(base)
+    if branch is not None:
+        branch.requires_grad_(False).eval()
     updated: dict[str, nn.Module] = {"task_tokens": learning(texts)}
     if learn == "all":
         name, network = ("unet", base.network.unet) if branch is None else ("brushnet", branch)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from infuse.encoders.kit import Base
 from infuse.ports import Channel, Ports, Tokens
-from infuse.training.objectives_diffusion import Denoise
+from infuse.training.objectives_diffusion import Denoise, freeze
 from infuse.training.video_models import Parted, is_temporal, joined, settle
 
 Learn = Literal["new", "temporal", "attention", "all"]
@@ -227,9 +227,7 @@ def video_objective(
     `dropout` False takes the networks' own dropout layers (0.1 and 0.05) out of training. `options` are DenoiseClips'.
     """
     unet, composer, texts = base.network.unet, base.composer, base.texts.models
-    for module in (unet, base.vae, base.image_encoder, *texts):
-        if module is not None:
-            module.requires_grad_(False).eval()
+    freeze(base)
     if composer is None and learn == "new":
         raise ValueError("learn: without conditions nothing is new. Choose temporal or all.")
     joined(unet)

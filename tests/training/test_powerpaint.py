@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from infuse.conditions.powerpaint.words import GENERATIONS
+from infuse.encoders.generations import GENERATIONS
 from infuse.encoders.kit import Base
 from infuse.encoders.tasks import ROWS, TaskTexts
 from infuse.network.brushnet import BrushNet
-from infuse.tabletop.making.models import inpaint_base, task_texts
 from infuse.training.powerpaint import Example, Tasks, powerpaint_objective
+from infuse.training.powerpaint_models import inpaint_base, task_texts
 from infuse.training.saving import wrapped
 from infuse.training.trainer import TrainConfig, Trainer
 from infuse.weights.layouts.powerpaint import stock
@@ -52,7 +52,7 @@ class Noise:
 
 def setup(generation: str, learn: Any = "all", batch_size: int = 5) -> tuple[Any, dict[str, nn.Module], TaskTexts]:
     base = tiny.base("sd1").base
-    base = inpaint_base(base) if generation == "v1" else base
+    base = inpaint_base(base, "wide") if generation == "v1" else base
     texts = task_texts(base, GENERATIONS[generation])
     branch = BrushNet.from_unet(base.network.unet) if generation == "v2" else None
     modules: dict[str, Any] = {
@@ -114,8 +114,8 @@ def test_only_what_was_asked_for_learns(generation: str, learn: str, expected: s
 def test_only_the_first_reading_learns() -> None:
     """c = share * E(A) + (1 - share) * stopgrad(E(B)): a shape example moves P_shape's rows, not P_ctxt's."""
     objective, _, texts = setup("v1", "tokens")
-    tell: Tasks = objective.conditions[0].tell
-    sides = tell(np.array([1]), np.random.default_rng(0))
+    source: Tasks = objective.conditions[0].source
+    sides = source(np.array([1]), np.random.default_rng(0))
     assert len(sides) == 1
     values = sides[0].on.context[0].values
     values.sum().backward()
@@ -144,12 +144,12 @@ def test_an_example_says_what_a_recipe_says(generation: str) -> None:
         branch.tasks = texts
         engine = tiny.engine(replace(tiny.base("sd1"), base=base), {})
         engine.store.add("brush", branch)
-    tell: Tasks = objective.conditions[0].tell
+    source: Tasks = objective.conditions[0].source
     kit = Kit(base if generation == "v2" else replace(base, tasks=texts), (SIDE, SIDE), engine.store)
     for pick, task in ((0, "text"), (1, "shape"), (2, "removal")):
         example = Noise().example(pick, np.random.default_rng(0))
         with torch.no_grad():
-            told = tell(np.array([pick]), np.random.default_rng(0))[0].on
+            told = source(np.array([pick]), np.random.default_rng(0))[0].on
             model = {"model": "brush"} if generation == "v2" else {}
             asked = PowerPaint(
                 image=example.picture,
@@ -209,5 +209,5 @@ def test_task_tokens_begin_as_a() -> None:
     assert torch.equal(texts.table[-ROWS:], base.texts.models[0].get_input_embeddings().weight[a].expand(ROWS, -1))
     assert texts.model is not base.texts.models[0]
     said = texts.tokens("a cat", "P_obj").detach()
-    powerpaint_objective(inpaint_base(base), texts, Noise())  # puts in the table of which thirty rows learn
+    powerpaint_objective(inpaint_base(base, "wide"), texts, Noise())  # puts in the table of which thirty rows learn
     assert torch.allclose(texts.tokens("a cat", "P_obj").detach(), said, atol=1e-5)

@@ -141,7 +141,10 @@ def test_a_second_generation_of_ones_own(tmp_path: Path) -> None:
     base = disk.base(tmp_path / "base", image_encoder=False)
     data, out = folder(tmp_path / "data", GOOD, PLAIN), tmp_path / "mine"
     assert train(
-        Run(str(base), str(data), "v2", size=32, batch_size=2), out, SHORT, ModelStore(dtype=torch.float32, device="cpu")
+        Run(str(base), str(data), "v2", size=32, batch_size=2),
+        out,
+        SHORT,
+        ModelStore(dtype=torch.float32, device="cpu"),
     )
     engine = infuse.load(str(base), device="cpu", dtype=torch.float32)
     assert engine.run(recipe(base, task="shape", fit=0.5, model=str(out))).image.size == (32, 32)

@@ -19,7 +19,7 @@ from infuse.tabletop.judge import Judge, SeenThing
 from infuse.tabletop.making import score_powerpaint as scoring
 from infuse.tabletop.making.objectives_vae import tabletop_vae
 from infuse.tabletop.making.powerpaint_tabletop import PUT, TAKEN, Lessons
-from infuse.tabletop.making.score import Example, examples
+from infuse.tabletop.making.scorer import Example, examples
 from infuse.tabletop.render import FIRST_THING, render
 from infuse.weights.library import embedded_root
 

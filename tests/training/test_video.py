@@ -23,9 +23,11 @@ from infuse.media.pictures import Picture
 from infuse.network.stc import STCEncoder
 from infuse.ports import Channel, Ports, Tokens
 from infuse.tabletop.clips import load_clips
-from infuse.tabletop.making.video_tabletop import TabletopClips, drawn_paths, latents_of_clips
+from infuse.tabletop.making.saving import save_base
+from infuse.tabletop.making.video_tabletop import TabletopClips, latents_of_clips
+from infuse.tabletop.move_paths import drawn_paths
 from infuse.tabletop.moves import HOLD
-from infuse.training.saving import halved, save_base, save_video
+from infuse.training.saving import halved, save_video
 from infuse.training.trainer import TrainConfig, Trainer
 from infuse.training.video import MOVING, STYLE, Batch, Learn, Silence, video_objective
 from infuse.training.video_models import CHANNELS, composed_base, is_temporal, joined, video_base

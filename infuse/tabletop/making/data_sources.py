@@ -1,4 +1,4 @@
-"""What the tabletop's pictures say to each port: the training side of text, ControlNet, IP-Adapter and inpainting."""
+"""What the tabletop's pictures say to a ControlNet, an image prompt and a hole, as its lessons take it from the cache."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.conditions.ip_adapter import Adapter
 from infuse.encoders.kit import Base
-from infuse.ports import Decoupled, Ports, Residual, Sides
+from infuse.ports import Ports, Residual, Sides
 from infuse.tabletop.dataset import Dataset
 from infuse.tabletop.world import Thing, box
 
@@ -36,20 +34,6 @@ class Edges:
             hint = torch.from_numpy(np.array(found)).float().div(255).expand(3, -1, -1)
             out.append(Sides.both(Ports(residuals=(Residual(self.branch, hint),))))
         return out
-
-
-class Looks:
-    """The picture itself as an image prompt; silent: the states of a zero picture."""
-
-    def __init__(
-        self, adapter: Adapter, states: Float[Tensor, "n tokens width"], silent: Float[Tensor, "tokens width"]
-    ) -> None:
-        self.adapter, self.states, self.silent = adapter, states, silent
-
-    def __call__(self, picks: np.ndarray, rng: np.random.Generator) -> list[Sides]:
-        said = self.adapter.project(torch.stack([*(self.states[int(i)].float() for i in picks), self.silent]))
-        off = Ports(decoupled=(Decoupled(self.adapter, said[-1]),))
-        return [Sides(Ports(decoupled=(Decoupled(self.adapter, t),)), off) for t in said[:-1]]
 
 
 def around(thing: Thing, camera: Any, side: int, rng: np.random.Generator) -> np.ndarray:

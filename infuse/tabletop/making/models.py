@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,17 @@ import torch
 from torch import Tensor
 
 from infuse.conditions.ip_adapter import Adapter, Resampler
-from infuse.conditions.powerpaint.words import V1, Generation
 from infuse.encoders.kit import Base
-from infuse.encoders.tasks import TaskTexts, widened
 from infuse.encoders.text import TextEncoders
 from infuse.network.attention import install
 from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
 from infuse.tabletop.captions import describe
 from infuse.tabletop.dataset import TRAIN, Dataset
-from infuse.tabletop.making.data_sources import Edges, Looks, states_of
+from infuse.tabletop.making.data_sources import Edges, states_of
 from infuse.tabletop.world import scene_at
-from infuse.training.objectives_diffusion import Captions, Denoise, Drop
+from infuse.training.data_sources import Looks
+from infuse.training.objectives_diffusion import Captions, Denoise, Drop, freeze
 
 SCHEDULE: dict[str, Any] = {
     "_class_name": "DDIMScheduler",
@@ -116,37 +114,6 @@ def base_objective(base: Base, latents: Path, batch_size: int = 32) -> Denoise:
     return Denoise(base, picked, count, [Drop(Captions(base, caption, learn=True), 0.1)], learn, batch_size=batch_size)
 
 
-def inpaint_base(base: Base, name: str = "tabletop-inpaint") -> Base:
-    """The same model with nine input channels; the new ones start at zero (Rombach et al. 2022, inpainting)."""
-    from diffusers import UNet2DConditionModel
-
-    narrow: Any = base.network.unet
-    config: dict[str, Any] = {k: v for k, v in narrow.config.items() if not k.startswith("_")} | {"in_channels": 9}
-    unet: Any = torch.nn.Module.to(UNet2DConditionModel(**config), base.network.device, base.network.dtype)
-    state = narrow.state_dict()
-    wide = torch.zeros_like(unet.conv_in.weight)
-    wide[:, :4] = state["conv_in.weight"]
-    unet.load_state_dict(state | {"conv_in.weight": wide})
-    return replace(base, name=name, network=Network(unet, nine_channels(base.spec, name)))
-
-
-def nine_channels(spec: NetworkSpec, name: str) -> NetworkSpec:
-    """The spec of the widened network, which has PowerPaint's task tokens."""
-    return NetworkSpec.from_unet_config(
-        name, {**spec.config, "in_channels": 9}, vae_factor=spec.vae_factor, prediction=spec.prediction, family=spec.family,
-        parameters=spec.parameters, guidance=spec.guidance, tasks=V1.name,
-    )  # fmt: skip
-
-
-def task_texts(base: Base, generation: Generation = V1) -> TaskTexts:
-    """The base's task encoder if it has one; else a copy of its text encoder whose task tokens all start as "a"."""
-    if base.tasks is not None and base.tasks.generation == generation:
-        return base.tasks
-    tokenizer = base.texts.tokenizers[0]
-    a = tokenizer.convert_tokens_to_ids("a</w>")
-    return TaskTexts(widened(base.texts.models[0], like=a), tokenizer, generation)
-
-
 def edges_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 32) -> Denoise:
     """A ControlNet for edge maps beside the frozen base."""
     from diffusers import ControlNetModel
@@ -175,15 +142,8 @@ def looks_objective(base: Base, data: Dataset, latents: Path, batch_size: int = 
         for (path, _), pair in zip(spec.cross_layers, adapter.kv, strict=True):
             for mine, name in zip(pair, ("to_k", "to_v"), strict=True):  # type: ignore[arg-type]
                 mine.weight.copy_(getattr(modules[path], name).weight)
-    told = Looks(adapter, *states_of(base, data))
-    conditions = [Drop(Captions(base, vaguely), 0.5), Drop(told, 0.1)]
+    looks = Looks(adapter, *states_of(base, data))
+    conditions = [Drop(Captions(base, vaguely), 0.5), Drop(looks, 0.1)]
     return Denoise(
         base, picked, min(count, len(data)), conditions, {"ip_adapter": adapter}, batch_size=batch_size, early=1.5
     )
-
-
-def freeze(base: Base) -> None:
-    """Nothing of the base learns unless it is asked for again."""
-    for module in (base.network.unet, base.vae, *base.texts.models, base.image_encoder):
-        if module is not None:
-            module.requires_grad_(False).eval()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,154 +12,105 @@ import numpy as np
 import torch
 
 from infuse.conditions import AnyCondition, ControlNet, Inpaint, IPAdapter
-from infuse.engine.engine import Engine
 from infuse.media.pictures import Picture
-from infuse.recipe import Recipe
 from infuse.tabletop import measure
-from infuse.tabletop.captions import Asked, Prompt, canonical, describe
+from infuse.tabletop.captions import Asked, canonical
 from infuse.tabletop.dataset import HELD_OUT
-from infuse.tabletop.judge import Judge, Seen
-from infuse.tabletop.making import score_powerpaint
+from infuse.tabletop.making import score_powerpaint as powerpaint
 from infuse.tabletop.making.data_sources import around
-from infuse.tabletop.render import Render, render
-from infuse.tabletop.world import COLOURS, SHAPES, Scene, scene_at
-
-OFFSET = 10_000
-"""Held-out scenes from here on; those before it choose checkpoints and settings."""
+from infuse.tabletop.making.scorer import Example, Scorer
+from infuse.tabletop.world import COLOURS, SHAPES
 
 
-@dataclass(frozen=True)
-class Example:
-    """One held-out scene, its picture and its prompt."""
-
-    index: int
-    scene: Scene
-    picture: Render
-    prompt: Prompt
-
-
-def examples(count: int) -> list[Example]:
-    """The first `count` scenes of the test stream."""
-    out = []
-    for i in range(OFFSET, OFFSET + count):
-        scene = scene_at(HELD_OUT, i)
-        out.append(Example(i, scene, render(scene, (128, 128)), describe(scene, np.random.default_rng((HELD_OUT, i)))))
-    return out
+def text(scorer: Scorer) -> dict[str, float]:
+    """Words alone."""
+    return asdict(
+        measure.mean(
+            [measure.answer(e.prompt, s) for e, _, s in scorer.made("text", lambda e: ("tabletop", e.prompt.text, ()))]
+        )
+    )
 
 
-class Scorer:
-    """Runs recipes in batches and lets the judge look. `guidance` None takes the model's own."""
+def edges(scorer: Scorer, on: bool) -> dict[str, float]:
+    """Edge F1 with the prompt and, or without, the ControlNet."""
 
-    def __init__(self, engine: Engine, judge: Judge, count: int = 512, steps: int = 12, scheduler: str = "DPM++ 2M", guidance: float | None = None,
-                 tell: Callable[[str], None] = print) -> None:  # fmt: skip
-        self.engine, self.judge, self.steps, self.guidance, self.tell = engine, judge, steps, guidance, tell
-        self.scheduler = scheduler
-        self.examples = examples(count)
+    def recipe(e: Example) -> tuple[str, str, Sequence[AnyCondition]]:
+        hint = np.repeat(e.picture.edges[..., None], 3, axis=-1)
+        return "tabletop", e.prompt.text, [ControlNet(model="edges", image=Picture.of(hint))] if on else []
 
-    def made(
-        self, name: str, recipe: Callable[[Example], tuple[str, str, Sequence[AnyCondition]]]
-    ) -> Iterator[tuple[Example, np.ndarray, Seen]]:
-        """(example, picture, what the judge saw) for the recipe of each example: (model, prompt, conditions)."""
-        for start in range(0, len(self.examples), 32):
-            part = self.examples[start : start + 32]
-            asked = [recipe(e) for e in part]
-            results = self.engine.run_all(*(
-                Recipe(model=m, prompt=p, conditions=tuple(c), seed=e.index, steps=self.steps, scheduler=self.scheduler, guidance=self.guidance)
-                for e, (m, p, c) in zip(part, asked, strict=True)
-            ))  # fmt: skip
-            pictures = [np.asarray(r.image) for r in results]
-            seen = self.judge.look(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255)
-            self.tell(f"{name}: {start + len(part)}/{len(self.examples)}")
-            yield from zip(part, pictures, seen, strict=True)
+    return {
+        "edge_f1": float(np.mean([measure.edge_f1(p, s, e.picture.edges) for e, p, s in scorer.made("edges", recipe)]))
+    }
 
-    def text(self) -> dict[str, float]:
-        """Words alone."""
-        return asdict(
-            measure.mean(
-                [
-                    measure.answer(e.prompt, s)
-                    for e, _, s in self.made("text", lambda e: ("tabletop", e.prompt.text, ()))
-                ]
-            )
+
+def looks(scorer: Scorer, on: bool) -> dict[str, float]:
+    """Agreement with a reference picture under a prompt that names nothing."""
+
+    def recipe(e: Example) -> tuple[str, str, Sequence[AnyCondition]]:
+        return (
+            "tabletop",
+            "a picture of a table",
+            [IPAdapter(model="ip-adapter", image=(Picture.of(e.picture.rgb),))] if on else [],
         )
 
-    def edges(self, on: bool) -> dict[str, float]:
-        """Edge F1 with the prompt and, or without, the ControlNet."""
+    seen = [(s, measure.truth(e.scene, e.picture)) for e, _, s in scorer.made("looks", recipe)]
+    both = [measure.agreement(a, b) for a, b in seen]
+    out = {k: float(np.mean([getattr(a, k) for a in both])) for k in ("colours", "shapes", "room")}
+    return out | {"colours_and_room": (out["colours"] + out["room"]) / 2}
 
-        def recipe(e: Example) -> tuple[str, str, Sequence[AnyCondition]]:
-            hint = np.repeat(e.picture.edges[..., None], 3, axis=-1)
-            return "tabletop", e.prompt.text, [ControlNet(model="edges", image=Picture.of(hint))] if on else []
 
-        return {
-            "edge_f1": float(
-                np.mean([measure.edge_f1(p, s, e.picture.edges) for e, p, s in self.made("edges", recipe)])
-            )
-        }
+def inpaint(scorer: Scorer, model: str, paste: bool) -> dict[str, float]:
+    """Another solid asked for in the hole where one stood; the rest must stay."""
+    holes: dict[int, tuple[np.ndarray, Asked]] = {}
 
-    def looks(self, on: bool) -> dict[str, float]:
-        """Agreement with a reference picture under a prompt that names nothing."""
-
-        def recipe(e: Example) -> tuple[str, str, Sequence[AnyCondition]]:
-            return (
-                "tabletop",
-                "a picture of a table",
-                [IPAdapter(model="ip-adapter", image=(Picture.of(e.picture.rgb),))] if on else [],
-            )
-
-        seen = [(s, measure.truth(e.scene, e.picture)) for e, _, s in self.made("looks", recipe)]
-        both = [measure.agreement(a, b) for a, b in seen]
-        out = {k: float(np.mean([getattr(a, k) for a in both])) for k in ("colours", "shapes", "room")}
-        return out | {"colours_and_room": (out["colours"] + out["room"]) / 2}
-
-    def inpaint(self, model: str, paste: bool) -> dict[str, float]:
-        """Another solid asked for in the hole where one stood; the rest must stay."""
-        holes: dict[int, tuple[np.ndarray, Asked]] = {}
-
-        def recipe(e: Example) -> tuple[str, str, Sequence[AnyCondition]]:
-            rng = np.random.default_rng((HELD_OUT, e.index, 2))
-            old = e.scene.things[0]
-            new = Asked(
-                str(rng.choice([s for s in SHAPES if s != old.shape])),
-                str(rng.choice([c for c in COLOURS if c != old.colour])),
-            )
-            hole = around(old, e.scene.camera, 128, np.random.default_rng((HELD_OUT, e.index, 3)))
-            holes[e.index] = hole.astype(bool), new
-            prompt = f"a {old.size} {new.colour} {new.shape}"
-            return (
-                model,
-                prompt,
-                [Inpaint(image=Picture.of(e.picture.rgb), mask=Picture.of(hole * np.uint8(255)), paste=paste)],
-            )
-
-        found = [
-            measure.inpainting(p, e.picture.rgb, holes[e.index][0], [holes[e.index][1]], s)
-            for e, p, s in self.made(f"inpaint {model}", recipe)
-        ]
-        return {
-            "inside": float(np.mean([f.inside for f in found])),
-            "outside_psnr": float(np.mean([f.outside for f in found])),
-        }
-
-    def renders(self) -> dict[str, float]:
-        """What the judge says of the held-out renders themselves: the most that any model could reach here."""
-        pictures = torch.from_numpy(np.stack([e.picture.rgb for e in self.examples])).permute(0, 3, 1, 2).float() / 255
-        return asdict(
-            measure.mean(
-                [
-                    measure.answer(canonical(e.scene), s)
-                    for e, s in zip(self.examples, self.judge.look(pictures), strict=True)
-                ]
-            )
+    def recipe(e: Example) -> tuple[str, str, Sequence[AnyCondition]]:
+        rng = np.random.default_rng((HELD_OUT, e.index, 2))
+        old = e.scene.things[0]
+        new = Asked(
+            str(rng.choice([s for s in SHAPES if s != old.shape])),
+            str(rng.choice([c for c in COLOURS if c != old.colour])),
         )
+        hole = around(old, e.scene.camera, 128, np.random.default_rng((HELD_OUT, e.index, 3)))
+        holes[e.index] = hole.astype(bool), new
+        prompt = f"a {old.size} {new.colour} {new.shape}"
+        return (
+            model,
+            prompt,
+            [Inpaint(image=Picture.of(e.picture.rgb), mask=Picture.of(hole * np.uint8(255)), paste=paste)],
+        )
+
+    found = [
+        measure.inpainting(p, e.picture.rgb, holes[e.index][0], [holes[e.index][1]], s)
+        for e, p, s in scorer.made(f"inpaint {model}", recipe)
+    ]
+    return {
+        "inside": float(np.mean([f.inside for f in found])),
+        "outside_psnr": float(np.mean([f.outside for f in found])),
+    }
+
+
+def renders(scorer: Scorer) -> dict[str, float]:
+    """What the judge says of the held-out renders themselves: the most that any model could reach here."""
+    pictures = torch.from_numpy(np.stack([e.picture.rgb for e in scorer.examples])).permute(0, 3, 1, 2).float() / 255
+    return asdict(
+        measure.mean(
+            [
+                measure.answer(canonical(e.scene), s)
+                for e, s in zip(scorer.examples, scorer.judge.look(pictures), strict=True)
+            ]
+        )
+    )
 
 
 def score(scorer: Scorer, out: Path) -> dict[str, Any]:
     """Every experiment, written to `out` after each so that a cut-off run keeps what it has."""
     plan: dict[str, Callable[[], dict[str, float]]] = {
-        "renders": scorer.renders, "text": scorer.text, "edges_with": lambda: scorer.edges(True), "edges_without": lambda: scorer.edges(False),
-        "looks_with": lambda: scorer.looks(True), "looks_without": lambda: scorer.looks(False),
-        "inpaint_9ch": lambda: scorer.inpaint("tabletop-inpaint", False), "inpaint_9ch_pasted": lambda: scorer.inpaint("tabletop-inpaint", True),
-        "inpaint_4ch": lambda: scorer.inpaint("tabletop", False), **score_powerpaint.experiments(scorer),
+        "renders": lambda: renders(scorer), "text": lambda: text(scorer),
+        "edges_with": lambda: edges(scorer, True), "edges_without": lambda: edges(scorer, False),
+        "looks_with": lambda: looks(scorer, True), "looks_without": lambda: looks(scorer, False),
+        "inpaint_9ch": lambda: inpaint(scorer, "tabletop-inpaint", False),
+        "inpaint_9ch_pasted": lambda: inpaint(scorer, "tabletop-inpaint", True),
+        "inpaint_4ch": lambda: inpaint(scorer, "tabletop", False), **powerpaint.experiments(scorer),
     }  # fmt: skip
     known: dict[str, Any] = json.loads(out.read_text()) if out.is_file() else {}
     for name, experiment in plan.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,10 @@ from infuse.tabletop.captions import Asked
 from infuse.tabletop.dataset import HELD_OUT
 from infuse.tabletop.judge import Seen
 from infuse.tabletop.making.data_sources import around
+from infuse.tabletop.making.scorer import Example, Scorer
 from infuse.tabletop.render import FIRST_THING, render
 from infuse.tabletop.world import COLOURS, SHAPES, Thing
 from infuse.training.powerpaint_masks import grown
-
-if TYPE_CHECKING:
-    from infuse.tabletop.making.score import Example, Scorer
 
 MODEL = "tabletop-inpaint"
 SIDE = 128

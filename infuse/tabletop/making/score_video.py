@@ -24,8 +24,8 @@ from infuse.tabletop.captions import Prompt, canonical
 from infuse.tabletop.dataset import HELD_OUT
 from infuse.tabletop.flow import Clip, film
 from infuse.tabletop.judge import Judge, Seen
-from infuse.tabletop.making.video_tabletop import drawn_paths
 from infuse.tabletop.move_captions import canonical_move
+from infuse.tabletop.move_paths import drawn_paths
 from infuse.tabletop.moves import HOLD, Move, move_at
 from infuse.tabletop.world import box
 

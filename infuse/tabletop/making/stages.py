@@ -16,7 +16,9 @@ import torch
 from infuse.encoders.kit import Base
 from infuse.tabletop.dataset import HELD_OUT, TRAIN, Dataset, load
 from infuse.tabletop.making import models as recipes
-from infuse.training.saving import halved, save_base, save_texts, save_video
+from infuse.tabletop.making.saving import save_base
+from infuse.training.objectives_diffusion import freeze
+from infuse.training.saving import halved, save_texts, save_video
 from infuse.training.trainer import TrainConfig, Trainer
 from infuse.training.video import Learn
 
@@ -154,7 +156,7 @@ def unet(shop: Workshop) -> bool:
     folder = shop.models / "base"
     tokenizer = build_tokenizer(folder / "tokenizer")
     base = recipes.new_base(AutoencoderKL.from_pretrained(folder / "vae").eval(), tokenizer)
-    recipes.freeze(base)
+    freeze(base)
     for module in (base.network.unet, base.texts.models[0]):
         module.requires_grad_(True)
     done = shop.train("unet", recipes.base_objective(base, shop.root / "latents.npy"))
@@ -197,10 +199,11 @@ def powerpaint(shop: Workshop) -> bool:
     """Nine channels and task tokens: PowerPaint 1, from the base's weights, or from what an earlier life left in `models/`."""
     from infuse.tabletop.making.powerpaint_tabletop import Lessons
     from infuse.training.powerpaint import powerpaint_objective
+    from infuse.training.powerpaint_models import inpaint_base, task_texts
 
-    folder = shop.models / "inpaint"
-    base = shop.base("tabletop-inpaint") if folder.is_dir() else recipes.inpaint_base(shop.base())
-    texts = recipes.task_texts(base)
+    folder, name = shop.models / "inpaint", "tabletop-inpaint"
+    base = shop.base(name) if folder.is_dir() else inpaint_base(shop.base(), name)
+    texts = task_texts(base)
     picked, count = recipes.latents_of(shop.root / "latents.npy", base.vae.config.scaling_factor)
     lessons = Lessons(shop.pictures, picked, count, base.vae)
     done = shop.train("powerpaint", powerpaint_objective(base, texts, lessons))

@@ -19,15 +19,14 @@ from infuse.conditions.video.depth import WHITE
 from infuse.conditions.video.spatial import SPATIAL
 from infuse.encoders.annotators.masked_video import masked_video, random_mask
 from infuse.encoders.annotators.sketch import sketch_without_models
-from infuse.encoders.drawn_motion import Path as DrawnPath
 from infuse.encoders.drawn_motion import drawn_motion
 from infuse.encoders.kit import Base
 from infuse.encoders.motion import sparse_motion
 from infuse.tabletop.captions import describe
 from infuse.tabletop.clips import CELL, Clips
 from infuse.tabletop.move_captions import describe_move
-from infuse.tabletop.moves import HOLD, Move, centre, scenes, times
-from infuse.tabletop.world import box
+from infuse.tabletop.move_paths import drawn_paths
+from infuse.tabletop.moves import Move, times
 
 PART = 8
 """Clips that are encoded at once."""
@@ -110,22 +109,6 @@ class TabletopClips:
             cells = np.asarray(self.clips.motion[pick], np.float32).transpose(0, 3, 1, 2)
             field = cells.repeat(CELL, axis=2).repeat(CELL, axis=3)
         return torch.from_numpy(sparse_motion(field)).transpose(0, 1)
-
-
-def drawn_paths(move: Move, frames: int) -> tuple[DrawnPath, ...]:
-    """What a user would draw: where each solid goes that moves. () if the camera moves, which no path tells."""
-    if move.camera != HOLD:
-        return ()
-    stills, camera = scenes(move, frames), move.scene.camera
-    out = []
-    for i, (thing, route) in enumerate(zip(move.scene.things, move.routes, strict=True)):
-        left, top, right, bottom = box(thing, camera)
-        if route.length:
-            points = tuple(
-                (float(x), float(y)) for x, y in np.clip([centre(s.things[i], camera) for s in stills], 0, 1)
-            )
-            out.append(DrawnPath(points=points, radius=min(max(right - left, bottom - top) / 2, 1.0)))
-    return tuple(out)
 
 
 def resized(frame: np.ndarray, side: int) -> np.ndarray:
