@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infuse.encoders.generations import Generation
-from infuse.encoders.text import CHUNK, TextEncoders
+from infuse.encoders.text import CHUNK, TextEncoders, spelled
 
 RUN = 10
 """Learned vectors per task token."""
@@ -56,8 +56,7 @@ class TaskTexts:
             if piece in self.generation.order:
                 pieces.append(self.run(piece))
             elif piece.strip():
-                said = self.tokenizer(piece, add_special_tokens=False, verbose=False).input_ids
-                pieces += [[i] for i in said]
+                pieces += [[i] for i in spelled(self.tokenizer, piece)]
         chunks: list[list[int]] = [[]]
         for piece in pieces:  # a run is never divided
             if len(chunks[-1]) + len(piece) > room:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -20,6 +21,14 @@ CHUNK = 75
 LOOK_BACK = 20
 """A chunk that is full ends at a comma, if there is one among its last tokens (webui's rule)."""
 MOST_CHUNKS = 32
+_spelling = Lock()
+"""One for all tokenizers: they are shared between models, and a tenth of a millisecond is not worth a lock for each."""
+
+
+def spelled(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text, any length, without start and end. From one thread at a time: others raise "Already borrowed"."""
+    with _spelling:
+        return tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,9 @@ class TextEncoders:
         return self._run(self.models[-1], self._padded(self._ids(prompt, tokenizer)[:1], tokenizer, 1), True)[1]
 
     def _ids(self, prompt: str, tokenizer: Any) -> list[list[int]]:
-        ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids if prompt else []
-        comma = tokenizer.convert_tokens_to_ids(",</w>")
+        ids = spelled(tokenizer, prompt) if prompt else []
+        with _spelling:
+            comma = tokenizer.convert_tokens_to_ids(",</w>")
         chunks: list[list[int]] = []
         while len(ids) > CHUNK:
             cut = next((i + 1 for i in range(CHUNK - 1, CHUNK - 1 - LOOK_BACK, -1) if ids[i] == comma), CHUNK)

@@ -1,60 +1,54 @@
-"""Everything loaded, under the names recipes use. Looks at headers first, loads once, keeps until told otherwise."""
+"""Everything loaded, under the names recipes use. Looks at headers first, loads once, keeps while there is room.
+
+What a name stands for is an object or a file in a state, never the name itself: whoever replaces a module or a file gets
+the new one, and jobs under way keep what they have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Hashable, Mapping
+from functools import cached_property, partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
+from infuse.conditions.base import Condition
 from infuse.encoders.kit import Base
 from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders
+from infuse.engine import placement
+from infuse.engine.kept import Kept, Key
+from infuse.engine.placement import Device, Dtype
+from infuse.engine.places import BRUSHES, Place, place_of
+from infuse.engine.view import Found, View, found_in_memory, found_on_disk
 from infuse.errors import WeightsError
+from infuse.friends import building, prime
 from infuse.network.attention import install
-from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
 from infuse.network.video import VideoNetwork
-from infuse.recipe import Recipe
+from infuse.recipe import MODELS, Recipe
+
+LOADERS = ("infuse.weights.base", "infuse.weights.layouts.controlnet", "infuse.weights.layouts.powerpaint")
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a condition's check needs to know of a weights file."""
-
-    kind: str
-    context_width: int | None
-    shapes: Mapping[str, tuple[int, ...]]
-    memory: int
-    """Bytes once loaded."""
-    tasks: str = ""
-    """PowerPaint generation of a BrushNet's task encoder."""
-    sites: int = 0
-
-
-@dataclass(frozen=True)
-class Vision:
-    """An image encoder in numbers."""
-
-    name: str
-    hidden: int
-    projection: int
-
-
-@dataclass(eq=False)
 class ModelStore:
-    """Finds, checks, loads and keeps models. `add` puts modules of your own on it, under a name for recipes."""
+    """Finds, checks, loads and keeps models. `add` puts modules of your own into it, under a name for recipes.
 
-    dtype: torch.dtype | None = None
-    device: str | torch.device | None = None
-    _bases: dict[str, Base] = field(default_factory=dict)
-    _modules: dict[tuple[Any, ...], Any] = field(default_factory=dict)
-    _own: dict[str, nn.Module] = field(default_factory=dict)
+    dtype, device: as people write them ("fp16", "cuda:1"); None: float16 on a GPU if there is one, else float32 on the CPU.
+    memory: bytes that models may take (8 * 10**9, "8GB", "500MB"); beyond, those used longest ago leave. None: no limit.
+    Safe to use from several threads. Raises RecipeError for a dtype, device or memory that is not known or not there.
+    """
+
+    def __init__(self, dtype: Dtype = None, device: Device = None, memory: str | int | None = None) -> None:
+        self.device = placement.as_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.dtype = placement.as_dtype(dtype) or (torch.float32 if self.device.type == "cpu" else torch.float16)
+        self.memory = placement.as_bytes(memory)
+        self._bases: dict[str, Base] = {}
+        self._own: dict[str, nn.Module] = {}
+        self._kept = Kept(placement.nbytes, self._added, self.memory, placement.free)
 
     @cached_property
     def library(self) -> Any:
@@ -63,53 +57,136 @@ class ModelStore:
 
         return Library()
 
+    # ── your own ────────────────────────────────────────────────────────────────────────────────────────────────────
+
     def add(self, name: str, thing: Base | nn.Module) -> None:
-        """A base, ControlNet or IP-Adapter that is already in memory."""
-        if isinstance(thing, Base):
-            self._bases[name] = thing
-            return
+        """A base, ControlNet or IP-Adapter that is already in memory; what had the name before leaves it."""
+        shelf: dict[str, Any] = self._bases if isinstance(thing, Base) else self._own
         if hasattr(thing, "set_attn_processor"):
-            install(thing)
-        self._own[name] = thing
+            install(thing)  # type: ignore[arg-type]
+        before, shelf[name] = shelf.get(name), thing
+        self._parted(before)
+
+    def own(self, name: str) -> nn.Module | None:
+        """The module that was added under this name."""
+        return self._own.get(name)
+
+    def _added(self) -> list[Any]:
+        return [*list(self._bases.values()), *list(self._own.values())]
+
+    def _parted(self, thing: Any) -> None:
+        if thing is not None and all(thing is not other for other in self._added()):
+            self._kept.dismiss(thing)
+
+    # ── what is here ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def held(self) -> int:
+        """Bytes of all weights here, what was added included."""
+        return self._kept.held
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of what was added or loaded."""
+        return tuple(sorted({*self._bases, *self._own, *(n for e in self._kept.entries for n in e.names)}))
+
+    @property
+    def on_leave(self) -> list[Callable[[Any], None]]:
+        """Called with each object that leaves (Base, module, TaskTexts, (image encoder, its processor)), under no lock."""
+        return self._kept.on_leave
+
+    def unload(self, name: str) -> int:
+        """Let go of a model and of everything made from it; how many bytes that freed.
+
+        Jobs under way keep what they use until they are done. Raises WeightsError if nothing here has this name.
+        """
+        before = self.held
+        if name not in self.loaded:
+            have = f"Loaded are: {', '.join(self.loaded)}" if self.loaded else "Nothing is loaded"
+            raise WeightsError("model", f"{name!r} is not loaded, so it cannot be unloaded. {have}.")
+        for thing in (self._bases.pop(name, None), self._own.pop(name, None)):
+            self._parted(thing)
+        self._kept.drop(lambda e: name in e.names)
+        return before - self.held
+
+    def version(self, name: str, kind: str = "") -> Hashable:
+        """What a name stands for now: the object that was added, or path, times and sizes of the files that are read.
+
+        kind: of the condition that names it ("powerpaint", "ip_adapter"...), "vision" for an image encoder, "" for a base.
+        Raises WeightsError if there is nothing of this name.
+        """
+        own = self._own.get(name) if kind else self._bases.get(name)
+        return own if own is not None else self._place(name, kind).version
+
+    def versions(self, condition: Condition) -> tuple[Hashable, ...]:
+        """The same of every model that a condition names."""
+        named = _named(condition)
+        return tuple(self.version(n, "vision" if f == "image_encoder" else condition.kind) for f, n in named)
+
+    def digests(self, recipe: Recipe) -> dict[str, str]:
+        """sha256 of every weights file that a recipe names: as it was when loaded, or as it lies there if it is not."""
+        named = {(n, c.kind) for c in recipe.conditions for _, n in _named(c)} | (
+            {(recipe.model, "")} if recipe.model else set()
+        )
+        found: dict[str, list[str]] = {}
+        for name, kind in sorted(named):
+            if d := self._digest(name, kind):
+                found.setdefault(name, []).append(d)
+        # one name may stand for two models: PowerPaint 2 brings its base along
+        return {n: d[0] if len(set(d)) == 1 else sha256("\n".join(d).encode()).hexdigest() for n, d in found.items()}
+
+    def _digest(self, name: str, kind: str) -> str:
+        if kind == "" and name in self._bases:
+            return self._bases[name].digest
+        if name in self._own:
+            return ""
+        whats = ("base",) if kind == "" else ("brushnet", "tasks") if kind in BRUSHES else ()
+        for e in reversed(self._kept.entries):
+            if name in e.names and (e.key.what in whats if whats else e.key.what not in ("base", "brushnet", "tasks")):
+                return e.digest
+        return self._place(name, kind).digest
 
     # ── before loading ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def beside(self, model: str) -> View:
-        """What a check may look at when this is the base. Raises WeightsError if there is no such base."""
+    def view(self, model: str) -> View:
+        """What a check may look at when this is the base."""
         return View(self, model)
+
+    def at_hand(self, model: str) -> Base | None:
+        """This base, if that would load nothing."""
+        if model in self._bases:
+            return self._bases[model]
+        if not any(e.key.what == "base" for e in self._kept.entries):
+            return None
+        key = Key("base", self._place(model).version, (self.dtype, self.device))
+        entry = self._kept.look(key, model)
+        return entry and entry.thing
 
     def identity(self, model: str, field: str, kind: str) -> Found:
         """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
-        if model in self._own:
-            return _found(self._own[model], kind)
-        if kind == "brushnet":
-            return self._brush_found(model, field)
-        from infuse.weights.estimate import estimate
-        from infuse.weights.kinds import wrong_kind
-        from infuse.weights.layouts.ip_adapter import released
+        if (own := self.own(model)) is not None:
+            return found_in_memory(own, kind)
+        return found_on_disk(self.library, model, field, kind, str(self.dtype))
 
-        header, found = self.library.header(model, field)
-        if found.kind != kind:
-            raise wrong_kind(field, found, kind, name=model)
-        shapes = {released(k): s for k, s in header.shapes().items()}
-        return Found(kind, found.context_width, shapes, estimate(header, str(self._dtype()), found))
+    def card(self, model: str) -> Mapping[str, Any]:
+        """card.json beside a model: description, annotator. Empty if there is none."""
+        from infuse.weights.source import read_json
 
-    def _dtype(self) -> torch.dtype:
-        return self.dtype or (torch.float16 if self._device().type == "cuda" else torch.float32)
-
-    def _device(self) -> torch.device:
-        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return {} if model in self._own else read_json(self.library.find(model).path / "card.json")
 
     # ── loading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def base(self, model: str) -> Base:
-        """A base model, loaded once."""
-        if model not in self._bases:
+        """A base model, loaded once. Raises WeightsError, or CapacityError if its device has no room for it."""
+        if model in self._bases:
+            return self._bases[model]
+
+        def make(place: Place) -> Base:
             from infuse.weights.base import load_base
 
-            parts = load_base(self.library.find(model, "model"), dtype=self._dtype(), device=self._device())
+            parts = load_base(place.what, dtype=self.dtype, device="cpu")
             network = VideoNetwork if parts.spec.frames else Network
-            self._bases[model] = Base(
+            return Base(
                 model,
                 network(parts.unet.eval(), parts.spec),
                 parts.vae.eval(),
@@ -118,217 +195,136 @@ class ModelStore:
                 parts.image_encoder,
                 parts.feature_extractor,
                 parts.force_zeros_for_empty_prompt,
-                parts.digest,
+                place.digest,
                 parts.tasks,
                 parts.composer,
             )
-        return self._bases[model]
+
+        return self._once("base", model, make)
 
     def module(
         self, model: str, build: Callable[[Mapping[str, Tensor]], nn.Module], dtype: torch.dtype, device: torch.device
     ) -> nn.Module:
         """The module that a weights file holds, as `build` makes it from the tensors."""
-        if model in self._own:
-            return self._moved(model, dtype, device)
-        return self._once(
-            model,
-            build,
-            lambda: build(self._tensors(model)).eval().requires_grad_(False).to(device, dtype),
-            device,
-            dtype,
-        )
 
-    def _tensors(self, model: str) -> dict[str, Tensor]:
-        from infuse.weights.formats import read_tensors
-        from infuse.weights.layouts.ip_adapter import read_ip_adapter
+        def make(place: Place) -> nn.Module:
+            from infuse.weights.formats import read_tensors
+            from infuse.weights.layouts.ip_adapter import read_ip_adapter
 
-        source = self.library.find(model)  # of the right kind: the condition's check has seen its header
-        return read_ip_adapter(source)[0] if source.identity.kind == "ip_adapter" else read_tensors(source.path)
+            source = place.source  # of the right kind: the condition's check has seen its header
+            found = read_ip_adapter(source)[0] if source.identity.kind == "ip_adapter" else read_tensors(source.path)
+            return nn.Module.to(build(found).eval().requires_grad_(False), dtype=dtype)
+
+        return self._mine(model, dtype, device, lambda: self._once(build, model, make, "module", dtype, device))
 
     def controlnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
         """A ControlNet in any layout, ready to hear ports."""
-        if model in self._own:
-            return self._moved(model, dtype, device)
 
-        def load() -> nn.Module:
+        def make(place: Place) -> nn.Module:
             from infuse.weights.layouts.controlnet import load_controlnet
 
             unet: Any = base.network.unet
-            net: Any = load_controlnet(self.library.find(model, "model"), base=unet, dtype=dtype)
-            install(net.eval().requires_grad_(False).to(device))
+            net: Any = load_controlnet(place.what, base=unet, dtype=dtype)
+            install(net.eval().requires_grad_(False))
             return net
 
-        return self._once(model, "controlnet", load, device, dtype)
+        return self._mine(model, dtype, device, lambda: self._once("controlnet", model, make, "controlnet", dtype, device, base))  # fmt: skip
 
     def brushnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
         """A BrushNet, plain or PowerPaint's, ready to hear ports."""
-        if model in self._own:
-            return self._moved(model, dtype, device)
-        from infuse.weights.layouts.powerpaint import load_brushnet
 
-        unet: Any = base.network.unet
-        return self._once(
-            model, "brushnet", lambda: load_brushnet(self._brush(model), unet, dtype, device), device, dtype
-        )
+        def make(place: Place) -> nn.Module:
+            from infuse.weights.layouts.powerpaint import load_brushnet
+
+            return load_brushnet(place.what, base.network.unet, dtype, "cpu")
+
+        return self._mine(model, dtype, device, lambda: self._once("brushnet", model, make, "brushnet", dtype, device, base))  # fmt: skip
 
     def tasks(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> TaskTexts:
         """The task encoder beside a BrushNet."""
-        if model in self._own:
-            return self._own[model].tasks  # type: ignore[return-value]
-        from infuse.weights.layouts.powerpaint import load_tasks
 
-        return self._once(model, "tasks", lambda: load_tasks(self._brush(model), base.texts, dtype, device), base.name)
+        def make(place: Place) -> TaskTexts:
+            from infuse.weights.layouts.powerpaint import load_tasks
 
-    def _brush(self, model: str, field: str = "model") -> Any:
-        from infuse.weights.layouts.powerpaint import FOLDERS, brush_in
+            return load_tasks(place.what, base.texts, dtype, "cpu")
 
-        return brush_in(self.library.part(model, FOLDERS, field))
-
-    def _brush_found(self, model: str, field: str) -> Found:
-        from infuse.weights.estimate import estimate
-        from infuse.weights.formats import read_header
-
-        brush = self._brush(model, field)
-        header = brush.source.header
-        memory = estimate(header, str(self._dtype()))
-        memory += estimate(read_header(brush.encoder, field), str(self._dtype())) if brush.encoder else 0
-        width = brush.source.identity.context_width
-        return Found("brushnet", width, header.shapes(), memory, brush.tasks, brush.sites)
-
-    def _moved(self, model: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
-        """A module of the user's own, on the base's device and in its dtype."""
-        return nn.Module.to(self._own[model], device=device, dtype=dtype)
+        own = self.own(model)
+        return self._once("tasks", model, make, "brushnet", dtype, device, base) if own is None else own.tasks  # type: ignore[return-value]
 
     def vision_model(self, folder: str) -> tuple[Any, Any]:
         """(CLIP vision model, its image processor) from a folder."""
-        from infuse.weights.base import load_vision
 
-        return self._once(
-            folder, "vision", lambda: load_vision(self._vision_folder(folder), self._dtype(), self._device())
+        def make(place: Place) -> tuple[Any, Any]:
+            from infuse.weights.base import load_vision
+
+            return load_vision(place.source.path, self.dtype)
+
+        return self._once("vision", folder, make, "vision")
+
+    def _mine(
+        self, name: str, dtype: torch.dtype, device: torch.device, otherwise: Callable[[], nn.Module]
+    ) -> nn.Module:
+        """A user's own module where the base is and in its dtype: itself if it is there, otherwise a copy beside it."""
+        own = self.own(name)
+        if own is None:
+            return otherwise()
+        if placement.lies_at(own, dtype, device):
+            return own
+
+        def load() -> tuple[nn.Module, str]:
+            with placement.room_for(name, placement.nbytes(own), device):
+                return placement.copied(own, dtype, device), ""
+
+        return self._kept.once(Key("copy", own, (dtype, device)), name, load, lambda: placement.nbytes(own))
+
+    def _once(
+        self,
+        what: Hashable,
+        model: str,
+        make: Callable[[Place], Any],
+        kind: str = "",
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+        base: Base | None = None,
+    ) -> Any:
+        """What `make` builds on the CPU from the files that lie there now, on its device."""
+        dtype, device = dtype or self.dtype, device or self.device
+        beside = None if base is None else ref(base)
+        for _ in range(3):
+            place = self._place(model, kind)
+            key = Key(what, place.version, (dtype, device), beside)
+            load, size = partial(self._load, model, kind, make, place, key, base), partial(place.size, str(dtype))
+            try:
+                return self._kept.once(key, model, load, size)
+            except _Changed:
+                continue
+        raise WeightsError(
+            "model", f"{model!r} changes on the disk while it is read. Wait until it is written, then try again."
         )
 
-    def _vision_folder(self, folder: str) -> Path:
-        path = self.library.find(folder, "image_encoder").path
-        return path / "image_encoder" if (path / "image_encoder").is_dir() else path
+    def _place(self, model: str, kind: str = "") -> Place:
+        return place_of(self.library, model, kind, "image_encoder" if kind == "vision" else "model")
 
-    def _vision_config(self, folder: str) -> Mapping[str, Any]:
-        from infuse.weights.source import read_json
-
-        config = read_json(self._vision_folder(folder) / "config.json", "image_encoder")
-        if "image_size" not in config or "projection_dim" not in config:
-            raise WeightsError(
-                "image_encoder",
-                f"{folder!r} is no CLIP vision model: its config.json has no image_size and projection_dim.",
-            )
-        return config
-
-    def _once(self, model: str, what: Any, make: Callable[[], Any], *key: Any) -> Any:
-        place = (model, what, *key)
-        if place not in self._modules:
-            self._modules[place] = make()
-        return self._modules[place]
-
-    def card(self, model: str) -> Mapping[str, Any]:
-        """card.json beside a model: description, annotator. Empty if there is none."""
-        from infuse.weights.source import read_json
-
-        return {} if model in self._own else read_json(self.library.find(model).path / "card.json")
-
-    def digests(self, recipe: Recipe) -> dict[str, str]:
-        """sha256 of every weights file that a recipe names."""
-        fields = ("model", "image_encoder", "annotator_model", "cleaner_model")
-        named = {(n, c.kind) for c in recipe.conditions for f in fields if isinstance(n := getattr(c, f, None), str)}
-        found: dict[str, list[str]] = {}
-        for name, kind in sorted({(recipe.model, ""), *named}):
-            if d := self._digest(name, kind):
-                found.setdefault(name, []).append(d)
-        # one name may stand for two models: PowerPaint 2 brings its base along
-        return {n: d[0] if len(set(d)) == 1 else sha256("\n".join(d).encode()).hexdigest() for n, d in found.items()}
-
-    def _digest(self, name: str, kind: str) -> str:
-        if name in self._own:
-            return ""
-        brush = kind in ("powerpaint", "brushnet")
-        if name in self._bases and not brush:
-            return self._bases[name].digest
-        return self._brush(name).digest if brush else self.library.find(name).digest
+    def _load(
+        self, model: str, kind: str, make: Callable[[Place], Any], place: Place, key: Key, base: Base | None
+    ) -> tuple[Any, str]:
+        """(what was made, sha256 of its files), under no lock that another name needs but the one of building."""
+        prime(*LOADERS)
+        dtype, device = key.place
+        with placement.room_for(model, place.size(str(dtype)), device):
+            digest = place.digest
+            with building:
+                thing = make(place)
+            thing = placement.settled(thing, device, base)
+        if self._place(model, kind).version != key.version:
+            raise _Changed
+        return thing, digest
 
 
-@dataclass(eq=False)
-class View:
-    """Headers only, with one model as the base: what `Condition.check` is given."""
-
-    store: ModelStore
-    model: str
-    frames: int = 1
-    """Of the clip to be made; 1 for a picture."""
-    size: tuple[int, int] = (0, 0)
-    """(width, height) of what is to be made, in pixels."""
-
-    @cached_property
-    def _loaded(self) -> Base | None:
-        return self.store._bases.get(self.model)
-
-    @cached_property
-    def _outline(self) -> Any:
-        from infuse.weights.outline import outline
-
-        return outline(self.store.library.find(self.model))
-
-    @property
-    def spec(self) -> NetworkSpec:
-        return self._loaded.spec if self._loaded else self._outline.spec
-
-    @property
-    def scheduler(self) -> Mapping[str, Any]:
-        return self._loaded.scheduler if self._loaded else self._outline.scheduler_config
-
-    @property
-    def memory(self) -> int:
-        """Bytes of the base once loaded."""
-        if self._loaded:
-            base = self._loaded
-            small = base.composer.modules if base.composer else ()
-            parts = (base.network.unet, base.vae, *base.texts.models, base.image_encoder, *small)
-            return sum(p.numel() * p.element_size() for m in parts if m is not None for p in m.parameters())
-        from infuse.weights.estimate import estimate
-
-        return estimate(self.store.library.find(self.model).header, str(self.store._dtype()))
-
-    def identity(self, model: str, field: str, kind: str) -> Found:
-        return self.store.identity(model, field, kind)
-
-    def shapes(self, model: str, field: str) -> Mapping[str, tuple[int, ...]]:
-        """Of the tensors of a weights file of any kind."""
-        own = self.store._own.get(model)
-        if own is not None:
-            return {k: tuple(t.shape) for k, t in own.state_dict().items()}
-        return self.store.library.header(model, field)[0].shapes()
-
-    def vision(self, folder: str | None) -> Vision | None:
-        """The image encoder at a folder, or the base's own; None if the base has none."""
-        if folder is None and self._loaded:
-            config = getattr(self._loaded.image_encoder, "config", None)
-            return (
-                Vision(f"the image encoder of {self.model!r}", config.hidden_size, config.projection_dim)
-                if config
-                else None
-            )
-        config = self.store._vision_config(folder) if folder else self._outline.vision_config
-        who = repr(folder) if folder else f"the image encoder of {self.model!r}"
-        return Vision(who, config["hidden_size"], config["projection_dim"]) if config else None
+class _Changed(Exception):
+    """The files were written again while they were read."""
 
 
-def _found(module: nn.Module, kind: str) -> Found:
-    state = module.save() if hasattr(module, "save") and kind == "ip_adapter" else module.state_dict()  # type: ignore[operator]
-    shapes = {k: tuple(v.shape) for k, v in state.items()}
-    keys = ("to_k_ip.weight", "attn2.to_k.weight")
-    width = next((s[1] for k, s in shapes.items() if k.endswith(keys)), None)
-    if kind == "brushnet" and not hasattr(module, "brushnet_mid_block"):
-        raise WeightsError("model", f"a {type(module).__name__} is no BrushNet.")
-    if kind == "controlnet" and not hasattr(module, "controlnet_cond_embedding"):
-        raise WeightsError("model", f"a {type(module).__name__} is no ControlNet.")
-    memory = sum(t.numel() * t.element_size() for t in state.values())
-    texts: TaskTexts | None = getattr(module, "tasks", None)
-    tasks = texts.generation.name if texts else ""
-    return Found(kind, width, shapes, memory, tasks, getattr(module, "sites", 0))
+def _named(condition: Condition) -> list[tuple[str, str]]:
+    """(field, name) of the models that a condition names."""
+    return [(f, n) for f in MODELS if isinstance(n := getattr(condition, f, None), str)]

@@ -1,0 +1,212 @@
+"""Where models live and in which numbers: dtype, device and memory as people write them, and moving without surprises."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from infuse.encoders.kit import Base
+from infuse.errors import CapacityError, RecipeError
+
+T = TypeVar("T")
+Device = str | torch.device | None
+Dtype = str | torch.dtype | None
+
+DTYPES = {
+    torch.float16: ("float16", "fp16", "half"),
+    torch.bfloat16: ("bfloat16", "bf16"),
+    torch.float32: ("float32", "fp32", "float"),
+    torch.float64: ("float64", "fp64", "double"),
+}
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+         "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+
+
+# ── what people write ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def as_dtype(said: Dtype) -> torch.dtype | None:
+    """A dtype by any of its names (`fp16`, `half`, `torch.float16`). Raises RecipeError for one that networks don't run in."""
+    if said is None:
+        return None
+    name = str(said).strip().lower().removeprefix("torch.")
+    for dtype, names in DTYPES.items():
+        if name in names:
+            return dtype
+    known = ", ".join(f"{first} ({', '.join(others)})" for first, *others in DTYPES.values())
+    why = "networks do not run in whole numbers" if "int" in name or name == "bool" else "no such dtype is known here"
+    raise RecipeError("dtype", f"{said!r}: {why}. Use {known}; or leave it out: float16 on a GPU, float32 elsewhere.")
+
+
+def as_device(said: Device) -> torch.device | None:
+    """A device that is there. Raises RecipeError for an unknown kind, and for one that this machine does not have."""
+    if said is None:
+        return None
+    counts: dict[str, Callable[[], int]] = {
+        "cpu": lambda: 1,
+        "cuda": lambda: torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": lambda: int(torch.backends.mps.is_available()),
+        "xpu": lambda: torch.xpu.device_count() if torch.xpu.is_available() else 0,
+    }
+    here = [k for k, count in counts.items() if count()]
+    try:
+        device = torch.device(said.strip().lower() if isinstance(said, str) else said)
+    except (RuntimeError, TypeError, ValueError):
+        device = None
+    if device is None or device.type not in counts:
+        raise RecipeError("device", f"{str(said)!r} is not known. Known are {', '.join(counts)} and, of several, cuda:0, cuda:1 and so on; "
+                                    f"here: {', '.join(here)}.")  # fmt: skip
+    n = counts[device.type]()
+    if not n:
+        why = "this PyTorch was built without it, or no such device or driver is there"
+        raise RecipeError(
+            "device", f"{str(said)!r}: {device.type.upper()} is not available here ({why}). Here: {', '.join(here)}."
+        )
+    if (device.index or 0) >= n:
+        have = f"{device.type}:0" + (f" to {device.type}:{n - 1}" if n > 1 else "")
+        raise RecipeError("device", f"{str(said)!r} is not there: this machine has {n} of them. Use {have}.")
+    return torch.device(device.type) if device.type in ("cpu", "mps") else device
+
+
+def as_bytes(said: str | int | None) -> int | None:
+    """Bytes of "8GB", "7.5 GiB", "500MB" or a plain number; None is no limit. Raises RecipeError for anything else."""
+    if said is None:
+        return None
+    text = str(said).strip().upper()
+    number = text.rstrip("BKMGTI ")
+    unit = UNITS.get(text[len(number) :].strip())
+    try:
+        size = 0 if unit is None or isinstance(said, bool) else int(float(number) * unit)
+    except (ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise RecipeError(
+            "memory", f'{said!r} is no amount of memory. Write bytes, or a size as "8GB" or "500MB"; None: no limit.'
+        )
+    return size
+
+
+def in_words(size: int) -> str:
+    """Bytes for people: 6.9 GiB, 340.0 MiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+# ── what a model is made of ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parts(thing: Any) -> Iterator[nn.Module]:
+    """The modules of a base, of task texts, of an image encoder with its processor, or a module itself."""
+    if isinstance(thing, Base):
+        small = thing.composer.modules if thing.composer else ()
+        tasks = thing.tasks and thing.tasks.model
+        found = (thing.network.unet, thing.vae, *thing.texts.models, thing.image_encoder, tasks, *small)
+        yield from (m for m in found if isinstance(m, nn.Module))
+    elif isinstance(thing, tuple):
+        yield from (m for m in thing if isinstance(m, nn.Module))
+    elif isinstance(thing, nn.Module):
+        yield thing
+        if tasks := getattr(thing, "tasks", None):  # a BrushNet's, made in memory
+            yield tasks.model
+    elif isinstance(getattr(thing, "model", None), nn.Module):
+        yield thing.model
+
+
+def tensors(thing: Any) -> Iterator[Tensor]:
+    """Every parameter and buffer of floats, once."""
+    seen: set[int] = set()
+    for module in parts(thing):
+        for t in (*module.parameters(), *module.buffers()):
+            if t.is_floating_point() and id(t) not in seen:
+                seen.add(id(t))
+                yield t
+
+
+def nbytes(*things: Any) -> int:
+    """Bytes of weights; what several of them share counts once."""
+    return sum(
+        {(t.data_ptr(), n): n for x in things for t in tensors(x) if (n := t.numel() * t.element_size())}.values()
+    )
+
+
+# ── moving ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def same_place(a: torch.device, b: torch.device) -> bool:
+    """`cuda` is the current one of several."""
+    if a.type != b.type or a.type in ("cpu", "mps"):
+        return a.type == b.type
+    at = [torch.get_device_module(a.type).current_device() if d.index is None else d.index for d in (a, b)]
+    return at[0] == at[1]
+
+
+def lies_at(module: nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
+    """Are all of its floats of this dtype on this device?"""
+    own = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+    return all(t.dtype == dtype and same_place(t.device, device) for t in own)
+
+
+def copied(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A module like this one, in this dtype on this device; the original stays as it is. Task texts are shared."""
+    tasks = getattr(module, "tasks", None)
+    memo = {} if tasks is None else {id(tasks): tasks}
+    # diffusers' own `to` warns of layers to keep in float32 even where there are none
+    return nn.Module.to(copy.deepcopy(module, memo), device=device, dtype=dtype)
+
+
+def settled(thing: T, device: torch.device, beside: Any = None) -> T:
+    """What was just read, on its device and in memory of its own. What it shares with `beside` stays shared on the CPU."""
+    if device.type != "cpu":
+        for module in parts(thing):
+            nn.Module.to(module, device=device)
+        return thing
+    lent = {t.data_ptr() for t in tensors(beside)}
+    for t in tensors(thing):
+        if t.data_ptr() not in lent:
+            # it may lie in a mapped file: whoever overwrites that file would change or crash the jobs under way
+            t.data = t.data.clone()
+    return thing
+
+
+def free() -> None:
+    """Give back at once what nobody holds: networks hold themselves in circles, and torch keeps a GPU's memory for later."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def room_for(name: str, size: int, device: torch.device) -> Iterator[None]:
+    """Raises CapacityError with the size that a model needs (bytes) where its device has no room for it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, ValueError) as error:
+        if not _full(error):
+            raise
+        raise CapacityError("model", f"{name!r} needs {in_words(size)} on {device}, which is out of memory{_free(device)}. Unload another model "
+                                     "(or give the store a memory limit), use float16, or another device.") from error  # fmt: skip
+
+
+def _full(error: BaseException | None) -> bool:
+    while error is not None:  # a loader may have made a letter of it
+        said = str(error).lower()
+        if (
+            isinstance(error, torch.OutOfMemoryError | MemoryError)
+            or "out of memory" in said
+            or "t allocate memory" in said
+        ):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _free(device: torch.device) -> str:
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    return f" ({in_words(free)} of {in_words(total)} are free)"

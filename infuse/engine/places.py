@@ -1,0 +1,102 @@
+"""Where a name leads, and what lies there now: the files that are read, and when they were last written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from infuse.errors import WeightsError
+from infuse.weights.source import Source
+
+BRUSHES = ("brushnet", "powerpaint")
+"""Kinds whose name stands for a BrushNet, also where a base lies beside it."""
+BESIDE = ("scheduler", "tokenizer", "tokenizer_2", "feature_extractor")
+"""Folders of a pipeline that have no weights."""
+
+
+class Stamp(NamedTuple):
+    """A file as it was: nanoseconds of its last change, and bytes."""
+
+    path: str
+    changed: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Version:
+    """What lies at a place: equal as long as none of the files that are read was written again."""
+
+    path: str
+    stamps: tuple[Stamp, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model on the disk. `what` is a Source, or a Brush with the task encoder beside it; `whole`, what that is a part of."""
+
+    what: Any
+    field: str
+    whole: Source | None = None
+
+    @property
+    def source(self) -> Source:
+        return getattr(self.what, "source", self.what)
+
+    @property
+    def version(self) -> Version:
+        """Raises WeightsError if a file is missing."""
+        try:
+            found = {str(p): p.stat() for p in _files(self.source)}
+            if encoder := getattr(self.what, "encoder", None):
+                found[str(encoder)] = encoder.stat()
+        except OSError as e:
+            raise WeightsError(
+                self.field, f"{e.filename} cannot be read ({e.strerror}). Was it moved while infuse looked?"
+            ) from e
+        return Version(
+            str(self.source.path), tuple(Stamp(p, s.st_mtime_ns, s.st_size) for p, s in sorted(found.items()))
+        )
+
+    @property
+    def digest(self) -> str:
+        """sha256 over what the name stands for."""
+        return (self.whole or self.what).digest
+
+    def size(self, dtype: str) -> int:
+        """Bytes once loaded, from the headers."""
+        from infuse.weights.estimate import estimate
+        from infuse.weights.formats import read_header
+
+        if encoder := getattr(self.what, "encoder", None):
+            return estimate(self.source.header, dtype) + estimate(read_header(encoder, self.field), dtype)
+        header = self.source.header
+        return estimate(header, dtype, None if self.source.is_folder else self.source.identity)
+
+
+def place_of(library: Any, model: str, kind: str = "", field: str = "model") -> Place:
+    """Where a name leads, for a condition of this kind ("": a base; "vision": an image encoder, a pipeline's or a folder).
+
+    Raises WeightsError if nothing of the kind is there.
+    """
+    if kind not in BRUSHES:
+        source = library.find(model, field)
+        eye = source.path / "image_encoder"
+        if kind == "vision" and eye.is_dir():
+            return Place(Source(source.name, eye, field=field), field, source)
+        return Place(source, field)
+    from infuse.weights.layouts.powerpaint import FOLDERS, brush_in
+
+    return Place(brush_in(library.part(model, FOLDERS, field)), field)
+
+
+def _files(source: Source) -> Iterator[Path]:
+    """Weights, and the small files that say how they are built and used."""
+    weights = [p for paths in source.weights.values() for p in paths]
+    beside = {f for part in BESIDE if source.is_folder and (f := source.component(part))}
+    lenders = {source.fallback.path} if source.fallback else set()
+    names = ("config.json", "model_index.json", "card.json", f"{source.path.stem}.card.json")
+    small = [f / n for f in {source.path, *lenders, *(p.parent for p in weights)} for n in names]
+    small += [p for folder in beside for p in folder.iterdir()]
+    yield from (*weights, *(p for p in small if p.is_file()))

@@ -1,0 +1,170 @@
+"""Headers only, with one model as the base: all that a condition's check is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from infuse.encoders.kit import Base
+from infuse.encoders.tasks import TaskTexts
+from infuse.engine.placement import nbytes
+from infuse.engine.places import BRUSHES, place_of
+from infuse.errors import WeightsError
+from infuse.network.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from infuse.engine.model_store import ModelStore
+
+VAE_WIDTH = 128
+"""Of every released VAE of Stable Diffusion; checkpoints don't say it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a condition's check needs to know of a weights file."""
+
+    kind: str
+    context_width: int | None
+    shapes: Mapping[str, tuple[int, ...]]
+    memory: int
+    """Bytes once loaded."""
+    tasks: str = ""
+    """PowerPaint generation of a BrushNet's task encoder."""
+    sites: int = 0
+
+
+@dataclass(frozen=True)
+class Vision:
+    """An image encoder in numbers."""
+
+    name: str
+    hidden: int
+    projection: int
+
+
+@dataclass(eq=False)
+class View:
+    """What may be known before anything is loaded. Fulfils `conditions.base.View`."""
+
+    store: ModelStore
+    model: str
+    frames: int = 1
+    """Of the clip to be made; 1 for a picture."""
+    size: tuple[int, int] = (0, 0)
+    """(width, height) of what is to be made, in pixels."""
+
+    @cached_property
+    def _loaded(self) -> Base | None:
+        return self.store.at_hand(self.model)
+
+    @cached_property
+    def _outline(self) -> Any:
+        from infuse.weights.outline import outline
+
+        return outline(self.store.library.find(self.model))
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """Raises WeightsError if there is no such base."""
+        return self._loaded.spec if self._loaded else self._outline.spec
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        return self._loaded.network.dtype if self._loaded else self.store.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._loaded.network.device if self._loaded else self.store.device
+
+    @property
+    def scheduler(self) -> Mapping[str, Any]:
+        return self._loaded.scheduler if self._loaded else self._outline.scheduler_config
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the base once loaded."""
+        if self._loaded:
+            return nbytes(self._loaded)
+        from infuse.weights.estimate import estimate
+
+        return estimate(self.store.library.find(self.model).header, str(self.store.dtype))
+
+    @property
+    def vae_width(self) -> int:
+        """Channels of the VAE's first level, at the picture's full size."""
+        config = self._loaded.vae.config if self._loaded else self.store.library.find(self.model).config("vae")
+        return (config.get("block_out_channels") or (VAE_WIDTH,))[0]
+
+    def identity(self, model: str, field: str, kind: str) -> Found:
+        """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
+        return self.store.identity(model, field, kind)
+
+    def shapes(self, model: str, field: str) -> Mapping[str, tuple[int, ...]]:
+        """Of the tensors of a weights file of any kind."""
+        own = self.store.own(model)
+        if own is not None:
+            return {k: tuple(t.shape) for k, t in own.state_dict().items()}
+        return self.store.library.header(model, field)[0].shapes()
+
+    def vision(self, folder: str | None) -> Vision | None:
+        """The image encoder at a folder, or the base's own; None if the base has none."""
+        who = repr(folder) if folder else f"the image encoder of {self.model!r}"
+        if folder is None and self._loaded:
+            config = getattr(self._loaded.image_encoder, "config", None)
+            return Vision(who, config.hidden_size, config.projection_dim) if config else None
+        config = vision_config(self.store.library, folder) if folder else self._outline.vision_config
+        return Vision(who, config["hidden_size"], config["projection_dim"]) if config else None
+
+
+def found_in_memory(module: nn.Module, kind: str) -> Found:
+    """The same of a module that a user added. Raises WeightsError if it is of another kind."""
+    state = module.save() if hasattr(module, "save") and kind == "ip_adapter" else module.state_dict()  # type: ignore[operator]
+    shapes = {k: tuple(v.shape) for k, v in state.items()}
+    keys = ("to_k_ip.weight", "attn2.to_k.weight")
+    width = next((s[1] for k, s in shapes.items() if k.endswith(keys)), None)
+    if kind == "brushnet" and not hasattr(module, "brushnet_mid_block"):
+        raise WeightsError("model", f"a {type(module).__name__} is no BrushNet.")
+    if kind == "controlnet" and not hasattr(module, "controlnet_cond_embedding"):
+        raise WeightsError("model", f"a {type(module).__name__} is no ControlNet.")
+    memory = sum(t.numel() * t.element_size() for t in state.values())
+    texts: TaskTexts | None = getattr(module, "tasks", None)
+    tasks = texts.generation.name if texts else ""
+    return Found(kind, width, shapes, memory, tasks, getattr(module, "sites", 0))
+
+
+def found_on_disk(library: Any, model: str, field: str, kind: str, dtype: str) -> Found:
+    """Read from headers. Raises WeightsError if there is no such file, or it is of another kind."""
+    if kind in BRUSHES:
+        place = place_of(library, model, kind, field)
+        brush, header = place.what, place.source.header
+        width = place.source.identity.context_width
+        return Found(kind, width, header.shapes(), place.size(dtype), brush.tasks, brush.sites)
+    from infuse.weights.estimate import estimate
+    from infuse.weights.kinds import wrong_kind
+    from infuse.weights.layouts.ip_adapter import released
+
+    header, found = library.header(model, field)
+    if found.kind != kind:
+        raise wrong_kind(field, found, kind, name=model)
+    shapes = {released(k): s for k, s in header.shapes().items()}
+    return Found(kind, found.context_width, shapes, estimate(header, dtype, found))
+
+
+def vision_config(library: Any, folder: str) -> Mapping[str, Any]:
+    """config.json of a CLIP vision model. Raises WeightsError if that is none."""
+    from infuse.weights.source import read_json
+
+    path = place_of(library, folder, "vision", "image_encoder").source.path
+    config = read_json(path / "config.json", "image_encoder")
+    if "image_size" not in config or "projection_dim" not in config:
+        raise WeightsError(
+            "image_encoder",
+            f"{folder!r} is no CLIP vision model: its config.json has no image_size and projection_dim.",
+        )
+    return config
