@@ -9,7 +9,8 @@ import pytest
 from bent import Case, base, both, one
 from typer.testing import CliRunner
 
-from infuse import Recipe, cli
+from infuse import Recipe
+from infuse.cli.app import app
 from infuse.engine.check import check
 from infuse.engine.model_store import ModelStore
 from infuse.errors import CapacityError, RecipeError, WeightsError
@@ -237,6 +238,6 @@ SAMPLE: dict[str, Callable[[], list[str]]] = {
 
 @pytest.mark.parametrize("case", SAMPLE)
 def test_the_command_line_sends_the_letter_too(case: str) -> None:
-    result = CliRunner().invoke(cli.app, SAMPLE[case]())
+    result = CliRunner().invoke(app, SAMPLE[case]())
     assert result.exit_code == 2 and isinstance(result.exception, SystemExit)
     assert result.stderr.startswith("error: ") and "Traceback" not in result.output and not result.stdout

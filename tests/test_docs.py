@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from infuse import Recipe, cli
+from infuse import Recipe
+from infuse.cli.app import app
 from infuse.engine.check import check
 from infuse.engine.model_store import ModelStore
 
@@ -68,7 +69,7 @@ def test_every_block_runs(page: str, home: Path) -> None:
                 assert not check(recipe, ModelStore(device="cpu")).warnings
             case ["sh", "run"]:
                 for line in text.strip().splitlines():
-                    done = CliRunner().invoke(cli.app, shlex.split(line)[1:])
+                    done = CliRunner().invoke(app, shlex.split(line)[1:])
                     assert done.exit_code == 0, f"{line}\n{done.output}"
             case []:
                 pass  # output, or a drawing
@@ -82,7 +83,7 @@ def test_every_block_runs(page: str, home: Path) -> None:
 
 def test_a_picture_of_a_count_runs_alone_to_the_same_bytes(home: Path) -> None:
     for line in ("run 'a blue sphere' --steps 5 --seed 11 --count 2 -o pair.png", "run pair-1.png -o alone.png"):
-        assert CliRunner().invoke(cli.app, shlex.split(line)).exit_code == 0
+        assert CliRunner().invoke(app, shlex.split(line)).exit_code == 0
     assert Path("pair-1.png").read_bytes() == Path("alone.png").read_bytes()
 
 

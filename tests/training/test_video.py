@@ -15,18 +15,11 @@ from noise_clips import FRAMES, Noise, clips, objective
 import tiny
 from infuse import RecipeError, WeightsError
 from infuse.batch import Row, collate
-from infuse.conditions import DepthVideo, Motion, SingleImage, SingleSketch, SketchVideo
-from infuse.encoders.kit import Base, Kit
+from infuse.encoders.kit import Base
 from infuse.engine.model_store import ModelStore
-from infuse.media.films import Film
-from infuse.media.pictures import Picture
 from infuse.network.stc import STCEncoder
 from infuse.ports import Channel, Ports, Tokens
-from infuse.tabletop.clips import load_clips
 from infuse.tabletop.making.saving import save_base
-from infuse.tabletop.making.video_tabletop import TabletopClips, latents_of_clips
-from infuse.tabletop.move_paths import drawn_paths
-from infuse.tabletop.moves import HOLD
 from infuse.training.saving import halved, save_video
 from infuse.training.trainer import TrainConfig, Trainer
 from infuse.training.video import MOVING, STYLE, Batch, Learn, Silence, video_objective
@@ -279,41 +272,3 @@ def test_what_is_added_to_a_network_of_pictures_is_saved_alone(tmp_path: Path) -
     saved("sdxl", tmp_path / "pictures")
     with pytest.raises(WeightsError, match="model: the UNet of .* with what .* lends to it"):
         ModelStore(dtype=torch.float32).base(str(tmp_path / "added"))
-
-
-# ── the tabletop ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_lesson_shows_what_a_recipe_would_show(tmp_path: Path) -> None:
-    """Depths, lines and first picture of a clip through the conditions of a job: the same size, the same unit."""
-    clips = load_clips(2, frames=4, root=tmp_path, workers=1)
-    vae = tiny.vae()
-    means = latents_of_clips(vae, clips, tmp_path / "latents.npy")
-    lessons = TabletopClips(clips, means, 0.5)
-    assert lessons.latents(np.array([1, 0])).shape == (2, 4, 4, 64, 64)
-    pixels = torch.from_numpy(np.array(clips.rgb[1, 2])).permute(2, 0, 1)[None].float() / 127.5 - 1
-    with torch.no_grad():
-        one = vae.encode(pixels).latent_dist.mean[0] * 0.5  # type: ignore[union-attr]
-    assert float((lessons.latents(np.array([1]))[0, :, 2] - one).abs().max()) < 2e-3
-
-    kit: Any = Kit(tiny.base("sd1").base, (128, 128), None, frames=4)
-    rgb, depth, edges = (np.asarray(a[0]) for a in (clips.rgb, clips.inverse_depth, clips.edges))
-    asked = {
-        "depth": DepthVideo(film=Film.of(depth[..., None])),
-        "sketch": SketchVideo(film=Film.of(edges[..., None])),
-        "single_sketch": SingleSketch(image=Picture.of(edges[0])),
-        "local_image": SingleImage(image=Picture.of(rgb[0])),
-        "motion": Motion(drawn=drawn_paths(replace(lessons.move(0), camera=HOLD), 4)),
-    }
-
-    class Low:  # the first of the kinds that a user may bring
-        random, integers = (lambda self: 0.0), (lambda self, n: 0)
-
-    for name, condition in asked.items():
-        mine: Any = lessons.seen(name, 0, None, Low())  # type: ignore[arg-type]
-        theirs = condition.seen(kit)
-        assert mine.expand_as(theirs).dtype == theirs.dtype
-        if name != "motion":
-            assert float((mine - theirs).abs().max()) < 0.01, name
-        assert lessons.seen(name, 0, 2, np.random.default_rng(0)).shape[2:] == theirs.shape[2:]
-    assert lessons.caption(0, None, np.random.default_rng(0)) != lessons.caption(0, 2, np.random.default_rng(0))

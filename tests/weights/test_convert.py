@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from infuse import WeightsError, cli
+from infuse import WeightsError
+from infuse.cli.app import app
 from infuse.weights.convert import convert
 
 
@@ -17,9 +18,7 @@ def test_a_pickle_keeps_its_tensors_and_names(tmp_path: Path) -> None:
     shared = torch.randn(3, 4)
     state = {"a.weight": shared, "b.weight": shared, "step": torch.tensor(7), "c": torch.randn(2, 2).t()}
     torch.save({"state_dict": state}, tmp_path / "pytorch_model.bin")
-    done = CliRunner().invoke(
-        cli.app, ["convert", str(tmp_path / "pytorch_model.bin"), str(tmp_path / "x.safetensors")]
-    )
+    done = CliRunner().invoke(app, ["convert", str(tmp_path / "pytorch_model.bin"), str(tmp_path / "x.safetensors")])
     assert done.exit_code == 0, done.output
     found = load_file(tmp_path / "x.safetensors")
     assert found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import tiny
-from infuse import BrushNet, PowerPaint, Recipe, WeightsError, cli_show
+from infuse import BrushNet, PowerPaint, Recipe, WeightsError
+from infuse.cli import show
 from infuse.engine.engine import Engine
 from infuse.engine.model_store import ModelStore
 from infuse.weights.identify import identify
@@ -131,7 +132,7 @@ def test_the_list_of_models_names_them(roots: Path) -> None:
     write(roots / "brush.safetensors", stored(branched(None, attention=False)))
     write(roots / "words.bin", wrapped(tiny.task_texts("v2")))
     console = Console(width=300, record=True, file=io.StringIO())
-    cli_show.models(console, Library())
+    show.models(console, Library())
     shown = {line.split()[0]: line for line in console.export_text().splitlines() if line.strip()}
     for name, what in {
         "inpainting": "a base model (inpaint)", "ppt-v1": "a base model (powerpaint)", "brush": "a BrushNet (plain)",

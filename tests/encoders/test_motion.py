@@ -48,7 +48,7 @@ def middle(field: np.ndarray) -> tuple[float, float]:
 
 
 def golden() -> tuple[np.ndarray, np.ndarray]:
-    found = load_file(File(__file__).parent / "goldens" / "videocomposer_annotators.safetensors")
+    found = load_file(File(__file__).parents[1] / "goldens" / "videocomposer_annotators.safetensors")
     return found["in.motion_rows"].numpy(), found["out.motion_map"].numpy()
 
 

@@ -12,7 +12,8 @@ import disk
 import pytest
 from typer.testing import CliRunner
 
-from infuse import Recipe, cli
+from infuse import Recipe
+from infuse.cli.app import app
 from infuse.cli.recipe import Asked, assign, weighed
 from infuse.errors import RecipeError
 
@@ -37,7 +38,7 @@ def _at_home(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def call(*words: str) -> Any:
-    return CliRunner().invoke(cli.app, list(words))
+    return CliRunner().invoke(app, list(words))
 
 
 def test_everything_in_one_call_and_the_picture_runs_again_to_the_same_bytes(world: Path) -> None:
@@ -140,7 +141,7 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "make", interrupt)
+    monkeypatch.setattr("infuse.cli.app.make", interrupt)
     result = call("run", "x")
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 

@@ -14,8 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tiny
-from infuse import Recipe, cli
-from infuse.cli.app import named
+from infuse import Recipe
+from infuse.cli.app import app, named
 from infuse.conditions import Motion
 from infuse.encoders.motion import codec_motion
 from infuse.engine.check import check
@@ -237,7 +237,7 @@ def test_the_command_line_makes_clips(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
 
     def ran(*words: str) -> Any:
-        done = CliRunner().invoke(cli.app, list(words))
+        done = CliRunner().invoke(app, list(words))
         assert done.exit_code == 0, done.output
         return done
 

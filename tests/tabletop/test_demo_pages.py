@@ -14,7 +14,7 @@ from infuse.tabletop import demo_powerpaint, demo_video
 from infuse.tabletop.sheet import moving, save_moving, sheet
 from infuse.tabletop.stage import Cast, Stage
 
-IMAGES = Path(__file__).parent.parent / "docs" / "images"
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
 ALIKE = 3.0
 """Mean difference, of 255, that another machine's arithmetic may make."""
 

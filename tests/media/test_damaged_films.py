@@ -145,7 +145,7 @@ def test_what_is_left_of_a_film_can_be_used() -> None:
 def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CapacityError, match="fewer or smaller frames"):
         Film.of("still.png").plan(1000, size=(2048, 2048))
-    monkeypatch.setattr(readers, "MOST_FRAMES", 10)
+    monkeypatch.setattr("infuse.media.film_readers.MOST_FRAMES", 10)
     for name in ("clip.mp4", "frames"):
         with pytest.raises(CapacityError, match=r"the limit is 10\. Cut out"):
             Film.of(name).plan(2)
