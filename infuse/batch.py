@@ -117,7 +117,10 @@ class Batch:
 
 
 def collate(rows: Sequence[Row], spec: Slots) -> Batch:
-    """Rows of one latent shape to one batch. Rows may differ in everything else."""
+    """Rows of one latent shape to one batch. Rows may differ in everything else.
+
+    Whatever of a row comes to decide a shape or a kernel here, `network.call.structure` must know of.
+    """
     x = torch.stack([r.x for r in rows])
     grid = (int(x.shape[-2]), int(x.shape[-1]))
     timestep = torch.stack([r.timestep.to(x.device, torch.float32) for r in rows])
@@ -135,7 +138,9 @@ def collate(rows: Sequence[Row], spec: Slots) -> Batch:
         tuple(decoupled(*group, grid) for group in grouped(rows, lambda p: p.decoupled, lambda e: id(e.adapter))),
         tuple(
             residual(*group, spec, grid)
-            for group in grouped(rows, lambda p: p.residuals, lambda e: (id(e.branch), bool(e.context)))
+            for group in grouped(
+                rows, lambda p: p.residuals, lambda e: (id(e.branch), bool(e.context), tuple(e.hint.shape))
+            )
         ),
         {s: torch.stack([mix(r.ports.embedding, s, x) for r in rows]) for s in spec.embedding_slots},
     )
@@ -247,11 +252,17 @@ def resized(mask: Float[Tensor, "height width"], size: tuple[int, int], mode: st
     return F.interpolate(mask[None, None].float(), size=size, mode=mode)[0, 0]
 
 
+def halved(grid: tuple[int, int], times: int) -> tuple[int, int]:
+    """The latent grid so many levels deeper; what is odd is rounded up, as strided convolutions do."""
+    h, w = grid
+    return -(-h // 2**times), -(-w // 2**times)
+
+
 def level(grid: tuple[int, int], queries: int) -> tuple[int, int]:
     """Which halving of the latent grid has that many places."""
     h, w = grid
     while h * w > queries and h * w > 1:
-        h, w = -(-h // 2), -(-w // 2)
+        h, w = halved((h, w), 1)
     assert h * w == queries, f"no level of a {grid} latent has {queries} places"
     return h, w
 

@@ -56,8 +56,8 @@ class NetworkSpec:
     context_width: int
     in_channels: int
     widths: tuple[int, ...]
-    sites: int
-    """Skip tensors of the encoder plus the middle block: one weight each per ControlNet (13 for SD1/2, 10 for SDXL)."""
+    levels: tuple[int, ...]
+    """How often the latent was halved at each site: the encoder's skip tensors, shallow to deep, and the middle block."""
     cross_layers: tuple[tuple[str, int], ...]
     """(module path, query width) of every cross-attention, in IP-Adapter order: down, up, mid."""
     native_size: int
@@ -80,6 +80,11 @@ class NetworkSpec:
     """The guidance scale of a recipe that names none."""
     parameters: int = 0
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def sites(self) -> int:
+        """Where a ControlNet's answers enter: one weight each (13 for SD 1/2, 10 for SDXL)."""
+        return len(self.levels)
 
     @property
     def described(self) -> str:
@@ -120,7 +125,7 @@ class NetworkSpec:
             context_width=context,
             in_channels=channels,
             widths=widths,
-            sites=1 + sum(n + 1 for n in per),
+            levels=_levels(per),
             cross_layers=_cross_layers(config, widths, per),
             native_size=(config.get("sample_size") or (CLIP_SIDE if video else 64)) * vae_factor,
             vae_factor=vae_factor,
@@ -150,6 +155,13 @@ def _video_slots(channels: int) -> tuple[Slot, ...]:
 
 def _per_block(value: int | list[int] | tuple[int, ...], n: int) -> tuple[int, ...]:
     return (value,) * n if isinstance(value, int) else tuple(value)
+
+
+def _levels(per: tuple[int, ...]) -> tuple[int, ...]:
+    """conv_in; each block's layers and its downsampler, which the last block lacks; the middle block."""
+    last = len(per) - 1
+    down = [level for b, n in enumerate(per) for level in [b] * n + [b + 1] * (b < last)]
+    return (0, *down, last)
 
 
 def _cross_layers(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.batch import Batch, Spoken, SpokenResidual
+from infuse.batch import Batch, Spoken, SpokenResidual, halved
 from infuse.network.attention import install
 from infuse.network.spec import NetworkSpec
 from infuse.network.walk import head, walk
@@ -68,7 +68,7 @@ class Network:
         total: list[Tensor] | None = None
         for said in speakers:
             self.branch_calls += 1
-            answer = branch_answer(said, batch)
+            answer = branch_answer(said, batch, self.spec.levels)
             if total is None:
                 total = [r.new_zeros(len(batch.x), *r.shape[1:]) for r in answer]
             total = [t.index_add(0, said.rows, r) for t, r in zip(total, answer, strict=True)]
@@ -80,11 +80,14 @@ def inside(said: SpokenResidual) -> bool:
     return getattr(said.branch, "inside", False)
 
 
-def branch_answer(said: SpokenResidual, batch: Batch) -> list[Float[Tensor, "k c h w"]]:
+def branch_answer(
+    said: SpokenResidual, batch: Batch, levels: Sequence[int] | None = None
+) -> list[Float[Tensor, "k c h w"]]:
     """One branch for the rows that carry it: its residuals, shallow to middle, weighed per site and masked.
 
     A branch hears the 4-channel latent, the embedding of its rows, and their text tokens or its own; never image tokens
     or extra channels (ControlNet sec. 3; specification of the combination: original IP-Adapter repository).
+    `levels`, those of the base's sites, spread what a globally pooled ControlNet says; without them it stays as said.
     """
     rows, x = said.rows, batch.x[said.rows]
     context = said.context or subset(batch.context, rows)
@@ -102,14 +105,30 @@ def branch_answer(said: SpokenResidual, batch: Batch) -> list[Float[Tensor, "k c
             return_dict=False,
             **said_too,
         )
-        answer = [*down, middle]
+        answer = (
+            [*down, middle] if levels is None else spread([*down, middle], levels, (int(x.shape[-2]), int(x.shape[-1])))
+        )
     out = [r * said.weights[:, i, None, None, None].to(r.dtype) for i, r in enumerate(answer)]
-    for k, mask in enumerate(said.masks):
-        if mask is not None:
-            for r in out:
-                size = (int(r.shape[-2]), int(r.shape[-1]))
-                r[k] = r[k] * F.interpolate(mask[None, None].to(r), size=size, mode="bilinear")[0]
-    return out
+    return out if all(m is None for m in said.masks) else [r * regions_of(said, r) for r in out]
+
+
+def spread(answer: Sequence[Tensor], levels: Sequence[int], grid: tuple[int, int]) -> list[Tensor]:
+    """Answers (k c 1 1) of a globally pooled ControlNet (shuffle), heard at every place of their sites; others as they are.
+
+    Before masks and sums: a region is one of the site's places, and other branches have answers for each of them.
+    """
+    return [r.expand(*r.shape[:2], *halved(grid, n)) for r, n in zip(answer, levels, strict=True)]
+
+
+def regions_of(said: SpokenResidual, answer: Float[Tensor, "k c h w"]) -> Float[Tensor, "k 1 h w"]:
+    """Where each row is heard, at the resolution of one site: everywhere, unless it has a mask."""
+    size = (int(answer.shape[-2]), int(answer.shape[-1]))
+    everywhere = answer.new_ones(1, *size)
+    masks = [
+        None if m is None else F.interpolate(m[None, None].to(answer), size=size, mode="bilinear")[0]
+        for m in said.masks
+    ]
+    return torch.stack([everywhere if m is None else m for m in masks])
 
 
 def subset(context: Spoken, rows: Tensor) -> Spoken:

@@ -1,0 +1,71 @@
+"""How many rows share a call. At a fixed width, a row's answer is its own to the last bit, whoever the neighbours are.
+
+A sum of floats depends on the kernel that makes it, and the kernel on shapes. So there every call has the same number of
+rows, all of one structure: as many tokens, the same adapters, the same branches. The price is calls that are padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from infuse.batch import Row, collate
+from infuse.network.unet import Network
+from infuse.ports import Tokens
+
+
+def evaluate(
+    network: Network, rows: Sequence[Row], most: int, row_width: int | None = None
+) -> list[Float[Tensor, "c *f h w"]]:
+    """The network's answer to each row, in their order. Rows are of one latent shape; a clip counts as its frames.
+
+    Pictures share one call; clips take several if they have more than `most` frames, so that memory stays flat. With
+    `row_width`, every call has that many rows, and every row the same bits as alone.
+    """
+    answers: dict[int, Tensor] = {}
+    for call, width in calls(rows, most, row_width):
+        asked = [rows[i] for i in call]
+        asked += asked[-1:] * (width - len(asked))
+        answers |= zip(call, network.predict(collate(asked, network.spec)), strict=False)  # nobody asked for what pads
+    return [answers[i] for i in range(len(rows))]
+
+
+def calls(rows: Sequence[Row], most: int, row_width: int | None) -> list[tuple[Sequence[int], int]]:
+    """(indices of rows, width) of each call."""
+    if not rows:
+        return []
+    frames = rows[0].x.shape[1] if rows[0].x.ndim == 4 else 1
+    together: dict[Hashable, list[int]] = {}
+    for i, row in enumerate(rows):
+        together.setdefault(structure(row) if row_width else None, []).append(i)
+    width = max(1, row_width // frames) if row_width else len(rows) if frames == 1 else max(1, most // frames)
+    parts = [group[i : i + width] for group in together.values() for i in range(0, len(group), width)]
+    return [(part, width if row_width else len(part)) for part in parts]
+
+
+def structure(row: Row) -> Hashable:
+    """All of a row that decides the shapes and kernels of its call (see `collate`).
+
+    Rows of one structure ask for one computation with other numbers: nothing is padded for the sake of one of them, and
+    no bias made. Weights, and the regions of adapters and branches, are factors, 1 where there are none: they decide
+    nothing. So do channels and vectors: every row has all of the network's slots.
+    """
+    p = row.ports
+    return (
+        tuple(row.x.shape),
+        spelled(p.context),
+        tuple((id(e.adapter), len(e.tokens)) for e in p.decoupled),
+        tuple((id(e.branch), tuple(e.hint.shape), spelled(e.context)) for e in p.residuals),  # type: ignore[union-attr]  drawn by now
+    )
+
+
+def spelled(context: Sequence[Tokens]) -> Hashable:
+    """Of tokens: how many, do they need a bias, and do they need one for each query."""
+    voices = [t.voice for t in context]
+    return (
+        sum(len(t.values) for t in context),
+        any(v.weight != 1 or v.frames is not None for v in voices),
+        any(v.mask is not None for v in voices),
+    )
