@@ -60,7 +60,7 @@ def train(run: Run, out: Path, plan: TrainConfig = PLAN, store: ModelStore | Non
     Raises RecipeError or WeightsError before anything is loaded, if base, data and settings do not fit together.
     """
     store = store or ModelStore(dtype=torch.float32)
-    fits(run, store.beside(run.model).spec)
+    fits(run, store.view(run.model).spec)
     folder = Folder(Path(run.data), run.size)
     Crops(folder, None, run.lessons)
     same_run(run, out)

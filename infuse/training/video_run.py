@@ -63,12 +63,12 @@ def train(run: Run, out: Path, plan: TrainConfig = PLAN, store: ModelStore | Non
     Raises RecipeError or WeightsError before anything is loaded, if base, data and settings do not fit together.
     """
     store = store or ModelStore(dtype=torch.float32)
-    beside = store.beside(run.model)
-    frames = run.frames or beside.spec.frames or CLIP
-    fits(run, beside.spec, frames)
+    view = store.view(run.model)
+    frames = run.frames or view.spec.frames or CLIP
+    fits(run, view.spec, frames)
     folder = ClipFolder(Path(run.data), frames, run.size, run.fps)
     folder.must_teach(run.conditions)
-    conditions = asked(run, folder, beside.spec, beside.vision(None)) if run.stage == 2 else ()
+    conditions = asked(run, folder, view.spec, view.vision(None)) if run.stage == 2 else ()
     if "motion" in conditions:
         folder.must_teach(("motion",))
     same_run(run, out, SETTINGS)

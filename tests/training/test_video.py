@@ -251,7 +251,7 @@ def test_what_is_added_to_a_network_of_pictures_is_saved_alone(tmp_path: Path) -
     file = tmp_path / "added" / "unet" / "diffusion_pytorch_model.safetensors"
     assert set(read_header(file)) == set(learned)
     store = ModelStore(dtype=torch.float32, device="cpu")
-    assert store.beside(str(tmp_path / "added")).spec.compositions == tuple(CHANNELS)
+    assert store.view(str(tmp_path / "added")).spec.compositions == tuple(CHANNELS)
     loaded = store.base(str(tmp_path / "added"))
     x, words = torch.randn(4, FRAMES, 16, 16), Tokens(base.texts.batch(["a word"])[0])
     row = Row(x, torch.tensor(500.0), Ports(context=(words,)))

@@ -130,9 +130,9 @@ def outlined(source: Source) -> Any:
     assert told.scheduler_config == parts.scheduler_config
     assert (told.vision_config is None) == (parts.image_encoder is None)
     store = ModelStore(dtype=torch.float32, device="cpu")
-    estimated = store.beside(str(source.path)).memory
+    estimated = store.view(str(source.path)).memory
     store.base(str(source.path))
-    assert store.beside(str(source.path)).memory == estimated
+    assert store.view(str(source.path)).memory == estimated
     return parts
 
 
