@@ -15,7 +15,7 @@ from torch import Tensor
 import tiny
 from infuse.batch import Row
 from infuse.network.attention import install
-from infuse.network.call import calls, evaluate, structure
+from infuse.network.call import SteadySiLU, calls, evaluate, structure
 from infuse.network.unet import Network
 from infuse.ports import Channel, Decoupled, Ports, Residual, Tokens, Vector, Voice
 
@@ -263,3 +263,21 @@ def test_only_what_decides_shapes_and_kernels_is_structure() -> None:
     for names in same:
         assert len({structure(rows[k]) for k in names}) == 1
     assert len({structure(row) for row in rows.values()}) == len(rows) - sum(len(names) - 1 for names in same)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_silu_s_bits_do_not_depend_on_the_place(threads: int) -> None:
+    """With 3 threads, or numbers of elements that fill no whole vectors, PyTorch's own do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for shape in ((33, 7), (32, 17, 17), (77, 641)):
+            x = noise(*shape)
+            with SteadySiLU():
+                found = torch.nn.SiLU()(x.expand(8, *shape).contiguous())
+            assert all(torch.equal(found[0], r) for r in found)
+            assert torch.allclose(found[0], torch.nn.functional.silu(x), rtol=1e-6, atol=1e-7)
+        with SteadySiLU():
+            assert torch.nn.SiLU()(torch.tensor([-1e4, 0.0, 1e4])).tolist() == [0.0, 0.0, 1e4]
+    finally:
+        torch.set_num_threads(before)
