@@ -3,10 +3,11 @@
     InfuseError
     ├── RecipeError(ValueError)     the request contradicts itself or its network; names the field
     ├── WeightsError(ValueError)    a file is missing, broken, foreign, or not what it is used as
-    └── CapacityError(RuntimeError) the request is sound but larger than what was allowed or is there
+    ├── CapacityError(RuntimeError) the request is sound but larger than what was allowed or is there
+    └── Cancelled                   somebody gave the request up
 
-They are raised before any long work begins, but for one: a picture that comes out as NaN. A command that ends in one of
-them exits with code 2.
+They are raised before any long work begins, but for those that nobody could foresee: a picture that comes out as NaN,
+memory that others have taken meanwhile, a change of mind. A command that ends in one of them exits with code 2.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class WeightsError(InfuseError, ValueError):
 
 class CapacityError(InfuseError, RuntimeError):
     """More tokens, pixels, memory or rows than the limit; the message names the limit and how to stay under it."""
+
+
+class Cancelled(InfuseError):
+    """The request was given up: by `Ticket.cancel`, or because whoever waited for it left."""
 
 
 @contextmanager

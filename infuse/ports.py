@@ -1,7 +1,7 @@
 """Six places where information can enter a latent-diffusion network. A condition fills some; conditions add.
 
-`Ports` is a monoid: `+` concatenates entries, the empty record is zero. Every entry has a `Voice`: how loudly, when and
-where it speaks. `Ports.at(step)` turns voices into plain numbers for one step and leaves out whoever is silent.
+`Ports` is a monoid: `+` concatenates entries, the empty record is zero. Every entry has a `Voice`: how loudly and where it
+speaks. When it does is no affair of an entry: `Ports.at` is told by the timetable what this evaluation's weight is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.curves import Curve, Step, value_at
+from infuse.curves import Curve, value_at
 from infuse.errors import RecipeError
 
 
@@ -42,14 +42,12 @@ class Windowed:
 
 @dataclass(frozen=True, eq=False)
 class Voice:
-    """How loudly (`weight`), when (`start`..`end`, fractions of the steps) and where (`mask`, 0-1) an entry speaks.
+    """How loudly (`weight`) and where (`mask`, 0-1) an entry speaks.
 
     `frames` weighs a clip's frames on top of that: a curve from its first (0) to its last (1).
     """
 
-    weight: Curve = 1.0
-    start: float = 0.0
-    end: float = 1.0
+    weight: float = 1.0
     mask: Float[Tensor, "height width"] | None = None
     frames: Curve | tuple[float, ...] | None = None
     """A curve, or the numbers themselves once `Ports.clip` has asked it."""
@@ -61,9 +59,10 @@ class Voice:
         said = [value_at(self.frames, i / max(count - 1, 1)) for i in range(first, last)]
         return replace(self, frames=tuple(said))
 
-    def at(self, step: Step) -> float:
-        """The weight during this step; 0 when silent. Window rule of diffusers: a step must lie in it as a whole."""
-        return value_at(self.weight, step.begin) if self.start <= step.begin and step.end <= self.end else 0.0
+    def over(self, own: Voice) -> Voice:
+        """This voice for an entry that has one of its own: weights multiply, what this one leaves open stays the entry's."""
+        frames = own.frames if self.frames is None else self.frames
+        return Voice(self.weight * own.weight, own.mask if self.mask is None else self.mask, frames)
 
 
 LOUD = Voice()
@@ -71,15 +70,18 @@ LOUD = Voice()
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """Where the job begins (`start`, `strength`) and what it must keep (`keep` outside of `hole`)."""
+    """Where the job begins (`start`, `strength`), and a hole: what lies in no hole of a recipe is kept."""
 
     start: Posterior | None = None
     strength: float = 1.0
     keep: Posterior | None = None
+    """Put back outside of the holes after each step; None if the network is told of the hole instead."""
     hole: Float[Tensor, "1 h w"] | None = None
     """1 = repaint, 0 = keep."""
-    paste: tuple[Float[Tensor, "3 height width"], Float[Tensor, "1 height width"]] | None = None
-    """(picture 0-1, its hole): pixels to put back outside of the hole when the job is done."""
+    picture: Float[Tensor, "3 height width"] | None = None
+    """Pixels (0-1) to put back outside of the holes when the job is done."""
+    opening: Float[Tensor, "1 height width"] | None = None
+    """The hole in pixels, 0 or 1."""
     voice: Voice = LOUD
 
 
@@ -103,11 +105,11 @@ class Tokens:
     """Another reading of the same words: heard is `share * values + (1 - share) * other` (PowerPaint's fitting degree)."""
     share: Curve = 1.0
 
-    def at(self, step: Step) -> Tokens:
-        """This step's reading."""
+    def at(self, progress: float) -> Tokens:
+        """The reading at this progress."""
         if self.other is None:
             return self
-        share = value_at(self.share, step.begin)
+        share = value_at(self.share, progress)
         return replace(self, values=share * self.values + (1 - share) * self.other, other=None)
 
 
@@ -135,8 +137,8 @@ class Residual:
     context: tuple[Tokens, ...] = ()
     """Tokens for the branch alone (PowerPaint 2's task tokens); empty: it hears what the base hears."""
 
-    def at(self, step: Step) -> Residual:
-        return replace(self, context=tuple(t.at(step) for t in self.context)) if self.context else self
+    def at(self, progress: float) -> Residual:
+        return replace(self, context=tuple(t.at(progress) for t in self.context)) if self.context else self
 
     def drawn(self, samples: Mapping[int, Tensor]) -> Residual:
         if isinstance(self.hint, Tensor):
@@ -180,20 +182,16 @@ class Ports:
         return Ports(*(tuple(e for e in port if e is not None) for port in changed))
 
     def spoken(self, voice: Voice) -> Ports:
-        """The same entries in one voice: how a condition's weight, window and region reach all of its ports."""
-        return self if voice is LOUD else self.map(lambda e: replace(e, voice=voice))
+        """The same entries in one voice: how a condition's weight and region reach all of its ports."""
+        return self if voice is LOUD else self.map(lambda e: replace(e, voice=voice.over(e.voice)))
 
-    def at(self, step: Step) -> Ports:
-        """This step's entries with plain weights. Weight 0 or outside the window: not there at all."""
+    def at(self, progress: float, weight: float = 1.0) -> Ports:
+        """What is said in one evaluation, at this progress (0-1) of a run and with this weight. 0: nothing at all."""
 
-        def now(entry: Entry) -> Entry | None:
-            weight = entry.voice.at(step)
-            if not weight:
-                return None
-            entry = entry.at(step) if isinstance(entry, Tokens | Residual) else entry
-            return replace(entry, voice=Voice(weight, mask=entry.voice.mask, frames=entry.voice.frames))
+        def now(entry: Entry) -> Entry:
+            return entry.at(progress) if isinstance(entry, Tokens | Residual) else entry
 
-        return self.map(now)
+        return self.map(now).spoken(LOUD if weight == 1 else Voice(weight)) if weight else Ports()
 
     def clip(self, first: int, last: int, count: int) -> Ports:
         """What is said of the frames `first`..`last` - 1 of a clip of `count`."""

@@ -33,8 +33,8 @@ class Recipe(Strict):
     Raises RecipeError naming the field if a value is wrong.
     """
 
-    model: str = Field(default="tabletop", min_length=1)
-    """`tabletop`, a Hub id, a diffusers folder, or one .safetensors checkpoint."""
+    model: str | None = Field(default=None, min_length=1)
+    """`tabletop`, a Hub id, a diffusers folder, or one .safetensors checkpoint; the engine's own if left out."""
     prompt: str = ""
     negative_prompt: str = ""
     width: int | None = Field(default=None, ge=16)
@@ -171,6 +171,24 @@ def seen(value: Any, field: str) -> Iterator[tuple[str, Picture | Film]]:
                 yield from seen(v, f"{field}.{i}")
 
 
+MODELS = ("model", "image_encoder", "annotator_model", "cleaner_model")
+"""Fields of conditions that name weights."""
+
+
+def models(value: Any) -> Iterator[str]:
+    """Names of all weights in a condition or recipe; a recipe's base among them if it is named."""
+    match value:
+        case Strict():
+            for name in type(value).model_fields:
+                inside = getattr(value, name)
+                if name in MODELS and isinstance(inside, str):
+                    yield inside
+                yield from models(inside)
+        case tuple():
+            for v in value:
+                yield from models(v)
+
+
 def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
     """A value with every picture and film in it replaced."""
     match value:
@@ -184,8 +202,11 @@ def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
             return value
 
 
-def digest(model: Strict) -> str:
-    """sha256 over a recipe's or condition's fields, pictures and films by content."""
+def digest(model: Strict, voiced: bool = True) -> str:
+    """sha256 over a recipe's or condition's fields, pictures and films by content.
+
+    Not `voiced`: without what says how loudly, when and where conditions are heard; what they are encoded to.
+    """
 
     def plain(value: Any) -> Any:
         match value:
@@ -194,7 +215,8 @@ def digest(model: Strict) -> str:
             case Film():
                 return value.digest
             case Strict():
-                return {n: plain(getattr(value, n)) for n in type(value).model_fields}
+                skipped = frozenset() if voiced else getattr(value, "VOICE", frozenset())
+                return {n: plain(getattr(value, n)) for n in type(value).model_fields if n not in skipped}
             case tuple() | list():
                 return [plain(v) for v in value]
             case dict():

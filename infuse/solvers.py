@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -128,12 +129,17 @@ def _require(cls: str, text: str) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """The timesteps of a job, the number of network evaluations, and where a partial run begins."""
+    """The timesteps of a job, one for each evaluation of the network, and the scheduler that was set to them."""
 
     scheduler: Any
+    """A diffusers scheduler, untouched: each job runs on a copy of its own."""
     timesteps: Float[Tensor, " n"]
     full: bool
     """False if the run starts from a picture instead of pure noise."""
+
+    def fresh(self) -> Plan:
+        """The same plan around a scheduler that nobody else has."""
+        return replace(self, scheduler=deepcopy(self.scheduler))
 
 
 def plan(choice: Choice, config: Mapping[str, Any], steps: int, strength: float | None) -> Plan:

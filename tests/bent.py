@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from infuse import Recipe
-from infuse.engine.check import check
-from infuse.engine.model_store import ModelStore
+from infuse.engine.engine import Engine
 from infuse.errors import InfuseError
 
 Case = tuple[str, dict[str, Any] | str, type[InfuseError], str, tuple[str, ...]]
@@ -36,7 +35,7 @@ def both(*kinds: str, **fields: Any) -> dict[str, Any]:
 def complains(recipe: Any, kind: type[InfuseError], field: str, words: tuple[str, ...]) -> None:
     """A check must end in this letter."""
     with pytest.raises(InfuseError) as caught:
-        check(Recipe.load(recipe), ModelStore(device="cpu"))
+        Engine(device="cpu").check(Recipe.load(recipe))
     error = caught.value
     assert (type(error), error.field) == (kind, field), str(error)
     assert all(w in error.message for w in words), str(error)

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from infuse import Recipe
 from infuse.cli.app import app
-from infuse.engine.check import check
-from infuse.engine.model_store import ModelStore
+from infuse.engine.engine import Engine
 from infuse.errors import CapacityError, RecipeError, WeightsError
 
 NAN, INF = float("nan"), float("inf")
@@ -220,7 +219,7 @@ def test_the_table_is_long_enough() -> None:
 def test_the_sound_ones_pass() -> None:
     """What the table's recipes are bent from is in order; else each would be refused for the wrong reason."""
     for kind in ("text", "img2img", "inpaint", "controlnet", "ip_adapter", "brushnet", "powerpaint"):
-        report = check(Recipe.load(one(kind)), ModelStore(device="cpu"))
+        report = Engine(device="cpu").check(Recipe.load(one(kind)))
         assert report.size == (512, 512) and report.memory > 1e9
 
 

@@ -9,8 +9,7 @@ import pytest
 from bent import Case, base, both, one
 
 from infuse import Recipe
-from infuse.engine.check import check
-from infuse.engine.model_store import ModelStore
+from infuse.engine.engine import Engine
 from infuse.errors import RecipeError, WeightsError
 
 pytestmark = pytest.mark.usefixtures("nothing_is_loaded")
@@ -87,6 +86,6 @@ def test_the_readme_quotes_a_real_letter() -> None:
     recipe = both("text", "controlnet")
     recipe["conditions"][1]["model"] = "canny-xl.safetensors"
     with pytest.raises(RecipeError) as caught:
-        check(Recipe.load(recipe), ModelStore(device="cpu"))
+        Engine(device="cpu").check(Recipe.load(recipe))
     readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
     assert str(caught.value) in " ".join(readme.split())

@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 
 from infuse import Recipe
 from infuse.cli.app import app
-from infuse.engine.check import check
-from infuse.engine.model_store import ModelStore
+from infuse.engine.engine import Engine
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/recipes.md", "docs/powerpaint.md", "docs/video.md")
@@ -66,7 +65,7 @@ def test_every_block_runs(page: str, home: Path) -> None:
             case ["yaml", "recipe", *model]:
                 (home / "recipe.yaml").write_text(text)
                 recipe = Recipe.load("recipe.yaml").model_copy(update={"model": model[0]} if model else {})
-                assert not check(recipe, ModelStore(device="cpu")).warnings
+                assert not Engine(device="cpu").check(recipe).warnings
             case ["sh", "run"]:
                 for line in text.strip().splitlines():
                     done = CliRunner().invoke(app, shlex.split(line)[1:])

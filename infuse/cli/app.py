@@ -78,7 +78,7 @@ Sets = Annotated[
     list[str],
     typer.Option("--set", metavar="FIELD=VALUE", help="Any other field: --set conditions.0.weight=0.5. Repeatable."),
 ]
-Text = Optional[str]  # noqa: UP045  typer reads these at run time, also on Python 3.10
+Text = Optional[str]  # noqa: UP045  typer reads these at run time
 Whole = Optional[int]  # noqa: UP045
 Rate = Annotated[
     Optional[float],  # noqa: UP045
@@ -186,12 +186,11 @@ def show_check(asked: Any, most: int = 1) -> None:
     from rich.console import Console
 
     from infuse.cli.show import report
-    from infuse.engine.check import check
-    from infuse.engine.model_store import ModelStore
+    from infuse.engine.engine import Engine
 
     quiet()
     recipe = asked.recipe()
-    report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), recipe, check(recipe, ModelStore(), most))
+    report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), Engine(max_rows=most).check(recipe))
 
 
 def make(asked: Any, out: Path, together: bool = False, fps: float | None = None) -> list[Path]:
@@ -206,10 +205,10 @@ def make(asked: Any, out: Path, together: bool = False, fps: float | None = None
     recipe = asked.recipe()
     rate: float = asked.record.get("fps", FOLDER_RATE) if fps is None else fps
     # One picture's rows to a call: a picture's bytes then do not depend on how many were made with it.
-    engine = Engine(recipe.model, max_rows=64 if together else 1)
+    engine = Engine(max_rows=64 if together else 1)
     report = engine.check(recipe)
     path = named(out, recipe, bool(report.spec.frames), rate)
-    notes = [*report.warnings, *changed(asked, engine.store.digests(recipe))]
+    notes = [*report.warnings, *changed(asked, engine.store.digests(report.asked))]
     for note in notes:
         typer.echo(f"warning: {note}", err=True)
     with progress(Console(stderr=True), recipe.prompt[:40] or "no prompt") as watch:

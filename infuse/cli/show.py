@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from infuse.engine.check import Report
+from infuse.engine.resolve import Resolved
 from infuse.errors import InfuseError
-from infuse.recipe import Recipe
 
 
 def bytes_of(n: int) -> str:
@@ -26,8 +25,9 @@ def bytes_of(n: int) -> str:
     return f"{size:.1f} GiB"
 
 
-def report(console: Console, recipe: Recipe, found: Report) -> None:
-    """Routes, base, size, calls, memory and warnings of a recipe that has not been run."""
+def report(console: Console, found: Resolved) -> None:
+    """Routes, base, size, timetable, calls, memory and warnings of a recipe that has not been run."""
+    recipe = found.asked
     table = Table("field", "kind", "port", "shape", "memory", "note", box=None, padding=(0, 2, 0, 0))
     for field, kind, route in found.routes:
         table.add_row(field, kind, route.port, route.shape, bytes_of(route.memory) if route.memory else "", route.note)
@@ -41,20 +41,34 @@ def report(console: Console, recipe: Recipe, found: Report) -> None:
         "steps": f"{recipe.steps}" + (f", the last {found.strength:g} of them" if found.strength is not None else ""),
         "work": f"{found.calls} network calls, {found.rows} rows"
         + (f", {found.branch_rows} rows of branch networks" if found.branch_rows else ""),
-        "memory": f"{bytes_of(found.memory)} of weights",
+        "memory": f"{bytes_of(found.memory)} of weights, about {bytes_of(found.peak)} at the peak, {found.dtype} on {found.device}",
         "recipe": recipe.digest,
     }
     for name, text in facts.items():
         console.print(Text.assemble((f"{name:<11}", "bold"), text))
+    for stretch in found.timetable.stretches:
+        console.print(Text.assemble(("heard      ", "bold"), heard_in(stretch.plain())))
     for warning in found.warnings:
         console.print(Text.assemble(("warning: ", "yellow"), warning))
 
 
-def clip_of(found: Report) -> str:
+def heard_in(stretch: Mapping[str, Any]) -> str:
+    """A stretch of the timetable in words: "evaluations 1-15: prompt 1, conditions.0 0.8; 2 rows"."""
+
+    def number(w: Any) -> str:
+        return f"{w[0]:g} to {w[1]:g}" if isinstance(w, list) else f"{w:g}"
+
+    first, last = stretch["evaluations"]
+    said = ", ".join(f"{who} {number(w)}" for who, w in stretch["heard"].items())
+    rows = len(stretch["terms"])
+    return f"evaluations {first + 1}-{last}: {said}; {rows} row{'s' if rows > 1 else ''} each"
+
+
+def clip_of(found: Resolved) -> str:
     """Frames, and how many windows of them the network looks at: "40 frames in 3 windows of 16, "."""
     own = found.spec.frames
     return f"{found.frames} frame{'s' if found.frames > 1 else ''}" + (
-        f" in {found.windows} windows of {own}, " if found.windows > 1 else ", "
+        f" in {len(found.windows)} windows of {own}, " if len(found.windows) > 1 else ", "
     )
 
 

@@ -15,15 +15,12 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from infuse.curves import Curve, Step, span, value_at
+from infuse.curves import Curve, span
 from infuse.errors import RecipeError
 from infuse.media.pictures import Picture, px
 from infuse.network.spec import NetworkSpec, described
-from infuse.ports import Ports, Posterior, Sides, Tokens, Vector, Voice, Windowed
+from infuse.ports import LOUD, Ports, Posterior, Sides, Tokens, Vector, Voice, Windowed
 from infuse.validation import Strict
-
-PROMPT = "prompt"
-"""Whose words guidance pulls apart: the recipe's own prompt, among its conditions."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,8 @@ class Route:
     note: str = ""
     shared: bool = False
     """Of channels: several conditions may fill them, and what they say is summed."""
+    one_sided: bool = False
+    """Heard on one side of guidance only: it costs one row where others cost two."""
     warnings: tuple[str, ...] = ()
     """What is adjusted on the way, one sentence each."""
 
@@ -100,6 +99,10 @@ class Condition(Strict, ABC):
 
     guided: ClassVar[float | None] = None
     """A guidance scale of its own (InstructPix2Pix's image scale), if the mechanism has one."""
+    VOICE: ClassVar[frozenset[str]] = frozenset({"weight", "start", "end", "mask", "applies_to"})
+    """Fields that say how loudly, when, where and on which sides it is heard: what it is encoded to does not depend on them."""
+    HOLE: ClassVar[str | None] = None
+    """For conditions whose `mask` is a hole, not a region: the field of the picture or film that it lies in."""
 
     @model_validator(mode="after")
     def _window(self) -> Condition:
@@ -127,20 +130,17 @@ class Condition(Strict, ABC):
         """(width, height) of the picture that this condition paints in, for a recipe that names no size."""
         return None
 
-    def heard_at(self, step: Step) -> bool:
-        return self.start <= step.begin and step.end <= self.end and value_at(self.weight, step.begin) != 0
-
-    def heard(self, steps: int) -> bool:
-        """Will it say anything in a run of this many steps?"""
-        return any(self.heard_at(Step(i, steps)) for i in range(steps))
-
     def strength_of_start(self) -> float | None:
         """For conditions that start the job from a picture: how much of it is repainted (0-1)."""
         return None
 
     def sides(self, kit: Encoders) -> Sides:
-        """`encode`, spoken in this condition's voice, on the sides it applies to."""
-        sides = self.encode(kit).spoken(self.voice(kit))
+        """`encode`, spoken where and on the sides that this condition says. How loudly and when is the timetable's affair."""
+        return self.spoken(self.encode(kit), kit)
+
+    def spoken(self, encoded: Sides, kit: Encoders) -> Sides:
+        """What `encode` gave, in this condition's region and on the sides that it applies to."""
+        sides = encoded.spoken(self.voice(kit))
         if self.applies_to == "prompt":
             return Sides(sides.on)
         if self.applies_to == "negative":
@@ -148,8 +148,10 @@ class Condition(Strict, ABC):
         return sides
 
     def voice(self, kit: Encoders) -> Voice:
-        """Weight, window and region as every port understands them."""
-        return Voice(self.weight, self.start, self.end, None if self.mask is None else kit.mask(self.mask))
+        """Its region, if it has one."""
+        if self.mask is None or self.HOLE:
+            return LOUD
+        return Voice(mask=kit.mask(self.mask))
 
     def plain(self, *allowed: str) -> None:
         """For mechanisms to which weight, window or region mean nothing: refuse them instead of dropping them."""
@@ -175,6 +177,10 @@ class Condition(Strict, ABC):
         """For mechanisms in which a negative weight has no meaning."""
         if span(self.weight)[0] < 0:
             raise RecipeError("weight", f"{self.kind} cannot be heard less than not at all. Use 0 or more.")
+
+
+HOLED = Condition.VOICE - {"mask"}
+"""What does not change the encoding of a condition whose mask is a hole."""
 
 
 def said(kit: Encoders, prompt: str) -> Ports:

@@ -12,11 +12,21 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from infuse.conditions.base import Condition, Encoders, Route, View, guess_sites, same_family, same_size, some_hole
+from infuse.conditions.base import (
+    HOLED,
+    Condition,
+    Encoders,
+    Route,
+    View,
+    guess_sites,
+    same_family,
+    same_size,
+    some_hole,
+)
 from infuse.errors import RecipeError
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.ports import Latent, Ports, Residual, Sides, Voice
+from infuse.ports import Latent, Ports, Residual, Sides
 
 
 class BrushNet(Condition):
@@ -25,6 +35,9 @@ class BrushNet(Condition):
     mode: balanced | guess (sites from 0.1 to 1, on the prompt's side only). sites: one factor per site (28 beside SD
     1.5: down, middle, up) instead. paste: as in `inpaint`.
     """
+
+    VOICE = HOLED
+    HOLE = "image"
 
     kind: Literal["brushnet"] = "brushnet"
     model: str = Field(min_length=1)
@@ -48,24 +61,20 @@ class BrushNet(Condition):
             raise RecipeError(
                 "sites", f"{len(self.sites)} factors, but {self.model!r} has {found.sites} sites. Give one for each."
             )
-        return [Route("residuals", f"{found.sites} sites inside of the blocks", found.memory, note=f"mode {self.mode}")]
+        return [Route("residuals", f"{found.sites} sites inside of the blocks", found.memory, f"mode {self.mode}", one_sided=self.mode == "guess")]
 
     def encode(self, kit: Encoders) -> Sides:
         image = kit.pixels(self.image)
         hole = (kit.mask(self.mask) >= 0.5).to(image)[None]
         size = [s // kit.spec.vae_factor for s in image.shape[-2:]]
-        keep = 1 - F.interpolate(hole[None], size=size)[0]
+        small = F.interpolate(hole[None], size=size)[0]
         branch = kit.brushnet(self.model)
         sites = self.sites or (guess_sites(branch.sites) if self.mode == "guess" else None)
         ports = Ports(
-            latent=(Latent(paste=(image, hole)),) if self.paste else (),
-            residuals=(Residual(branch, (kit.posterior(image * (1 - hole)), keep), sites),),
+            latent=(Latent(hole=small, picture=image if self.paste else None, opening=hole),),
+            residuals=(Residual(branch, (kit.posterior(image * (1 - hole)), 1 - small), sites),),
         )
         return Sides(ports) if self.mode == "guess" else Sides.both(ports)
-
-    def voice(self, kit: Encoders) -> Voice:
-        """The mask is the hole itself, not a region in which the condition is heard."""
-        return Voice(self.weight, self.start, self.end)
 
     def modules(self, kit: Encoders) -> Mapping[str, nn.Module]:
         return {"brushnet": kit.brushnet(self.model)}

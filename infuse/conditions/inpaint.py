@@ -6,16 +6,17 @@ the masked picture (channels port).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch.nn.functional as F
 from pydantic import Field
 
-from infuse.conditions.base import Condition, Encoders, Route, View, same_size, some_hole
+from infuse.conditions.base import HOLED, Condition, Encoders, Route, View, same_size, some_hole
 from infuse.errors import RecipeError
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
-from infuse.ports import Channel, Latent, Ports, Sides, Voice
+from infuse.ports import Channel, Latent, Ports, Sides
 
 
 class Inpaint(Condition):
@@ -25,6 +26,9 @@ class Inpaint(Condition):
     pixels back outside of the hole, behind a soft edge that lies inside of it.
     Source: diffusers' inpaint pipelines (4 and 9 channels); Rombach et al. 2022, sec. 4.5 (9 channels).
     """
+
+    VOICE = HOLED
+    HOLE = "image"
 
     kind: Literal["inpaint"] = "inpaint"
     image: Picture
@@ -55,21 +59,17 @@ class Inpaint(Condition):
         small = F.interpolate(hole[None], size=(h, w))[0]
         known = kit.posterior(image)
         start = known if self.strength < 1 else None
-        paste = (image, hole) if self.paste else None
+        latent = Latent(start, self.strength, None, small, image if self.paste else None, hole)
         if not any(s.name == "mask" for s in kit.spec.channel_slots):
-            return Sides.both(Ports(latent=(Latent(start, self.strength, known, small, paste),)))
+            return Sides.both(Ports(latent=(replace(latent, keep=known),)))
         # masked pixels become 0 in -1..1, mid-grey: 0.5 here
         masked = kit.posterior(image * (1 - hole) + 0.5 * hole)
         return Sides.both(
             Ports(
-                latent=(Latent(start, self.strength, paste=paste),) if start or paste else (),
+                latent=(latent,),
                 channels=(Channel("mask", small), Channel("masked_image", masked)),
             )
         )
-
-    def voice(self, kit: Encoders) -> Voice:
-        """The mask is the hole itself, not a region in which the condition is heard."""
-        return Voice(self.weight, self.start, self.end)
 
     def native(self) -> tuple[int, int]:
         return self.image.size

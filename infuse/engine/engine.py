@@ -1,29 +1,38 @@
-"""The engine: any number of jobs, one network call for whoever is due. Read `step`; the rest is reception and delivery."""
+"""The engine: any number of jobs, one network call for whoever is due. Read `step`; the rest is reception and delivery.
+
+It keeps no threads of its own. Whoever waits for a request helps with whatever is due; loading, encoding and decoding are
+done by those who need them, outside of the turn in which the network is asked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from threading import RLock
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
 
-from infuse.batch import collate
+from infuse.batch import Row
 from infuse.conditions import AnyCondition
 from infuse.encoders.kit import Base, Kit
-from infuse.engine.check import Report, check, speakers
-from infuse.engine.events import Result, Ticket
-from infuse.engine.job import PROMPT, Job, ground, windows
+from infuse.engine.asking import Asking
+from infuse.engine.encodings import Encodings
+from infuse.engine.finish import developed
+from infuse.engine.job import Job, ground
 from infuse.engine.model_store import ModelStore
+from infuse.engine.resolve import Resolved, resolve
+from infuse.engine.result import Result
 from infuse.engine.scheduler import Scheduler, Waiting
+from infuse.engine.ticket import Ticket
+from infuse.engine.turns import Turns
 from infuse.errors import InfuseError, RecipeError, under
-from infuse.network.unet import Network
 from infuse.ports import Sides, one_claim
 from infuse.recipe import Recipe, digest
-from infuse.solvers import plan
+from infuse.timetable import PROMPT
 
 
 @dataclass(eq=False)
@@ -35,16 +44,19 @@ class _Running:
 
     @property
     def bucket(self) -> Hashable:
-        return (self.base.name, self.job.shape)
+        return (id(self.base), self.job.shape)
 
 
 class Engine:
     """Runs recipes on models that it keeps loaded. Safe to use from several threads.
 
-    row_width: pad every network call to this many rows, so that float32 results do not depend, to the last bit, on
-    how many jobs run beside each other. None: calls are as wide as the work.
-    cache, cache_bytes: how many encoded conditions are kept for recipes to come, and how much memory they may take; those
-    used longest ago go first.
+    model: what recipes mean that name none. dtype, device: as people write them ("float16", "cuda:1"); memory: what loaded
+    models may take ("8GB"), beyond which those used longest ago leave. max_rows: rows of a network call (frames, of clips).
+    row_width: pad every network call to this many rows of one structure, so that float32 results do not depend, to the
+    last bit, on whatever runs beside them. None: calls are as wide as the work. cache, cache_bytes: how many encoded
+    conditions are kept for recipes to come, and how much memory they may take. clock: seconds, for estimates.
+
+    Raises RecipeError for a dtype or device that is not there.
     """
 
     def __init__(
@@ -52,22 +64,27 @@ class Engine:
         model: str = "tabletop",
         *,
         store: ModelStore | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: str | torch.device | None = None,
+        memory: int | str | None = None,
         max_rows: int = 64,
         row_width: int | None = None,
         cache: int = 256,
         cache_bytes: int = 2**30,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.model = model
-        self.store = store or ModelStore(dtype=dtype, device=device)
-        self.scheduler, self.row_width = Scheduler(row_width or max_rows), row_width
-        self.cache, self.cache_bytes = cache, cache_bytes
-        self._encoded: dict[Hashable, Sides] = {}
+        if store is not None and (dtype, device, memory) != (None, None, None):
+            raise RecipeError(
+                "store", "it has a dtype, device and memory of its own. Say them when you make the store."
+            )
+        self.model, self.clock = model, clock
+        self.store = store or ModelStore(dtype=dtype, device=device, memory=memory)
+        self.asking = Asking(max_rows, row_width)
+        self.scheduler = Scheduler(row_width or max_rows)
+        self.encodings = Encodings(cache, cache_bytes)
+        self.store.on_leave.extend((self.encodings.forget, self.asking.forget))
         self._running: list[_Running] = []
-        self._finished: dict[Ticket, dict[int, _Running]] = {}
-        self._arrivals = count()
-        self._lock = RLock()
+        self._arrivals, self._lock, self._turns = count(), Lock(), Turns()
 
     # ── reception ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -75,154 +92,181 @@ class Engine:
         self, prompt: str, *conditions: AnyCondition, watch: Callable[[Ticket], None] | None = None, **fields: Any
     ) -> Result:
         """The short way: `sd("a red cube", ControlNet(...), IPAdapter(...), steps=20, seed=7)`."""
-        return self.run(
-            Recipe(**{"model": self.model, "prompt": prompt, "conditions": conditions, **fields}), watch=watch
-        )
+        if conditions and "conditions" in fields:
+            raise RecipeError("conditions", f"{len(conditions)} came before the fields, and the field conditions came, too. Give all of them in "
+                                            "one way.")  # fmt: skip
+        return self.run(Recipe(**{"prompt": prompt, "conditions": conditions, **fields}), watch=watch)
 
     def run(self, recipe: Recipe, watch: Callable[[Ticket], None] | None = None) -> Result:
         """Submit a recipe and help until it is done, together with whatever else is under way."""
         return self.run_all(recipe, watch=watch)[0]
 
     def run_all(self, *recipes: Recipe, watch: Callable[[Ticket], None] | None = None) -> list[Result]:
-        """Several recipes side by side, each equal to its run alone."""
-        tickets = [self.submit(r, watch) for r in recipes]
-        while not all(t.finished for t in tickets):
-            self.step()
-        return [t.result() for t in tickets]
+        """Several recipes side by side, each equal to its run alone. Whatever ends this early takes all of them along."""
+        tickets: list[Ticket] = []
+        try:
+            for recipe in recipes:
+                tickets.append(self.submit(recipe, watch, get_ident()))
+            self.help(*tickets)
+            return [t.result() for t in tickets]
+        except BaseException:
+            for ticket in tickets:
+                ticket.cancel()
+            raise
 
-    def check(self, recipe: Recipe) -> Report:
+    def check(self, recipe: Recipe) -> Resolved:
         """What the recipe would do, from headers alone; raises RecipeError, WeightsError or CapacityError."""
-        return check(recipe, self.store, self.scheduler.max_rows)
+        view = self.store.view(recipe.model or self.model)
+        return resolve(recipe, view, self.asking.row_width or self.asking.most)
 
-    def submit(self, recipe: Recipe, watch: Callable[[Ticket], None] | None = None) -> Ticket:
-        """Check, load, encode, and put a recipe's pictures in line. It moves on whenever anybody calls `step`."""
-        report = self.check(recipe)
-        with self._lock, torch.no_grad():
-            base = self.store.base(recipe.model)
-            kit = Kit(base, report.size, self.store, report.frames, windows(report.frames, base.spec.frames))
-            sides = self.encode(recipe, kit, report.steps)
-            jobs = [self._job(recipe, kit, sides, report, recipe.seed + i).start() for i in range(recipe.count)]
-            ticket = Ticket(recipe, sum(j.n for j in jobs), watch)
+    def submit(self, recipe: Recipe, watch: Callable[[Ticket], None] | None = None, owner: int | None = None) -> Ticket:
+        """Resolve, load, encode, and put a recipe's pictures in line. It moves on whenever anybody steps.
+
+        owner: the thread that will help it and is to deliver its events; anybody's who steps if left out.
+        """
+        resolved = self.check(recipe)
+        with torch.no_grad():
+            base = self.store.base(str(resolved.asked.model))
+            kit = Kit(base, resolved.size, self.store, resolved.frames, resolved.windows)
+            sides = self.encode(resolved, kit)
+            below = ground(kit, sides, resolved.timetable)
+        f, (width, height) = base.spec.vae_factor, resolved.size
+        shape = (base.spec.latent_channels, *((resolved.frames,) if base.spec.frames else ()), height // f, width // f)
+        seeds = range(resolved.asked.seed, resolved.asked.seed + resolved.asked.count)
+        run, net = (resolved.plan, resolved.timetable, sides, below), base.network
+        jobs = [Job(*run, seed, shape, net.dtype, net.device, resolved.windows) for seed in seeds]
+        ticket = Ticket(resolved, self, jobs, watch, warnings=list(resolved.warnings), owner=owner)
+        with self._lock:
             self._running += [_Running(j, base, ticket, next(self._arrivals)) for j in jobs]
         return ticket
 
-    def encode(self, recipe: Recipe, kit: Kit, steps: int | None = None) -> dict[str, Sides]:
+    def encode(self, resolved: Resolved, kit: Kit) -> dict[str, Sides]:
         """Everybody's sides: texts in recipe order, the rest in an order that does not depend on the recipe's."""
-        everyone = speakers(recipe, steps or recipe.steps)
-        digests = {who: digest(c) for who, c in everyone.items()}
         said: dict[str, Sides] = {}
-        for who, condition in everyone.items():
-            key = (kit.base.name, kit.base.digest, kit.size, kit.frames, type(condition).__name__, digests[who])
+        for who, condition in resolved.speakers.items():
             with under("" if who == PROMPT else who):
-                said[who] = self._encoded.get(key) or condition.sides(kit)
-            self._encoded = {**{k: v for k, v in self._encoded.items() if k != key}, key: said[who]}
-        self._forget()
+                said[who] = condition.spoken(self.encodings.of(condition, kit), kit)
         one_claim(said, frozenset(s.name for s in kit.spec.channel_slots if s.exclusive))
-        return dict(
-            sorted(said.items(), key=lambda kv: (not kv[1].on.context, "" if kv[1].on.context else digests[kv[0]]))
-        )
+        order = {who: "" if s.on.context else digest(resolved.speakers[who]) for who, s in said.items()}
+        return dict(sorted(said.items(), key=lambda kv: (not kv[1].on.context, order[kv[0]])))
 
-    def _forget(self) -> None:
-        """Drop what was used longest ago, until the rest is few and small enough."""
-        sizes = [s.nbytes for s in self._encoded.values()]
-        while len(sizes) > self.cache or sum(sizes) > self.cache_bytes:
-            del self._encoded[next(iter(self._encoded))]
-            del sizes[0]
-
-    def _job(self, recipe: Recipe, kit: Kit, sides: dict[str, Sides], report: Report, seed: int) -> Job:
-        width, height = report.size
-        spec, net = kit.spec, kit.base.network
-        f = spec.vae_factor
-        own = {f"conditions.{i}": c.guided for i, c in enumerate(recipe.conditions) if c.guided is not None}
-        return Job(
-            plan(report.choice, kit.base.scheduler, recipe.steps, report.strength),
-            sides,
-            spec.guidance if recipe.guidance is None else recipe.guidance,
-            own,
-            recipe.guidance_rescale,
-            torch.Generator("cpu").manual_seed(seed),
-            ground(kit, [s.on for s in sides.values()]),
-            (spec.latent_channels, *((report.frames,) if spec.frames else ()), height // f, width // f),
-            net.dtype,
-            net.device,
-            windows(report.frames, spec.frames),
-        )
+    def unload(self, model: str) -> int:
+        """Give a model's memory back (bytes); jobs under way keep theirs until they are done. WeightsError if it is not loaded."""
+        return self.store.unload(model)
 
     # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @torch.no_grad()
-    def step(self) -> None:
-        """One network call: pick, rows, collate, predict, combine, answer."""
-        with self._lock:
-            running = self._pick()
-            groups = [r.job.rows() for r in running]
-            if not running:
-                return
-            with self._blame(running):
-                answers = self._predict(running[0].base.network, [row for rows in groups for row in rows])
-                for r, part in zip(running, answers.split([len(g) for g in groups]), strict=True):
-                    r.job.answer(part)
-                    r.ticket.advance()
-            self._deliver()
+    def step(self) -> bool:
+        """One network call for whoever is due: pick, rows, collate, predict, combine, answer. False if nobody waits."""
+        with self._turns.mine(), torch.no_grad():
+            asked = [(r, rows) for r in self._pick() if (rows := self._rows(r))]
+            answers = iter(self._ask(asked))
+            for r, rows in asked:
+                self._answer(r, [next(answers) for _ in rows])
+        self._deliver()
+        return bool(asked)
 
-    def _predict(self, network: Network, rows: list[Any]) -> torch.Tensor:
-        """All rows' answers; clips in several calls, if they are more than fit into one, so that memory stays flat."""
-        frames = rows[0].x.shape[1] if rows[0].x.ndim == 4 else 1
-        if frames == 1:
-            padding = max(0, (self.row_width or 0) - len(rows))
-            return network.predict(collate(rows + rows[-1:] * padding, network.spec))[: len(rows)]
-        n = max(1, self.scheduler.max_rows // frames)
-        parts = [rows[i : i + n] for i in range(0, len(rows), n)]
-        return torch.cat([network.predict(collate(part, network.spec)) for part in parts])
+    def help(self, *tickets: Ticket, timeout: float | None = None) -> bool:
+        """Step until these are finished, or `timeout` seconds have passed; True if they are."""
+        mine = [t for t in tickets if t.owner in (None, get_ident())]
+        before, until = [t.owner for t in mine], None if timeout is None else time.monotonic() + timeout
+        try:
+            for t in mine:
+                t.owner = get_ident()
+            self._deliver()
+            while waiting := [t for t in tickets if not t.finished]:
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                if not self.step():  # somebody else is decoding or encoding what we wait for
+                    waiting[0]._finished.wait(min(0.02, left or 0.02))
+            return True
+        finally:
+            for t, owner in zip(mine, before, strict=True):
+                t.owner = owner
 
     def _pick(self) -> list[_Running]:
-        for r in [r for r in self._running if r.ticket.cancelled]:
-            self._drop(r.ticket, error=InfuseError("", "the request was cancelled"))
-        waiting = [Waiting(r, r.bucket, r.job.width, r.arrived) for r in self._running]
-        return self.scheduler.pick(waiting)  # type: ignore[return-value]
+        with self._lock:
+            self._running = [r for r in self._running if not r.ticket.finished]
+            due = [r for r in self._running if r.job.latent is None]
+        waiting = [Waiting(r, r.bucket, r.ticket, r.job.width, r.arrived) for r in due]
+        return self.scheduler.pick(waiting, self.asking.width)  # type: ignore[return-value]
+
+    def _rows(self, r: _Running) -> list[Row]:
+        with self._blame(r):
+            r.ticket.begin()
+            return r.job.rows()
+        return []
+
+    def _ask(self, asked: Sequence[tuple[_Running, list[Row]]]) -> list[torch.Tensor | Exception]:
+        if not asked:
+            return []
+        first = asked[0][0]
+        narrow = self.asking.width(first.bucket)
+        answers = self.asking.ask(first.base.network, first.bucket, [row for _, rows in asked for row in rows])
+        if (now := self.asking.width(first.bucket)) < narrow:
+            for ticket in {r.ticket for r, _ in asked}:
+                ticket.warnings.append(
+                    f"the memory was not enough for {narrow} rows at a time; such calls have {now} from now on."
+                )
+        return answers
+
+    def _answer(self, r: _Running, answers: Sequence[torch.Tensor | Exception]) -> None:
+        with self._blame(r):
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+            r.job.answer(torch.stack(list(answers)))  # type: ignore[arg-type]
+            r.ticket.advance()
+
+    @contextmanager
+    def _blame(self, r: _Running) -> Iterator[None]:
+        """What goes wrong for one job is its ticket's, and nobody else's. An interruption goes on to whoever asked for it."""
+        try:
+            yield
+        except BaseException as error:
+            own = isinstance(error, Exception)
+            r.ticket.finish(
+                error=error if own else InfuseError("", "it was interrupted in the middle of a step. Run it again.")
+            )
+            self.leave(r.ticket)
+            if not own:
+                raise
 
     # ── delivery ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @contextmanager
-    def _blame(self, running: list[_Running]) -> Any:
-        """A failed call is an answer to those who were in it, and to nobody else."""
-        try:
-            yield
-        except Exception as error:
-            for r in running:
-                self._drop(r.ticket, error=error)
-
-    def _drop(self, ticket: Ticket, error: BaseException) -> None:
-        self._running = [r for r in self._running if r.ticket is not ticket]
-        self._finished.pop(ticket, None)
-        if not ticket.finished:
-            ticket.finish(error=error)
+    def leave(self, ticket: Ticket) -> None:
+        """Whatever this ticket has in line is given up."""
+        with self._lock:
+            self._running = [r for r in self._running if r.ticket is not ticket]
 
     def _deliver(self) -> None:
-        """Decode the pictures of tickets that are complete."""
-        for r in [r for r in self._running if r.job.latent is not None]:
-            self._running.remove(r)
-            self._finished.setdefault(r.ticket, {})[r.arrived] = r
-        for ticket, parts in list(self._finished.items()):
-            if len(parts) == ticket.recipe.count:
-                done = [parts[k] for k in sorted(parts)]
-                with self._blame(done):
-                    ticket.finish(self._result(ticket, done))
-                self._finished.pop(ticket, None)
+        """Events, and pictures of tickets that are complete: those that this thread may deliver, outside of all locks."""
+        with self._lock:
+            tickets: Mapping[Ticket, list[_Running]] = {}
+            for r in self._running:
+                if r.ticket.deliverable():
+                    tickets.setdefault(r.ticket, []).append(r)
+        for ticket, parts in tickets.items():
+            ticket.announce()
+            if all(r.job.latent is not None for r in parts):
+                self._finish(ticket)
 
-    def _result(self, ticket: Ticket, parts: list[_Running]) -> Result:
-        from infuse.engine.finish import clips, pictures
+    def _finish(self, ticket: Ticket) -> None:
+        """Decode what is complete. Whoever takes it out of the line does it."""
+        with self._lock:
+            done = [r for r in self._running if r.ticket is ticket]
+            self._running = [r for r in self._running if r.ticket is not ticket]
+        if not done or ticket.finished:
+            return
+        with self._blame(done[0]), torch.no_grad():
+            ticket.finish(self._result(ticket, done))
 
-        latents, jobs = torch.stack([r.job.latent for r in parts if r.job.latent is not None]), [r.job for r in parts]
-        finite(latents, ticket.recipe)
-        made = clips(parts[0].base, latents, jobs) if parts[0].base.spec.frames else ()
-        images = [clip[0] for clip in made] or pictures(parts[0].base, latents, jobs)
-        return Result(tuple(images), ticket.recipe, latents, self.store.digests(ticket.recipe), tuple(made))
-
-
-def finite(latents: torch.Tensor, recipe: Recipe) -> None:
-    """Raises RecipeError if a picture came out as no picture: what is saved is never made of NaN."""
-    bad = [recipe.seed + i for i, z in enumerate(latents) if not z.isfinite().all()]
-    if bad:
-        raise RecipeError("", f"the network's answers became infinite or NaN (seed {', '.join(map(str, bad))}). Weights and guidance far above "
-                              "1 do that, and half precision with some models; lower them, or use bfloat16 or float32.")  # fmt: skip
+    def _result(self, ticket: Ticket, parts: Sequence[_Running]) -> Result:
+        base, resolved = parts[0].base, ticket.resolved
+        made = [developed(base, r.job) for r in parts]
+        latents = torch.stack([r.job.latent for r in parts if r.job.latent is not None])
+        return Result(
+            tuple(m[0] for m in made), ticket.recipe, latents, self.store.digests(ticket.recipe),
+            tuple(made) if base.spec.frames else (), resolved.plain(), tuple(ticket.warnings),
+        )  # fmt: skip

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import reduce
-from operator import add
 from typing import Any
 
 import torch
@@ -13,31 +10,39 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infuse.encoders.kit import Base
+from infuse.engine.holes import stays
 from infuse.engine.job import Job
-from infuse.ports import Ports
+from infuse.errors import RecipeError
 
 SOFT = 1 / 40
 """Of the shorter side: over so much a pasted edge fades, all of it inside of the hole. 13 pixels of 512."""
 
 
-def pictures(base: Base, latents: Float[Tensor, "b c h w"], jobs: Sequence[Job]) -> list[Any]:
-    """PIL images. Each is decoded alone: its bytes must not depend on the pictures beside it."""
-    return [developed(base, z, *stays(job)) for z, job in zip(latents, jobs, strict=True)]
+def developed(base: Base, job: Job) -> tuple[Any, ...]:
+    """PIL images of a finished job: its picture, or all frames of its clip, decoded one by one.
+
+    A picture's bytes must not depend on those beside it, and memory does not grow with a clip's length. Raises RecipeError
+    if the network's answers became infinite or NaN: what is saved is never made of them.
+    """
+    assert job.latent is not None
+    finite(job.latent, job.seed)
+    original, hole = stays(job.sides)
+    if not base.spec.frames:
+        return (picture(base, job.latent, original, hole),)
+    frames = job.latent.unbind(1)
+    kept: Any = [(None, None)] * len(frames)
+    if original is not None and hole is not None:
+        kept = zip(original.unbind(1), hole.unbind(1), strict=True)
+    return tuple(picture(base, z, *stay) for z, stay in zip(frames, kept, strict=True))
 
 
-def clips(base: Base, latents: Float[Tensor, "b c f h w"], jobs: Sequence[Job]) -> list[tuple[Any, ...]]:
-    """PIL images of every clip's frames, decoded one by one: memory does not grow with their number."""
-    out = []
-    for clip, job in zip(latents, jobs, strict=True):
-        original, hole = stays(job)
-        kept = [(None, None)] * clip.shape[1]
-        if original is not None and hole is not None:
-            kept = list(zip(original.unbind(1), hole.unbind(1), strict=True))
-        out.append(tuple(developed(base, z, *stay) for z, stay in zip(clip.unbind(1), kept, strict=True)))
-    return out
+def finite(latent: Tensor, seed: int) -> None:
+    if not latent.isfinite().all():
+        raise RecipeError("", f"the network's answers became infinite or NaN (seed {seed}). Weights and guidance far above 1 do that, and half "
+                              "precision with some models; lower them, or use bfloat16 or float32.")  # fmt: skip
 
 
-def developed(base: Base, z: Float[Tensor, "c h w"], original: Tensor | None, hole: Tensor | None) -> Any:
+def picture(base: Base, z: Float[Tensor, "c h w"], original: Tensor | None, hole: Tensor | None) -> Any:
     """One PIL image, with what is to stay of the original."""
     from PIL import Image
 
@@ -45,13 +50,6 @@ def developed(base: Base, z: Float[Tensor, "c h w"], original: Tensor | None, ho
     if original is not None and hole is not None:
         image = pasted(image, original.to(image), hole.to(image))
     return Image.fromarray((image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
-
-
-def stays(job: Job) -> tuple[Tensor | None, Tensor | None]:
-    """(original, hole) of a picture (c height width) or clip (c f height width) that is repainted; every hole is one."""
-    said = reduce(add, (s.on for s in job.sides.values()), Ports()).latent
-    pairs = [e.paste for e in said if e.paste is not None]
-    return (pairs[0][0], reduce(torch.maximum, (h for _, h in pairs))) if pairs else (None, None)
 
 
 def pasted(

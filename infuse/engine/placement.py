@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -24,8 +25,7 @@ DTYPES = {
     torch.float32: ("float32", "fp32", "float"),
     torch.float64: ("float64", "fp64", "double"),
 }
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-         "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+AMOUNT = re.compile(r"(\d+\.?\d*(?:e\d+)?) *(?:([kmgt])(i?))?b?", re.IGNORECASE)
 
 
 # ── what people write ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -75,16 +75,14 @@ def as_device(said: Device) -> torch.device | None:
 
 
 def as_bytes(said: str | int | None) -> int | None:
-    """Bytes of "8GB", "7.5 GiB", "500MB" or a plain number; None is no limit. Raises RecipeError for anything else."""
+    """Bytes of "8GB", "7.5 GiB", "500M" or a plain number; None is no limit. Raises RecipeError for anything else."""
     if said is None:
         return None
-    text = str(said).strip().upper()
-    number = text.rstrip("BKMGTI ")
-    unit = UNITS.get(text[len(number) :].strip())
-    try:
-        size = 0 if unit is None or isinstance(said, bool) else int(float(number) * unit)
-    except (ValueError, OverflowError):
-        size = 0
+    found = AMOUNT.fullmatch(str(said).strip())
+    size = 0
+    if found and not isinstance(said, bool):
+        number, unit, binary = found.groups()
+        size = int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(unit.lower()) if unit else 0))
     if size <= 0:
         raise RecipeError(
             "memory", f'{said!r} is no amount of memory. Write bytes, or a size as "8GB" or "500MB"; None: no limit.'

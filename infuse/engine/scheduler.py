@@ -1,44 +1,66 @@
 """Which jobs take the next network call? Policy only: no tensors, no clock of its own, tested in microseconds.
 
-Jobs of one bucket (weights, latent shape) can share a call. Buckets take turns; within one, the oldest job goes first,
-and as many rows fit into a call as the width allows.
+Jobs of one bucket (weights, latent shape) can share a call. Every second call goes to the bucket of the job that has
+waited longest, so that newcomers never starve it; the others go round. Within a bucket, tickets take turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A job that waits for an answer: who, in which bucket, how many rows it brings, when it came."""
+    """A job that waits for an answer: who, in which bucket, of which ticket, how many rows it brings, when it came."""
 
     job: Hashable
     bucket: Hashable
+    ticket: Hashable
     rows: int
     arrived: int
 
 
 @dataclass
 class Scheduler:
-    """First come, first served within a bucket; buckets in turn, so that a large one cannot starve the others."""
+    """Buckets in turn, tickets in turn, a ticket's jobs in the order of their arrival."""
 
     max_rows: int = 64
-    _last: dict[Hashable, int] = field(default_factory=dict)
+    _buckets: dict[Hashable, int] = field(default_factory=dict)
+    """The turn in which each bucket that waits was served last, or came."""
+    _tickets: dict[Hashable, int] = field(default_factory=dict)
+    """The same of tickets."""
     _turn: int = 0
 
-    def pick(self, waiting: Sequence[Waiting]) -> list[Hashable]:
-        """Jobs of one bucket for the next call; at least one if any waits, even if it alone exceeds `max_rows`."""
+    def pick(self, waiting: Sequence[Waiting], width: Callable[[Hashable], int] | None = None) -> list[Hashable]:
+        """Jobs of one bucket for the next call; at least one if any waits, even if it alone is wider than the call.
+
+        width: rows that a call of this bucket may have, if it is not `max_rows`.
+        """
         if not waiting:
             return []
+        self._buckets = {w.bucket: self._buckets.get(w.bucket, self._turn) for w in waiting}
+        self._tickets = {w.ticket: self._tickets.get(w.ticket, self._turn) for w in waiting}
         self._turn += 1
-        bucket = min(waiting, key=lambda w: (self._last.get(w.bucket, 0), w.arrived)).bucket
-        self._last = {w.bucket: self._last.get(w.bucket, 0) for w in waiting} | {bucket: self._turn}
-        picked, room = [], self.max_rows
-        for w in sorted((w for w in waiting if w.bucket == bucket), key=lambda w: w.arrived):
+        oldest_first = sorted(waiting, key=lambda w: w.arrived)
+        if self._turn % 2:
+            bucket = oldest_first[0].bucket
+        else:
+            bucket = min(oldest_first, key=lambda w: self._buckets[w.bucket]).bucket
+        self._buckets[bucket] = self._turn
+        picked, room = [], self.max_rows if width is None else width(bucket)
+        for w in self._in_turn([w for w in oldest_first if w.bucket == bucket]):
             if picked and w.rows > room:
-                break
+                continue
             picked.append(w.job)
             room -= w.rows
+            self._tickets[w.ticket] = self._turn
         return picked
+
+    def _in_turn(self, waiting: Sequence[Waiting]) -> list[Waiting]:
+        """One job of each ticket, then a second of each, ...; first the tickets that were served longest ago."""
+        jobs: dict[Hashable, list[Waiting]] = {}
+        for w in sorted(waiting, key=lambda w: (self._tickets[w.ticket], w.arrived)):
+            jobs.setdefault(w.ticket, []).append(w)
+        rounds = ((i, rank, w) for rank, mine in enumerate(jobs.values()) for i, w in enumerate(mine))
+        return [w for _, _, w in sorted(rounds, key=lambda r: r[:2])]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -30,16 +30,25 @@ class Record:
     """Dotted field -> sha256 of the input picture's or film's file."""
     weights: Mapping[str, str]
     """Model -> sha256 of what was loaded."""
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    """What the recipe left open, as it was filled, and who spoke when."""
     fps: float | None = None
     """Frames per second at which a film was written; None for a picture."""
 
     @classmethod
-    def of(cls, recipe: Any, weights: Mapping[str, str]) -> Record:
+    def of(cls, recipe: Any, weights: Mapping[str, str], resolved: Mapping[str, Any] | None = None) -> Record:
         inside = recipe.with_pictures(lambda p: p.embedded())
-        return cls(inside.dump(), {field: p.sha256 for field, p in inside.pictures()}, dict(sorted(weights.items())))
+        inputs = {where: p.sha256 for where, p in inside.pictures()}
+        return cls(inside.dump(), inputs, dict(sorted(weights.items())), resolved or {})
 
     def text(self) -> str:
-        said = {"version": VERSION, "recipe": self.recipe, "inputs": self.inputs, "weights": self.weights}
+        said: dict[str, Any] = {
+            "version": VERSION,
+            "recipe": self.recipe,
+            "inputs": self.inputs,
+            "weights": self.weights,
+        }
+        said |= {"resolved": self.resolved} if self.resolved else {}
         return json.dumps(said | ({} if self.fps is None else {"fps": self.fps}), sort_keys=True)
 
 
@@ -121,12 +130,12 @@ def changed_inputs(pictures: Iterable[tuple[str, Any]], inputs: Mapping[str, str
     and what is gone is said when it is opened.
     """
     out = []
-    for field, found in pictures:
-        if field in inputs and not found.source.startswith("data:") and at_home(found.source).exists():
-            with under(field):
+    for where, found in pictures:
+        if where in inputs and not found.source.startswith("data:") and at_home(found.source).exists():
+            with under(where):
                 here = found.sha256
-            if here != inputs[field]:
-                out.append(f"{field}: {found} is not what made {path} ({inputs[field][:12]} then, {here[:12]} now). Expect "
+            if here != inputs[where]:
+                out.append(f"{where}: {found} is not what made {path} ({inputs[where][:12]} then, {here[:12]} now). Expect "
                            "another result, or put it back.")  # fmt: skip
     return out
 

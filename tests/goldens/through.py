@@ -20,13 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from infuse.batch import Row, collate
+from infuse.conditions import Text
 from infuse.conditions.controlnet import mode_sites
 from infuse.conditions.img2img import Img2Img
 from infuse.conditions.inpaint import Inpaint
-from infuse.curves import Step
 from infuse.encoders.kit import Base, Kit
 from infuse.encoders.text import TextEncoders
-from infuse.engine.job import PROMPT, Job, ground
+from infuse.engine.job import Job, ground
 from infuse.guidance import chain
 from infuse.media.pictures import Picture
 from infuse.network.attention import install
@@ -34,6 +34,7 @@ from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network, branch_answer
 from infuse.ports import Ports, Residual, Sides, Tokens, Vector, Voice
 from infuse.solvers import parse, plan
+from infuse.timetable import PROMPT, timetable
 from infuse.weights.build import assemble
 from infuse.weights.layouts import ldm_keys
 from infuse.weights.layouts.controlnet import load_controlnet
@@ -41,7 +42,6 @@ from infuse.weights.layouts.controlnet import load_controlnet
 from .golden import Golden
 
 Outputs = dict[str, Tensor]
-ONLY = Step(0, 1)
 
 
 def network(weights: Mapping[str, Tensor], config: Mapping[str, Any], factor: int = 8) -> Network:
@@ -52,7 +52,7 @@ def network(weights: Mapping[str, Tensor], config: Mapping[str, Any], factor: in
 
 def predicted(net: Network, golden: Golden, ports: Sequence[Ports]) -> Tensor:
     """One network call: a row for each sample of the golden."""
-    rows = [Row(x, t, p.at(ONLY)) for x, t, p in zip(golden["x"], golden["timesteps"], ports, strict=True)]
+    rows = [Row(x, t, p.at(0.0)) for x, t, p in zip(golden["x"], golden["timesteps"], ports, strict=True)]
     return net.predict(collate(rows, net.spec))
 
 
@@ -135,14 +135,14 @@ def sampled(golden: Golden, base: Base, call: Mapping[str, Any], at: str) -> Out
     }
     run = plan(parse("DDIM", ""), base.scheduler, call["num_inference_steps"], condition.strength_of_start())
     factor, spec = base.spec.vae_factor, base.spec
+    speakers = {PROMPT: Text(prompt=""), "conditions.0": condition}
+    table = timetable(speakers, len(run.timesteps), call["guidance_scale"], {})
     job = Job(
         run,
+        table,
         sides,
-        call["guidance_scale"],
-        {},
-        0.0,
-        torch.Generator(),
-        ground(kit, [s.on for s in sides.values()]),
+        ground(kit, sides, table),
+        0,
         (spec.latent_channels, height // factor, width // factor),
         torch.float32,
         torch.device("cpu"),

@@ -28,7 +28,7 @@ from infuse.weights.layouts.powerpaint import brush_in, load_brushnet, text_mode
 from infuse.weights.source import Source
 
 from .golden import Golden
-from .through import ONLY, Outputs, network
+from .through import Outputs, network
 
 TASKS = {"text-guided": "text", "object-removal": "removal", "shape-guided": "shape", "image-outpainting": "outpaint"}
 
@@ -86,7 +86,7 @@ def ids(chunks: list[list[int]], reader: Any) -> Tensor:
 
 def blend(texts: TaskTexts, a: Said, b: Said, t: float) -> Tensor:
     """As the port does it, at a constant fitting degree."""
-    return Tokens(texts.tokens(*a), other=texts.tokens(*b), share=t).at(ONLY).values
+    return Tokens(texts.tokens(*a), other=texts.tokens(*b), share=t).at(0.0).values
 
 
 def masks(golden: Golden) -> Outputs:
@@ -146,4 +146,4 @@ def row(golden: Golden, case: str, i: int, branch: Any, how: tuple[float, tuple[
         own = (Tokens(golden[f"{case}.context_brushnet"][i]),)
         said = Residual(branch, (golden[f"{case}.condition"][i],), how[1], Voice(how[0]), own)
         ports += Ports(residuals=(said,)).drawn({})
-    return Row(golden[f"{case}.sample"][i], golden[f"{case}.timestep"].reshape(()), ports.at(ONLY))
+    return Row(golden[f"{case}.sample"][i], golden[f"{case}.timestep"].reshape(()), ports.at(0.0))

@@ -167,15 +167,15 @@ def test_a_cancelled_ticket_leaves_and_the_others_go_on() -> None:
 
 def test_what_is_kept_for_later_is_bounded_and_never_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    sides = ControlNet.sides
-    monkeypatch.setattr(ControlNet, "sides", lambda self, kit: (asked.append(self.model), sides(self, kit))[1])
+    encode = ControlNet.encode
+    monkeypatch.setattr(ControlNet, "encode", lambda self, kit: (asked.append(self.model), encode(self, kit))[1])
     recipes = [
         Recipe(model="tiny", steps=2, conditions=(ControlNet(model=m, image=mix.picture(i)),))
         for m, i in [("canny", 1), ("depth", 2), ("canny", 3)]
     ]
     first = mix.engine()
     expected = [r.latents for r in first.run_all(*recipes)]
-    kept = [s.nbytes for s in first._encoded.values()]
+    kept = first.encodings.sizes
     picture = 3 * 32 * 32 * 8  # float64
     assert len(kept) == 4 and sorted(kept)[1:] == [picture] * 3, "the empty prompt, and three pictures"
 
@@ -187,6 +187,6 @@ def test_what_is_kept_for_later_is_bounded_and_never_wrong(monkeypatch: pytest.M
     assert asked == ["canny", "depth", "canny"] + ["canny", "depth", "canny", "depth", "canny"], (
         "all are kept; the last alone is kept"
     )
-    assert sum(s.nbytes for s in narrow._encoded.values()) <= narrow.cache_bytes
+    assert narrow.encodings.nbytes <= narrow.encodings.most_bytes
     few = mix.engine(cache=0)
-    assert furthest([few.run(recipes[0]).latents], expected[:1]) < CLOSE and not few._encoded
+    assert furthest([few.run(recipes[0]).latents], expected[:1]) < CLOSE and not len(few.encodings)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import mix
-from infuse import Recipe
+from infuse import Recipe, Text
 from infuse.curves import Step, value_at
 from infuse.encoders.kit import Kit
-from infuse.ports import Channel, Decoupled, Latent, Ports, Posterior, Residual, Tokens, Vector, Voice
+from infuse.ports import Channel, Decoupled, Latent, Ports, Posterior, Residual, Tokens, Vector
+from infuse.timetable import timetable
 
 ENTRIES = {
     "latent": Latent(),
@@ -47,11 +48,12 @@ def test_monoid(a: Ports, b: Ports, c: Ports) -> None:
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(-2, 2), st.integers(1, 50))
 @settings(max_examples=100, deadline=None)
-def test_a_voice_speaks_inside_its_window_only(start: float, end: float, weight: float, n: int) -> None:
-    ports = Ports(context=(Tokens(torch.ones(1, 1)),)).spoken(Voice(weight, start, end))
-    for i in range(n):
+def test_a_condition_speaks_inside_its_window_only(start: float, end: float, weight: float, n: int) -> None:
+    assume(start < end)
+    ports = Ports(context=(Tokens(torch.ones(1, 1)),))
+    for i, evaluation in enumerate(timetable({"a": Text(prompt="", weight=weight, start=start, end=end)}, n, 1.0, {})):
         step = Step(i, n)
-        heard = ports.at(step).context
+        heard = ports.at(evaluation.progress, evaluation.weights.get("a", 0.0)).context
         assert bool(heard) == (start <= step.begin and step.end <= end and weight != 0)
         assert all(e.voice.weight == weight for e in heard)
 

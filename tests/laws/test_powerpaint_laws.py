@@ -15,7 +15,6 @@ import tiny
 from infuse import BrushNet, ControlNet, Img2Img, InfuseError, IPAdapter, PowerPaint, Recipe, RecipeError
 from infuse.batch import Row, collate
 from infuse.conditions.powerpaint.canvas import Canvas
-from infuse.curves import Step
 from infuse.encoders.tasks import RUN
 from infuse.engine.engine import Engine
 from infuse.network.walk import head, walk
@@ -164,7 +163,7 @@ def test_guessing_speaks_on_the_prompt_s_side_only() -> None:
     from infuse.engine.job import PROMPT
 
     recipe = Recipe(model="tiny", steps=3, conditions=(paint(model="brush", mode="guess"),))
-    said = e.encode(recipe, Kit(e.store.base("tiny"), (32, 32), e.store))[PROMPT]
+    said = e.encode(e.check(recipe), Kit(e.store.base("tiny"), (32, 32), e.store))[PROMPT]
     assert not said.off.residuals and said.on.residuals[0].sites is not None
     assert said.on.residuals[0].sites[0] == pytest.approx(0.1) and said.on.residuals[0].sites[-1] == 1
     assert e.run(recipe).latents.isfinite().all()
@@ -178,7 +177,7 @@ def test_regions_are_heard_in_their_own_hole() -> None:
     from infuse.encoders.kit import Kit
     from infuse.engine.job import PROMPT
 
-    said = e.encode(recipe, Kit(e.store.base("tiny"), (32, 32), e.store))[PROMPT].on
+    said = e.encode(e.check(recipe), Kit(e.store.base("tiny"), (32, 32), e.store))[PROMPT].on
     assert [t.voice.mask is not None for t in said.context] == [True, True]
     assert torch.equal(said.context[0].voice.mask, torch.from_numpy(LEFT / 255).float())
     hole = next(c.value for c in said.channels if c.slot == "mask")
@@ -230,7 +229,7 @@ def test_the_walk_equals_the_network_s_own_way_bit_for_bit() -> None:
     net = tiny.base("sd1").base.network
     g = torch.Generator().manual_seed(0)
     rows = [
-        Row(torch.randn(4, 10, 6, generator=g), torch.tensor(t), Ports(context=(Tokens(torch.randn(7, 32, generator=g)),)).at(Step(0, 1)))
+        Row(torch.randn(4, 10, 6, generator=g), torch.tensor(t), Ports(context=(Tokens(torch.randn(7, 32, generator=g)),)).at(0.0))
         for t in (900, 20)
     ]  # fmt: skip
     batch = collate(rows, net.spec)

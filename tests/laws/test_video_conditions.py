@@ -33,12 +33,11 @@ from infuse import (
 from infuse.batch import fill
 from infuse.conditions.video.depth import WHITE
 from infuse.conditions.video.spatial import spatial_size
-from infuse.curves import Step
 from infuse.encoders.drawn_motion import drawn_motion
 from infuse.encoders.kit import Kit
 from infuse.encoders.motion import sparse_motion
 from infuse.engine.engine import Engine
-from infuse.engine.job import windows
+from infuse.engine.windows import windows
 from infuse.weights.layouts.video_composer import VideoModules
 
 CLOSE, FRAMES, SIDE, SPATIAL, LATENT = 1e-10, 9, 16, 24, 8
@@ -131,7 +130,7 @@ def test_a_curve_along_the_clip_weighs_each_frame() -> None:
     rising = DepthVideo(film=film(1), frames={0: 0.0, 1: 1.0}, weight=0.5).sides(tools).on
     (slot,), x = tools.spec.channel_slots, torch.zeros(4, 4, LATENT, LATENT, dtype=torch.float64)
     for first, last in tools.windows:
-        said = rising.at(Step(0, 1)).clip(first, last, FRAMES)
+        said = rising.at(0.0, 0.5).clip(first, last, FRAMES)
         value = said.channels[0].value
         expected = value * torch.linspace(0, 1, FRAMES, dtype=torch.float64)[first:last, None, None] * 0.5
         assert torch.allclose(fill(slot, said.channels, x), expected)
@@ -142,7 +141,7 @@ def test_a_curve_along_the_clip_weighs_each_frame() -> None:
 
 def test_a_region_is_heard_only_there() -> None:
     tools = kit()
-    said = DepthVideo(film=film(1), mask=mix.half(SIDE)).sides(tools).on.at(Step(0, 1)).clip(0, 4, 4)
+    said = DepthVideo(film=film(1), mask=mix.half(SIDE)).sides(tools).on.at(0.0).clip(0, 4, 4)
     heard = fill(tools.spec.channel_slots[0], said.channels, torch.zeros(4, 4, LATENT, LATENT, dtype=torch.float64))
     assert heard[..., : LATENT // 2].abs().max() == 0 and heard[..., LATENT // 2 :].abs().max() > 0
 
@@ -309,7 +308,7 @@ def test_what_a_film_shows_counts_and_not_where_it_lies(tmp_path: Path) -> None:
 def test_the_canvas_is_the_film_s() -> None:
     asked = recipe(MaskedVideo(film=film(6, 4, SIDE), mask=mix.half(SIDE)), width=None, height=None, frames=None)
     report = engine().check(asked)
-    assert report.size == (SIDE, SIDE) and report.frames == 4 and report.windows == 1
+    assert report.size == (SIDE, SIDE) and report.frames == 4 and len(report.windows) == 1
     assert engine().check(recipe(frames=FRAMES)).rows == 2 * 2 * len(windows(FRAMES, 4))
     assert spatial_size((256, 256)) == (384, 384)
 

@@ -12,9 +12,8 @@ import mix
 import tiny
 from infuse import ControlNet, IPAdapter, Recipe, Text
 from infuse.batch import Row, collate
-from infuse.curves import Step
 from infuse.engine.engine import Engine
-from infuse.engine.job import blended, windows
+from infuse.engine.windows import blended, windows
 from infuse.ports import Channel, Ports, Tokens, Voice
 
 CLOSE = 1e-10
@@ -120,7 +119,7 @@ def test_a_longer_clip_s_first_answer_equals_the_short_clip_s_inside_of_one_wind
     made = engine()
     network = made.store.base("tiny").network
     x = torch.randn(4, 9, 16, 16, dtype=torch.float64)
-    said = Ports(context=(Tokens(torch.randn(7, 32, dtype=torch.float64)),)).at(Step(0, 1))
+    said = Ports(context=(Tokens(torch.randn(7, 32, dtype=torch.float64)),)).at(0.0)
     rows = [Row(x[:, a:b], torch.tensor(500.0), said.clip(a, b, 9)) for a, b in windows(9, 4)]
     with torch.no_grad():
         long = blended(network.predict(collate(rows, network.spec)), windows(9, 4))
@@ -136,7 +135,7 @@ def test_a_weight_for_each_frame() -> None:
     text, more = (torch.randn(7, 32, dtype=torch.float64) for _ in range(2))
 
     def context(frames: Any) -> Any:
-        said = Ports(context=(Tokens(text), Tokens(more, Voice(frames=frames)))).at(Step(0, 1)).clip(0, 4, 4)
+        said = Ports(context=(Tokens(text), Tokens(more, Voice(frames=frames)))).at(0.0).clip(0, 4, 4)
         batch = collate([Row(x, torch.tensor(500.0), said)], network.spec)
         from infuse.batch import unrolled
 
@@ -149,7 +148,7 @@ def test_a_weight_for_each_frame() -> None:
     with torch.no_grad():
 
         def predict(*tokens: Tokens) -> torch.Tensor:
-            said = Ports(context=tokens).at(Step(0, 1)).clip(0, 4, 4)
+            said = Ports(context=tokens).at(0.0).clip(0, 4, 4)
             return network.predict(collate([Row(x, torch.tensor(500.0), said)], network.spec))[0]
 
         loud = predict(Tokens(text), Tokens(more, Voice(frames=1.0)))
@@ -160,7 +159,7 @@ def test_channels_have_frames_too() -> None:
     spec = tiny.video(12).base.network.spec
     x, value = torch.zeros(4, 4, 8, 8), torch.ones(8, 4, 8, 8)
     said = Ports(channels=(Channel("stc", value, Voice(0.5, frames={0: 0.0, 1: 1.0})), Channel("stc", 2 * value)))
-    row = Row(x, torch.tensor(1.0), (said + Ports(context=(Tokens(torch.zeros(2, 32)),))).at(Step(0, 1)).clip(0, 4, 4))
+    row = Row(x, torch.tensor(1.0), (said + Ports(context=(Tokens(torch.zeros(2, 32)),))).at(0.0).clip(0, 4, 4))
     channels = collate([row], spec).channels
     assert channels is not None
     assert torch.allclose(channels[0, 0, :, 0, 0], torch.tensor([2.0, 2 + 1 / 6, 2 + 2 / 6, 2.5]))

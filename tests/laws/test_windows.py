@@ -13,7 +13,6 @@ import mix
 import tiny
 from infuse import DepthVideo, Film, Inpaint, MaskedVideo, Recipe, RecipeError, Text
 from infuse.conditions.video.depth import WHITE
-from infuse.engine.check import check
 from infuse.engine.engine import Engine
 from infuse.engine.model_store import ModelStore
 
@@ -137,13 +136,13 @@ def test_two_holes_in_two_films_are_refused() -> None:
     silent = MaskedVideo(film=film(7, FRAMES, SIDE), mask=mix.half(SIDE), weight=0)
     store = engine().store
     with pytest.raises(RecipeError, match=r"conditions.1.film: it is another one than that of conditions.0.*the same"):
-        check(recipe(first, second), store)
-    check(recipe(first, again, silent), store)
+        Engine(store=store).check(recipe(first, second))
+    Engine(store=store).check(recipe(first, again, silent))
     pictures = ModelStore(device="cpu")
     pictures.add("tiny", tiny.base("sd1").base)
     one, other = (Inpaint(image=mix.picture(k, SIDE), mask=mix.half(SIDE)) for k in (1, 2))
     with pytest.raises(RecipeError, match=r"conditions.1.image: it is another one"):
-        check(recipe(one, other, frames=None), pictures)
+        Engine(store=pictures).check(recipe(one, other, frames=None))
 
 
 def test_a_clip_that_comes_out_as_nothing_is_refused() -> None:

@@ -18,7 +18,7 @@ from infuse import Recipe
 from infuse.cli.app import app, named
 from infuse.conditions import Motion
 from infuse.encoders.motion import codec_motion
-from infuse.engine.check import check
+from infuse.engine.engine import Engine
 from infuse.engine.model_store import ModelStore
 from infuse.errors import CapacityError, InfuseError, RecipeError, WeightsError
 from infuse.media.films import Film
@@ -132,7 +132,7 @@ FIELDS = {"too many pixels": {"frames": 1024, "width": 1024, "height": 1024}, "o
 def test_it_is_a_letter(case: str, store: ModelStore) -> None:
     condition, model, kind, field, words = BAD[case]
     with pytest.raises(InfuseError) as caught:
-        check(Recipe(model=model, conditions=[condition], **FIELDS.get(case, {"steps": 2})), store)
+        Engine(store=store).check(Recipe(model=model, conditions=[condition], **FIELDS.get(case, {"steps": 2})))
     error = caught.value
     assert (type(error), error.field) == (kind, f"conditions.0.{field}".rstrip(".")), str(error)
     assert all(w in error.message for w in words) and len(error.message) < 500, str(error)
@@ -148,7 +148,7 @@ def test_what_is_adjusted_is_said(store: ModelStore) -> None:
         {"kind": "depth_video", "film": {"source": "still.png", "fps": 3}},
         {"kind": "depth_video", "film": "uneven.mp4"},
     ]
-    said = check(Recipe(model="composer", width=32, height=32, conditions=conditions), store).warnings
+    said = Engine(store=store).check(Recipe(model="composer", width=32, height=32, conditions=conditions)).warnings
     for start, words in {
         "conditions.0.film": "3 of 16 frames; filled up with short: bounce",
         "conditions.0.film: 128 x 96": "cut around the centre",
@@ -168,7 +168,7 @@ def test_how_motion_will_be_read_is_said(store: ModelStore) -> None:
     kinds = {"clip.mp4": True, "plain.mp4": False, "light": True, "still.png": False}
     for name, recoded in kinds.items():
         asked = Recipe(model="composer", width=32, height=32, conditions=[{"kind": "motion", "film": name}])
-        assert ("encoded as MPEG-4" in check(asked, store).routes[1][2].note) == recoded, name
+        assert ("encoded as MPEG-4" in Engine(store=store).check(asked).routes[1][2].note) == recoded, name
 
 
 def test_a_film_that_tells_less_than_it_promised_is_encoded_again_and_that_is_said(
@@ -190,7 +190,7 @@ def test_a_film_that_tells_less_than_it_promised_is_encoded_again_and_that_is_sa
 def test_a_mask_is_seen_at_its_film_s_times(store: ModelStore) -> None:
     def said(film: Any, mask: Any) -> list[str]:
         asked = {"kind": "masked_video", "film": film, "mask": mask}
-        found = check(Recipe(model="composer", width=32, height=24, conditions=[asked]), store).warnings
+        found = Engine(store=store).check(Recipe(model="composer", width=32, height=24, conditions=[asked])).warnings
         return [w for w in found if "mask:" in w]
 
     assert not said("clip.mp4", "plain.mp4") and not said("clip.mp4", "white.png")

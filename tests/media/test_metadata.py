@@ -16,7 +16,7 @@ from PIL import Image
 from infuse import Film, Recipe
 from infuse.cli.app import named
 from infuse.conditions import DepthVideo, Img2Img
-from infuse.engine.events import Result
+from infuse.engine.result import Result
 from infuse.errors import RecipeError
 from infuse.media import films, metadata
 from infuse.media.film_writer import read_record_of, writable, write_film

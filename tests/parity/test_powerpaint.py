@@ -19,7 +19,6 @@ from torch import Tensor
 import tiny
 from infuse import ControlNet, IPAdapter, PowerPaint, Recipe
 from infuse.batch import Row, collate
-from infuse.curves import Step
 from infuse.engine.engine import Engine
 from infuse.ports import Ports, Residual, Tokens, Voice
 
@@ -147,9 +146,10 @@ def test_the_retrained_layout_has_words_and_a_hole_of_its_own(task: str) -> None
     """dev: task tokens come first, and the hole is black before it is encoded."""
     asked = recipe(task=task)
     positive, negative = (states(w, "dev1") for w in DEV_WORDS[task])
-    ours = engine("dev1").encode(asked, kit("dev1"))["prompt"]
-    assert torch.allclose(ours.on.context[0].at(Step(0, 1)).values, positive[0], atol=1e-5)
-    assert torch.allclose(ours.off.context[0].at(Step(0, 1)).values, negative[0], atol=1e-5)
+    dev = engine("dev1")
+    ours = dev.encode(dev.check(asked), kit("dev1"))["prompt"]
+    assert torch.allclose(ours.on.context[0].at(0.0).values, positive[0], atol=1e-5)
+    assert torch.allclose(ours.off.context[0].at(0.0).values, negative[0], atol=1e-5)
     masked = next(c.value for c in ours.on.channels if c.slot == "masked_image")
     shown = kit("dev1").pixels(photo(2)) * (1 - kit("dev1").mask(mask(*HOLE)))
     assert torch.equal(masked.mean, kit("dev1").posterior(shown).mean)  # type: ignore[union-attr]
@@ -202,7 +202,7 @@ def test_powerpaint_2_as_a_plain_loop(generation: str, task: str) -> None:
     for t in scheduler.timesteps:
         rows = [
             Row(x, t, (Ports(context=(Tokens(words(b)),)) + Ports(residuals=(
-                Residual(branch, hint, voice=Voice(0.8), context=(Tokens(words(w)),)),))).at(Step(0, 1)))
+                Residual(branch, hint, voice=Voice(0.8), context=(Tokens(words(w)),)),))).at(0.0))
             for w, b in zip(tokens, base_words, strict=True)
         ]  # fmt: skip
         with torch.no_grad():

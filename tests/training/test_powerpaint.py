@@ -132,7 +132,6 @@ def test_only_the_first_reading_learns() -> None:
 def test_an_example_says_what_a_recipe_says(generation: str) -> None:
     """The ports of an example are those that the condition makes of the same picture, mask, task and prompt."""
     from infuse import PowerPaint
-    from infuse.curves import Step
     from infuse.encoders.kit import Kit
 
     objective, modules, texts = setup(generation)
@@ -160,7 +159,7 @@ def test_an_example_says_what_a_recipe_says(generation: str) -> None:
                 **model,
             )
             ports = asked.sides(kit).on
-            ports = ports.drawn({id(p): p.mean for p in ports.posteriors()}).at(Step(0, 4))
+            ports = ports.drawn({id(p): p.mean for p in ports.posteriors()}).at(0.0)
         for mine, theirs in zip(told.channels, ports.channels, strict=True):
             assert mine.slot == theirs.slot and torch.allclose(mine.value, theirs.value, atol=1e-5)  # type: ignore[arg-type]
         for mine, theirs in zip(told.residuals, ports.residuals, strict=True):

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from infuse.conditions.base import (
-    PROMPT,
+    HOLED,
     Condition,
     Encoders,
     Route,
@@ -35,6 +35,7 @@ from infuse.errors import RecipeError, under
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.ports import LOUD, Channel, Latent, Ports, Posterior, Residual, Sides, Tokens, Voice
+from infuse.timetable import PROMPT
 
 MOST = 4.0
 """The largest ratio of canvas to picture: beyond it there is hardly a picture to continue."""
@@ -54,6 +55,9 @@ class PowerPaint(Condition):
 
     Several of them in one recipe act together: same image and model, one hole each, each heard in its own.
     """
+
+    VOICE = HOLED
+    HOLE = "image"
 
     kind: Literal["powerpaint"] = "powerpaint"
     task: Task = "text"
@@ -93,7 +97,7 @@ class PowerPaint(Condition):
         tokens = f"({77} {net.context_width})"
         if generation.branch:
             note = f"PowerPaint {generation.name}, task {self.task}"
-            return [Route("residuals", f"{sites} sites inside of the blocks", memory, note=note)]
+            return [Route("residuals", f"{sites} sites inside of the blocks", memory, note=note, one_sided=self.mode == "guess")]
         return [
             Route("channels", "mask (1 h w) + masked_image (4 h w)", note=f"PowerPaint {generation.name}"),
             Route("context", tokens, note=f"task {self.task}, in place of the prompt"),
@@ -149,14 +153,18 @@ class PowerPaint(Condition):
         mine = {k: c for k, c in everyone.items() if isinstance(c, PowerPaint)}
         others = {k: c for k, c in everyone.items() if k not in mine and k != PROMPT}
         prompt: Any = everyone[PROMPT]
-        joined = PowerPaints(
-            regions=tuple(mine.values()),
-            places=tuple(mine),
-            prompt=prompt.prompt,
-            negative_prompt=prompt.negative_prompt,
-            controlled=any(c.kind == "controlnet" for c in others.values()),
-        )
-        return {PROMPT: joined, **others}
+        said: dict[str, Any] = {
+            "regions": tuple(mine.values()),
+            "places": tuple(mine),
+            "prompt": prompt.prompt,
+            "negative_prompt": prompt.negative_prompt,
+            "controlled": any(c.kind == "controlnet" for c in others.values()),
+        }
+        place, first = next(iter(mine.items()))
+        if first.model is None:
+            return {PROMPT: PowerPaints(**said), **others}
+        loud = {"weight": first.weight, "start": first.start, "end": first.end}
+        return {PROMPT: PowerPaintWords(**said), place: PowerPaintHole(**said, **loud), **others}
 
     def encode(self, kit: Encoders) -> Sides:
         joined = PowerPaints(regions=(self,), places=("",), prompt="", negative_prompt="", controlled=False)
@@ -170,6 +178,9 @@ class PowerPaint(Condition):
 
 class PowerPaints(Condition):
     """What a recipe's PowerPaints say together: the holes as one, the words of each in its own hole."""
+
+    VOICE = HOLED
+    HOLE = "image"
 
     kind: Literal["powerpaint"] = "powerpaint"
     regions: tuple[PowerPaint, ...]
@@ -211,31 +222,53 @@ class PowerPaints(Condition):
             return self._encoded(kit)
 
     def _encoded(self, kit: Encoders) -> Sides:
-        model, first = self.regions[0].model, self.regions[0]
-        generation = kit.tasks(model).generation
+        if self.generation(kit).branch:
+            hole, words = self.hole(kit), self.base_words(kit)
+            return Sides(hole.on + words.on, hole.off + words.off)
+        latent, small, masked = self.shown(kit)
+        shown = Ports(latent=(latent,), channels=(Channel("mask", small), Channel("masked_image", masked)))
+        on, off = self.task_words(kit)
+        return Sides(shown + Ports(context=on), shown + Ports(context=off))
+
+    def hole(self, kit: Encoders) -> Sides:
+        """What the BrushNet of v2 is shown and told."""
+        first, generation = self.regions[0], self.generation(kit)
+        latent, small, masked = self.shown(kit)
+        branch = kit.brushnet(str(first.model))
+        parts: tuple[Tensor | Posterior, ...] = (small, masked) if generation.hole_first else (masked, 1 - small)
+        factors = guess_sites(branch.sites) if first.mode == "guess" else None
+        on, off = (Residual(branch, parts, factors, context=said) for said in self.task_words(kit))
+        silent = () if first.mode == "guess" else (off,)
+        return Sides(*(Ports(latent=(latent,), residuals=heard) for heard in ((on,), silent)))
+
+    def base_words(self, kit: Encoders) -> Sides:
+        """What the base's own encoder says beside the BrushNet of v2."""
+        said = [self.words(self.generation(kit), r) for r in self.regions]
+        return Sides(*(self.spoken_by_base(kit, [str(p) for p in prompts], self.where(kit))
+                       for prompts in ([w.base for w in said], [w.not_base for w in said])))  # fmt: skip
+
+    def generation(self, kit: Encoders) -> Generation:
+        return kit.tasks(self.regions[0].model).generation
+
+    def shown(self, kit: Encoders) -> tuple[Latent, Tensor, Posterior]:
+        """(what is kept and where, hole on the latent's grid (1 h w), picture without its hole)."""
         image, holes = self.laid()
-        known, hole = blanked(kit, image, holes, generation)
+        known, hole = blanked(kit, image, holes, self.generation(kit))
         size = [s // kit.spec.vae_factor for s in hole.shape[-2:]]
         small = F.interpolate(hole[None], size=size)[0]
-        latent = (Latent(paste=(kit.pixels(image), hole)),) if first.paste else ()
-        masked = kit.posterior(known)
+        picture = kit.pixels(image) if self.regions[0].paste else None
+        return Latent(hole=small, picture=picture, opening=hole), small, kit.posterior(known)
+
+    def where(self, kit: Encoders) -> list[Tensor | None]:
+        """Where each region's words are heard: in its own hole, or everywhere if there is one only."""
+        holes = self.laid()[1]
+        return [(kit.mask(h) >= 0.5).float() for h in holes] if len(holes) > 1 else [None]
+
+    def task_words(self, kit: Encoders) -> list[tuple[Tokens, ...]]:
+        """The task tokens of all regions, when they speak and when they are silent."""
+        model, generation = self.regions[0].model, self.generation(kit)
         said = [self.words(generation, r) for r in self.regions]
-        where = [(kit.mask(h) >= 0.5).float() for h in holes] if len(holes) > 1 else [None]
-        on, off = (self.tokens(kit, model, said, where, sides) for sides in (("a", "b"), ("not_a", "not_b")))
-        if not generation.branch:
-            shown = Ports(latent=latent, channels=(Channel("mask", small), Channel("masked_image", masked)))
-            return Sides(shown + Ports(context=on), shown + Ports(context=off))
-        parts: tuple[Tensor | Posterior, ...] = (small, masked) if generation.hole_first else (masked, 1 - small)
-        voice = Voice(first.weight, first.start, first.end)
-        branch = kit.brushnet(str(model))
-        guess = first.mode == "guess"
-        factors = guess_sites(branch.sites) if guess else None
-        sides = []
-        for context, base in ((on, [w.base for w in said]), (off, [w.not_base for w in said])):
-            heard = () if guess and context is off else (Residual(branch, parts, factors, voice, context),)
-            ports = Ports(latent=latent, residuals=heard)
-            sides.append(ports + self.spoken_by_base(kit, [str(b) for b in base], where))
-        return Sides(*sides)
+        return [self.tokens(kit, model, said, self.where(kit), sides) for sides in (("a", "b"), ("not_a", "not_b"))]
 
     def laid(self) -> tuple[Picture, list[Picture]]:
         """The picture on its canvas, and every region's hole there."""
@@ -276,12 +309,24 @@ class PowerPaints(Condition):
         context = tuple(Tokens(kit.text(p), Voice(mask=m)) for p, m in zip(prompts, where, strict=True))
         return Ports(context=context, embedding=spoken.embedding)
 
-    def sides(self, kit: Encoders) -> Sides:
-        """Its entries have voices of their own."""
-        return self.encode(kit)
-
     def modules(self, kit: Encoders) -> Mapping[str, nn.Module]:
         return self.regions[0].modules(kit)
+
+
+class PowerPaintWords(PowerPaints):
+    """What the base hears beside a BrushNet: the prompt as PowerPaint 2 says it."""
+
+    def encode(self, kit: Encoders) -> Sides:
+        with under(self.places[0]):
+            return self.base_words(kit)
+
+
+class PowerPaintHole(PowerPaints):
+    """What the BrushNet of PowerPaint 2 says, as loudly and when the recipe wants it."""
+
+    def encode(self, kit: Encoders) -> Sides:
+        with under(self.places[0]):
+            return self.hole(kit)
 
 
 def blanked(kit: Encoders, image: Picture, holes: Sequence[Picture], generation: Generation) -> tuple[Tensor, Tensor]:

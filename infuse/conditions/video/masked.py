@@ -13,13 +13,13 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from infuse.conditions.base import Encoders, Route, View, has_white, same_size
+from infuse.conditions.base import HOLED, Encoders, Route, View, has_white, same_size
 from infuse.conditions.video.spatial import Spatial, pixels, planned, spatial_size, taken
 from infuse.encoders.annotators.masked_video import masked_video
 from infuse.errors import RecipeError, under
 from infuse.media.films import Film
 from infuse.network.spec import NetworkSpec
-from infuse.ports import Channel, Latent, Ports, Sides, Voice
+from infuse.ports import Channel, Latent, Ports, Sides
 
 
 class MaskedVideo(Spatial):
@@ -30,6 +30,9 @@ class MaskedVideo(Spatial):
     back outside of the hole, behind a soft edge that lies inside of it.
     Source: VideoComposer, sec. 3.2 (12 channels); the 4-channel way is that of `inpaint`, frame by frame.
     """
+
+    VOICE = HOLED | {"frames"}
+    HOLE = "film"
 
     kind: Literal["masked_video"] = "masked_video"
     composition = "masked"
@@ -92,11 +95,10 @@ class MaskedVideo(Spatial):
         told = self.composition in kit.spec.compositions
         known = kit.clip_posterior(film) if self.strength < 1 or not told else None
         start = known if self.strength < 1 else None
-        paste = (film, hole) if self.paste else None
-        keep = (None, None) if told else (known, small)
-        latent = Latent(start, self.strength, *keep, paste)
+        keep = None if told else known
+        latent = Latent(start, self.strength, keep, small, film if self.paste else None, hole)
         ports = Ports(
-            latent=(latent,) if start or paste or not told else (),
+            latent=(latent,),
             channels=(Channel("stc", kit.stc(self.composition, self.seen(kit))),) if told else (),
         )
         return Sides.both(ports)
@@ -109,10 +111,6 @@ class MaskedVideo(Spatial):
         """(film (3 f height width) in 0-1, hole (1 f height width), 0 or 1)."""
         rgb, hole = taken(self.film, "film", kit, size), taken(self._hole(), "mask", kit, size)
         return (shown := pixels(rgb, kit)), (pixels(hole, kit, "L") >= 0.5).to(shown)
-
-    def voice(self, kit: Encoders) -> Voice:
-        """The mask is the hole itself, not a region in which the condition is heard."""
-        return Voice(self.weight, self.start, self.end, frames=self.frames)
 
     def native(self) -> tuple[int, int]:
         with under("film"):

@@ -40,6 +40,8 @@ HEARD_AS = {
 class Framed(Condition):
     """A condition of clips: `frames` is a curve from the clip's first frame (0) to its last (1), times the weight."""
 
+    VOICE = Condition.VOICE | {"frames"}
+
     frames: Curve | None = None
 
     def voice(self, kit: Encoders) -> Voice:
@@ -65,7 +67,7 @@ class Spatial(Framed):
 
     def route(self, view: View, memory: int = 0, note: str = "", warnings: Sequence[str] = ()) -> Route:
         channels = f"stc (8 {view.frames} h w)"
-        return Route("channels", channels, memory, note or f"the {self.composition} encoder", True, tuple(warnings))
+        return Route("channels", channels, memory, note or f"the {self.composition} encoder", True, warnings=tuple(warnings))
 
     def encode(self, kit: Encoders) -> Sides:
         return Sides.both(Ports(channels=(Channel("stc", kit.stc(self.composition, self.seen(kit))),)))

@@ -1,12 +1,11 @@
-"""What a caller holds while a request runs: a ticket, to be asked, awaited or cancelled; and what it gets: a result."""
+"""What a caller gets: finished pictures or clips, to be looked at or saved with all that is needed to make them again."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from infuse.media.metadata import Record, write_png
@@ -28,6 +27,10 @@ class Result:
     """Model name -> sha256 of what was loaded."""
     frames: tuple[tuple[Any, ...], ...] = ()
     """PIL images of each clip, of a video network; `images` then holds each clip's first frame."""
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    """What the recipe left open, as it was filled, and who spoke when: `Resolved.plain`."""
+    warnings: tuple[str, ...] = ()
+    """What was adjusted on the way."""
 
     @property
     def image(self) -> Any:
@@ -36,7 +39,7 @@ class Result:
     def record(self, i: int = 0) -> Record:
         """The recipe that makes exactly the i-th picture, with hashes of what it was made from."""
         one = self.recipe.model_copy(update={"seed": self.recipe.seed + i, "count": 1})
-        return Record.of(one, self.weights)
+        return Record.of(one, self.weights, self.resolved)
 
     def save(self, path: str | Path, fps: float = 8) -> list[Path]:
         """Write files that carry their recipe: `path`, or `path` with -0, -1, ... before the suffix for several.
@@ -62,48 +65,3 @@ class Result:
             for note in write_film(frames, to, self.record(i), fps):
                 log.warning("%s: %s", to, note)
         return out
-
-
-@dataclass(eq=False)
-class Ticket:
-    """One submitted recipe. `progress` runs from 0 to 1; `result()` waits."""
-
-    recipe: Recipe
-    total: int
-    """Solver steps of all its pictures."""
-    watch: Callable[[Ticket], None] | None = None
-    done: int = 0
-    cancelled: bool = False
-    _finished: Event = field(default_factory=Event)
-    _result: Result | None = None
-    _error: BaseException | None = None
-
-    @property
-    def progress(self) -> float:
-        return self.done / self.total if self.total else 1.0
-
-    @property
-    def finished(self) -> bool:
-        return self._finished.is_set()
-
-    def advance(self, steps: int = 1) -> None:
-        self.done += steps
-        if self.watch is not None:
-            self.watch(self)
-
-    def cancel(self) -> None:
-        """Leave at the next step. The pictures under way are given up."""
-        self.cancelled = True
-
-    def finish(self, result: Result | None = None, error: BaseException | None = None) -> None:
-        self._result, self._error = result, error
-        self._finished.set()
-
-    def result(self, timeout: float | None = None) -> Result:
-        """The result, or the error that ended the request. TimeoutError if neither comes in time."""
-        if not self._finished.wait(timeout):
-            raise TimeoutError("the request is still running")
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None
-        return self._result

@@ -1,0 +1,95 @@
+"""Ask the network, whatever happens: calls are pure, so a failed one is halved until the row that fails stands alone.
+
+Running out of memory is no failure of those who asked: the call becomes narrower, and stays so for its kind.
+"""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from infuse.batch import Row
+from infuse.errors import CapacityError, InfuseError
+from infuse.network.call import evaluate
+from infuse.network.unet import Network
+
+E = TypeVar("E", bound=BaseException)
+
+
+@dataclass(eq=False)
+class Asking:
+    """Widths of network calls. `most`: rows (frames, of clips) at once. row_width: of every call, see `evaluate`."""
+
+    most: int = 64
+    row_width: int | None = None
+    narrowed: dict[Hashable, int] = field(default_factory=dict)
+    """Bucket -> rows that its memory was enough for, where it was not enough for more."""
+
+    def width(self, bucket: Hashable) -> int:
+        """Rows that one call of this bucket may have."""
+        return min(self.row_width or self.most, self.narrowed.get(bucket, self.most))
+
+    def forget(self, base: Any) -> None:
+        """A base has left: its place in memory may be another's."""
+        self.narrowed = {k: v for k, v in self.narrowed.items() if not isinstance(k, tuple) or k[0] != id(base)}
+
+    def ask(self, network: Network, bucket: Hashable, rows: Sequence[Row]) -> list[Tensor | Exception]:
+        """An answer to each row, or why there is none."""
+        most = self.narrowed.get(bucket)
+        if most is not None and len(rows) > most:
+            return [a for i in range(0, len(rows), most) for a in self.ask(network, bucket, rows[i : i + most])]
+        frames = rows[0].x.shape[1] if rows and rows[0].x.ndim == 4 else 1
+        limit = self.most if most is None else most * frames
+        fixed = self.row_width if most is None or self.row_width is None else min(self.row_width, limit)
+        try:
+            return list(evaluate(network, rows, limit, fixed))
+        except Exception as error:
+            full, failure = out_of_memory(error), bare(error)
+        if full:
+            free()
+        if len(rows) == 1:
+            return [alone_too_large(failure) if full else failure]
+        half = len(rows) // 2
+        if full:
+            self.narrowed[bucket] = min(half, self.narrowed.get(bucket, half))
+        return self.ask(network, bucket, rows[:half]) + self.ask(network, bucket, rows[half:])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Is this how Python, CUDA or torch's CPU allocator say that there is no memory?"""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and not isinstance(error, InfuseError) and "allocate memory" in str(error)
+    )
+
+
+def alone_too_large(error: Exception) -> CapacityError:
+    return CapacityError("", f"the memory is not enough for it, even alone ({first_line(error)}). Make it smaller, or choose a dtype of two "
+                             "bytes; `infuse check` estimates the peak.")  # fmt: skip
+
+
+def free() -> None:
+    """Give back what nobody uses."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def bare(error: E) -> E:
+    """The same error without its frames, which would keep a network call's tensors alive; they go along as a text."""
+    if not isinstance(error, InfuseError) and error.__traceback__ is not None:
+        error.add_note("It was raised here:\n" + "".join(traceback.format_tb(error.__traceback__)))
+    said: BaseException | None = error
+    while said is not None:
+        said.__traceback__, said = None, said.__cause__ or said.__context__
+    error.__cause__ = error.__context__ = None
+    return error
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,101 @@
+"""What a recipe leaves open about its canvas, and what may not lie on it: size, frames, regions, grounds, claims.
+
+From headers of files and sizes of pictures alone; every complaint is a letter under the recipe's field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infuse.conditions.base import Condition, Route
+from infuse.errors import CapacityError, RecipeError, under
+from infuse.network.spec import NetworkSpec
+from infuse.recipe import LARGEST_SIDE, Recipe
+
+MOST_FRAMES = 1024
+
+
+def clip_length(recipe: Recipe, spec: NetworkSpec) -> int:
+    """Frames of the clip, 1 for a picture. Longer clips than the network's own are made in overlapping windows."""
+    if not spec.frames:
+        if recipe.frames not in (None, 1):
+            raise RecipeError(
+                "frames", f"{spec.name} makes pictures, not videos. Remove frames, or choose a video base."
+            )
+        return 1
+    asked = recipe.frames or spec.frames
+    if asked > MOST_FRAMES:
+        raise CapacityError("frames", f"{asked} are more than the limit of {MOST_FRAMES}. Make several clips, each starting from the "
+                                      "last frame of the one before.")  # fmt: skip
+    return asked
+
+
+def canvas(recipe: Recipe, conditions: Mapping[str, Condition], spec: NetworkSpec) -> tuple[int, int]:
+    """The picture's size: as asked, or that of the picture it starts from or fills, or what the network was trained at."""
+    start = None
+    for where, condition in conditions.items():
+        with under(where):
+            start = start or condition.native()
+    f = spec.vae_factor
+    out = []
+    for i, (name, asked) in enumerate((("width", recipe.width), ("height", recipe.height))):
+        side = asked or (start[i] // f * f if start is not None else spec.native_size)
+        if side > LARGEST_SIDE:
+            raise CapacityError(
+                name,
+                f"{side} px is more than the limit of {LARGEST_SIDE} px a side. Make it smaller, and upscale afterwards.",
+            )
+        if side % f:
+            raise RecipeError(
+                name, f"{side} is not a multiple of {f}. The nearest are {side // f * f} and {side // f * f + f}."
+            )
+        if side < 2 * f:
+            raise RecipeError(
+                name, f"{side} px is too small; use at least {2 * f}, and better {spec.native_size} or so."
+            )
+        out.append(side)
+    return out[0], out[1]
+
+
+def region(condition: Condition, size: tuple[int, int]) -> None:
+    """A region mask is drawn on the canvas: same size, not empty."""
+    if condition.mask is None or condition.HOLE:
+        return
+    if condition.mask.size != size:
+        w, h = condition.mask.size
+        raise RecipeError(
+            "mask",
+            f"it is {w} x {h} px, the picture will be {size[0]} x {size[1]} px. Draw the region on the picture's size.",
+        )
+    if not condition.mask.image.convert("L").getextrema()[1]:
+        raise RecipeError(
+            "mask", "it is black everywhere, so the condition would be heard nowhere. White is where it is heard."
+        )
+
+
+def one_ground(active: Mapping[str, Condition]) -> None:
+    """Holes of several conditions are filled in one picture or film: what is kept outside of them cannot be two."""
+    first: tuple[str, Any] | None = None
+    for where, condition in active.items():
+        if not condition.HOLE:
+            continue
+        ours: Any = getattr(condition, condition.HOLE)
+        first = first or (where, ours)
+        if ours != first[1] and ours.sha256 != first[1].sha256:
+            raise RecipeError(
+                f"{where}.{condition.HOLE}",
+                f"it is another one than that of {first[0]}, and outside of the holes only one can be kept. Give both the same.",
+            )
+
+
+def exclusive(routes: Sequence[tuple[str, str, Route]]) -> None:
+    """Two conditions cannot fill the same exclusive channels, unless they join to fill them together (PowerPaint)."""
+    claims: dict[str, tuple[str, str]] = {}
+    for where, kind, route in routes:
+        if route.port == "channels" and not route.shared:
+            who, other = claims.setdefault(route.shape, (where, kind))
+            if who != where and not kind == other == "powerpaint":
+                raise RecipeError(
+                    where, f"it fills {route.shape}, and so does {who}. Keep one of the two, or join their masks."
+                )

@@ -1,0 +1,62 @@
+"""How much memory will a run take at its peak, and is there as much? Asked before anything is loaded or drawn.
+
+Weights are counted; what a network call and decoding need beside them is estimated from widths and sizes. The factors are
+peaks of SD 1.x-sized networks, measured on a CPU with fused attention, rounded up.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from infuse.errors import CapacityError
+from infuse.network.spec import NetworkSpec
+from infuse.recipe import Recipe
+
+CALL = 14
+"""Values that a UNet keeps at a time for each place of the latent and each channel of its widest resolution."""
+DECODE = 5
+"""The same of a VAE for each pixel and each channel of its first level."""
+VAE_WIDTH = 128
+"""Channels of that level in every VAE of Stable Diffusion."""
+
+
+def working(spec: NetworkSpec, size: tuple[int, int], frames: int, rows: int, count: int, most: int, view: Any) -> int:
+    """Bytes beside the weights: the larger of a network call and the decoding of one picture, and what is kept until the end.
+
+    rows: of one picture in an evaluation. most: rows of a call.
+    """
+    width, height = size
+    places = (width // spec.vae_factor) * (height // spec.vae_factor)
+    each = view.dtype.itemsize
+    own = min(frames, spec.frames) if spec.frames else 1
+    together = max(1, min(rows * count, most)) if own == 1 else max(1, most // own) * own
+    call = together * CALL * spec.widths[0] * places * each
+    decoding = DECODE * view.vae_width * width * height * 4
+    latents = count * frames * places * spec.latent_channels * each
+    kept = count * frames * 3 * width * height + 4 * latents  # pictures; start, noise, input and state of each solver
+    return max(call, decoding) + kept
+
+
+def available(device: torch.device) -> int:
+    """Bytes that the device has in all."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
+
+
+def must_fit(peak: int, weights: int, recipe: Recipe, size: tuple[int, int], device: torch.device) -> None:
+    """Raises CapacityError, with the peak, if the device could not hold it even if nobody else used it."""
+    there = available(device)
+    if peak <= there:
+        return
+    field = "count" if recipe.count > 1 else "model" if weights > there else "width"
+    what = {"count": "Ask for fewer pictures at a time, or smaller ones", "width": "Make it smaller, and upscale afterwards",
+            "model": "Choose a smaller model, or a dtype of two bytes"}[field]  # fmt: skip
+    raise CapacityError(
+        field,
+        f"{recipe.count} of {size[0]} x {size[1]} px would take {peak / 2**30:.1f} GiB at its peak "
+        f"({weights / 2**30:.1f} GiB of weights), and {device} has {there / 2**30:.1f} GiB. {what}.",
+    )

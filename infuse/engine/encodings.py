@@ -1,0 +1,64 @@
+"""What conditions were encoded to, kept for recipes to come: by content, without the voice, in which nothing is encoded.
+
+Keyed by the base itself and by the versions of what a condition names: a name may come to mean something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from infuse.conditions.base import Condition
+from infuse.encoders.kit import Kit
+from infuse.ports import Sides
+from infuse.recipe import digest
+
+
+@dataclass(eq=False)
+class Encodings:
+    """At most `most` encodings of at most `most_bytes`; those used longest ago go first."""
+
+    most: int
+    most_bytes: int
+    _kept: dict[Hashable, tuple[Sides, int]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each, the one used longest ago first."""
+        return [size for _, size in self._kept.values()]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self.sizes)
+
+    def of(self, condition: Condition, kit: Kit) -> Sides:
+        """What a condition says on this canvas, in full voice. Two who ask at once may both encode: the same comes out."""
+        versions = tuple(kit.store.versions(c) for c in (condition, *getattr(condition, "regions", ())))
+        key = (kit.base, kit.size, kit.frames, type(condition), digest(condition, voiced=False), versions)
+        with self._lock:
+            found = self._kept.get(key)
+        sides = found[0] if found else condition.encode(kit)
+        with self._lock:
+            self._kept.pop(key, None)
+            self._kept[key] = found or (sides, sides.nbytes)
+            while self._kept and (len(self._kept) > self.most or self.nbytes > self.most_bytes):
+                del self._kept[next(iter(self._kept))]
+        return sides
+
+    def forget(self, thing: Any) -> None:
+        """Drop whatever holds this base or module: it has left the store, and its memory must go."""
+
+        def holds(key: Any, sides: Sides) -> bool:
+            said = (sides.on, sides.off)
+            return key[0] is thing or any(
+                thing in (e.adapter for e in p.decoupled) or thing in (e.branch for e in p.residuals) for p in said
+            )
+
+        with self._lock:
+            self._kept = {k: v for k, v in self._kept.items() if not holds(k, v[0])}

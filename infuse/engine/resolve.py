@@ -1,0 +1,210 @@
+"""Resolve a recipe once, before anything is loaded: everything filled in, who speaks when, where it enters, what it costs.
+
+Looks at headers of files and sizes of pictures only. `infuse check` prints what comes out, `submit` runs it, a picture's
+record keeps it; nobody works it out a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from infuse.conditions.base import Condition, Route
+from infuse.conditions.text import Prompt
+from infuse.curves import value_at
+from infuse.engine import capacity
+from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, region
+from infuse.engine.view import View
+from infuse.engine.windows import windows
+from infuse.errors import RecipeError, under
+from infuse.friends import prime
+from infuse.network.spec import NetworkSpec
+from infuse.recipe import Recipe, opened
+from infuse.solvers import Choice, Plan, parse, plan
+from infuse.timetable import PROMPT, Timetable, heard, timetable
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe of which nothing is left open."""
+
+    asked: Recipe
+    """As it came, with the model's name."""
+    recipe: Recipe
+    """With everything filled in that the model decides: size, frames, scheduler, guidance."""
+    spec: NetworkSpec
+    size: tuple[int, int]
+    """(width, height) in pixels."""
+    frames: int
+    """Of a clip; 1 for a picture."""
+    windows: tuple[tuple[int, int], ...]
+    """Of a clip: the frames (first, last + 1) of each look that the network takes at it; () for a picture."""
+    choice: Choice
+    plan: Plan
+    strength: float | None
+    """How much of a start picture is repainted; None without one."""
+    speakers: Mapping[str, Condition]
+    """Everyone who is heard, by field: the prompt first, then conditions in the recipe's order, joined where some act as one."""
+    timetable: Timetable
+    routes: tuple[tuple[str, str, Route], ...]
+    """(field, kind, route) for the prompt and every condition."""
+    calls: int
+    """Network calls of the run, all pictures together."""
+    rows: int
+    """Rows evaluated in those calls."""
+    branch_rows: int
+    """Rows that ControlNets and their kin evaluate."""
+    memory: int
+    """Bytes: weights of the base and of everything the conditions bring."""
+    peak: int
+    """Bytes: weights, the largest network call or decoding, and what is kept until the end. An estimate."""
+    dtype: str
+    device: str
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def steps(self) -> int:
+        """Evaluations of the network for each picture: fewer than the recipe's steps with a start picture, more with a
+        sampler of second order."""
+        return len(self.timetable)
+
+    def plain(self) -> dict[str, Any]:
+        """What a record keeps: the recipe's open fields as they were filled, the machine's part in it, and the timetable."""
+        r = self.recipe
+        return {
+            "model": r.model, "width": r.width, "height": r.height, "steps": r.steps, "scheduler": self.choice.cls,
+            "guidance": r.guidance, "dtype": self.dtype, "device": self.device, "timetable": self.timetable.plain(),
+        } | ({"frames": self.frames} if self.spec.frames else {})  # fmt: skip
+
+
+def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
+    """Raises RecipeError, WeightsError or CapacityError under the recipe's field, without loading any network.
+
+    `view` is of the model that is meant when the recipe names none. `most`: rows of a network call.
+    """
+    prime()
+    opened(recipe)
+    recipe = recipe.model_copy(update={"model": view.model})
+    spec, conditions = view.spec, named(recipe)
+    view.frames = frames = clip_length(recipe, spec)
+    view.size = size = canvas(recipe, conditions, spec)
+    choice = parse(recipe.scheduler, view.scheduler.get("_class_name", "PNDMScheduler"))
+    strength, plan = begins(recipe, conditions, choice, view.scheduler)
+    evaluations = len(plan.timesteps)
+    active = {who: c for who, c in conditions.items() if heard(c, evaluations)}
+    speakers = joined(recipe, active)
+    guidance = spec.guidance if recipe.guidance is None else recipe.guidance
+    own = {who: c.guided for who, c in speakers.items() if c.guided is not None}
+    table = timetable(speakers, evaluations, guidance, own, recipe.guidance_rescale)
+    routes, notes = routed({PROMPT: speakers[PROMPT], **conditions}, view)
+    exclusive(routes)
+    one_ground(active)
+    looks = windows(frames, spec.frames)
+    calls = sum(calls_of(recipe.count, n * max(len(looks), 1), min(frames, spec.frames or 1), most) for n in table.rows)
+    memory = view.memory + sum(r.memory for _, _, r in routes)
+    peak = memory + capacity.working(spec, size, frames, max(table.rows), recipe.count, most, view)
+    capacity.must_fit(peak, memory, recipe, size, view.device)
+    # fmt: off
+    return Resolved(
+        recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
+        plan, strength, speakers, table, tuple(routes), calls, sum(table.rows) * recipe.count * max(len(looks), 1),
+        branch_rows(table, routes) * recipe.count * max(len(looks), 1), memory, peak, str(view.dtype).removeprefix("torch."), str(view.device),
+        (*warnings(recipe, conditions, active, size, evaluations), *notes),
+    )
+    # fmt: on
+
+
+def named(recipe: Recipe) -> dict[str, Condition]:
+    """Conditions by their field."""
+    return {f"conditions.{i}": c for i, c in enumerate(recipe.conditions)}
+
+
+def filled(recipe: Recipe, size: tuple[int, int], frames: int | None, choice: Choice, guidance: Any) -> Recipe:
+    return recipe.model_copy(
+        update={"width": size[0], "height": size[1], "frames": frames, "guidance": guidance,
+                "scheduler": recipe.scheduler or choice.cls}
+    )  # fmt: skip
+
+
+def begins(
+    recipe: Recipe, conditions: Mapping[str, Condition], choice: Choice, schedule: Mapping[str, Any]
+) -> tuple[float | None, Plan]:
+    """(strength, plan): with a start picture that is heard, the last steps alone; else None and all of them."""
+    found: dict[str, tuple[float, Plan]] = {}
+    for where, condition in conditions.items():
+        strength = condition.strength_of_start()
+        if strength is not None:
+            with under(where):
+                partial = plan(choice, schedule, recipe.steps, strength)
+            if heard(condition, len(partial.timesteps)):
+                found[where] = strength, partial
+    if len(found) > 1:
+        first, second, *_ = found
+        raise RecipeError(second, f"it starts from a picture, and so does {first}. Keep one of the two.")
+    return next(iter(found.values()), None) or (None, plan(choice, schedule, recipe.steps, None))
+
+
+def joined(recipe: Recipe, active: Mapping[str, Condition]) -> dict[str, Condition]:
+    """The prompt and the recipe's conditions, as one where some act as one.
+
+    Whoever is silent in all evaluations has been left out before, so that nothing random is drawn for it.
+    """
+    everyone: dict[str, Condition] = {
+        PROMPT: Prompt(kind="text", prompt=recipe.prompt, negative_prompt=recipe.negative_prompt), **active
+    }  # fmt: skip
+    for who in list(everyone):
+        if who in everyone:
+            everyone = everyone[who].join(who, everyone)
+    return everyone
+
+
+def routed(everyone: Mapping[str, Condition], view: View) -> tuple[list[tuple[str, str, Route]], list[str]]:
+    """(field, kind, route) of everybody, and what is adjusted on the way."""
+    routes: list[tuple[str, str, Route]] = []
+    for where, condition in everyone.items():
+        place = "" if where == PROMPT else where
+        with under(place):
+            region(condition, view.size)
+            one_sided = condition.applies_to != "both"
+            for route in condition.check(view.spec, view):
+                routes.append((place or PROMPT, condition.kind, replace(route, one_sided=route.one_sided or one_sided)))
+    return routes, [f"{where}.{text}" for where, _, route in routes for text in route.warnings]
+
+
+def branch_rows(table: Timetable, routes: Sequence[tuple[str, str, Route]]) -> int:
+    """Rows of one picture that branch networks evaluate: on both sides of guidance, or on the prompt's alone."""
+    branches = {where: route for where, _, route in routes if route.port == "residuals"}
+    return sum(
+        1 if branches[who].one_sided else len(e.guidance.terms) for e in table for who in e.weights if who in branches
+    )
+
+
+def calls_of(count: int, rows: int, frames: int, most: int = 64) -> int:
+    """Network calls of one evaluation: as many pictures together, and of clips as many rows, as fit into `most`."""
+    together = max(min(count, most // rows), 1)
+    each = -(-rows * together // max(1, most // frames)) if frames > 1 else 1
+    return -(-count // together) * each
+
+
+def warnings(
+    recipe: Recipe, conditions: Mapping[str, Condition], active: Mapping[str, Condition], size: tuple[int, int], n: int
+) -> list[str]:
+    """What is allowed, but hardly meant."""
+    out = []
+    for where, c in conditions.items():
+        if where not in active:
+            why = (
+                "its weight is 0"
+                if value_at(c.weight, 0.5) == 0
+                else f"no one of the {n} steps lies as a whole between {c.start:g} and {c.end:g}"
+            )
+            out.append(f"{where}: it will not be heard: {why}.")
+        image = getattr(c, "image", None)
+        if (c.kind in ("controlnet", "img2img") or c.HOLE) and image is not None:
+            (w, h), (width, height) = c.native() or image.size, size
+            if abs(w * height - h * width) > 0.02 * w * height:
+                out.append(
+                    f"{where}.image: {w} x {h} px will be stretched to {width} x {height} px. Crop it to the same shape to avoid this."
+                )
+    return out

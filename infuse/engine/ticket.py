@@ -1,0 +1,161 @@
+"""What a caller holds while a request runs: a ticket, to be asked, awaited, looked at or cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from threading import Event, Lock, get_ident
+from typing import Any, Protocol
+
+from infuse.engine.asking import bare, first_line
+from infuse.engine.job import Job
+from infuse.engine.resolve import Resolved
+from infuse.engine.result import Result
+from infuse.errors import Cancelled
+from infuse.recipe import Recipe
+
+
+class Helper(Protocol):
+    """The engine, as a ticket knows it."""
+
+    clock: Callable[[], float]
+
+    def help(self, *tickets: Ticket, timeout: float | None = None) -> bool: ...
+    def leave(self, ticket: Ticket) -> None: ...
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One submitted recipe. `result()` and `await` help until it is done; so does anybody who steps the engine."""
+
+    resolved: Resolved
+    engine: Helper
+    jobs: list[Job]
+    """Its pictures in the making, in the order of their seeds."""
+    watch: Callable[[Ticket], None] | None = None
+    """Called after each network call that moved this ticket on, outside of all locks; what it raises is a warning."""
+    done: int = 0
+    """Evaluations so far, of all its pictures."""
+    warnings: list[str] = field(default_factory=list)
+    """What was adjusted or went wrong without ending the request."""
+    owner: int | None = None
+    """The thread that helps this ticket, which then delivers its events and decodes its pictures itself."""
+    _began: float | None = None
+    _news: bool = False
+    _watching: bool = False
+    _finished: Event = field(default_factory=Event)
+    _lock: Lock = field(default_factory=Lock)
+    _result: Result | None = None
+    _error: BaseException | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.resolved.asked
+
+    @property
+    def total(self) -> int:
+        """Evaluations of all its pictures."""
+        return len(self.resolved.timetable) * self.recipe.count
+
+    @property
+    def progress(self) -> float:
+        """0 to 1."""
+        return self.done / self.total
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What is left at the pace so far; None before the first evaluation."""
+        if self._began is None or not self.done:
+            return None
+        return (self.engine.clock() - self._began) / self.done * (self.total - self.done)
+
+    @property
+    def finished(self) -> bool:
+        return self._finished.is_set()
+
+    @property
+    def cancelled(self) -> bool:
+        return isinstance(self._error, Cancelled)
+
+    def preview(self) -> tuple[Any, ...]:
+        """PIL images of the pictures that have begun, as far as they have come; of a clip its middle frame.
+
+        A linear map of the denoised estimate, so it costs next to nothing.
+        """
+        from infuse.engine.preview import denoised, preview
+
+        seen = []
+        for job in self.jobs:
+            if (last := job.last) is not None:
+                z = denoised(*last, job.plan.scheduler.alphas_cumprod, self.resolved.spec.prediction)
+                seen.append(preview(z, self.resolved.spec.family))
+        return tuple(seen)
+
+    def cancel(self) -> None:
+        """Give it up at once; `result` then raises Cancelled. A request that is finished stays so."""
+        self.finish(error=Cancelled("", "the request was cancelled. Submit it again to have it after all."))
+        self.engine.leave(self)
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Help until it is done; the result, or the error that ended the request. TimeoutError after `timeout` seconds."""
+        if not self.engine.help(self, timeout=timeout):
+            raise TimeoutError("the request is still running")
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        assert self._result is not None
+        return self._result
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, self.result)
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    # ── what the engine tells it ────────────────────────────────────────────────────────────────────────────────────
+
+    def advance(self) -> None:
+        """One of its pictures had an answer."""
+        self.done, self._news = self.done + 1, True
+
+    def begin(self) -> None:
+        if self._began is None:
+            self._began = self.engine.clock()
+
+    def finish(self, result: Result | None = None, error: BaseException | None = None) -> None:
+        """The first word is the last."""
+        with self._lock:
+            if self.finished:
+                return
+            self._result, self._error = result, None if error is None else bare(error)
+            self.jobs = []
+            self._finished.set()
+
+    def deliverable(self) -> bool:
+        """May this thread deliver what it has to tell?"""
+        return self.owner in (None, get_ident())
+
+    def announce(self) -> None:
+        """Tell whoever watches, once however much has happened. What `watch` raises ends the watching, not the request."""
+        with self._lock:
+            if self.watch is None or self._watching or not self._news:
+                return
+            self._watching = True
+        try:
+            while self._news and self.watch is not None:
+                self._news = False
+                self.watch(self)
+        except BaseException as error:
+            # an exit asked for by one's own watch is meant; by a stranger's, whom this thread only helps, it is not
+            if isinstance(error, KeyboardInterrupt) or (self.owner is not None and not isinstance(error, Exception)):
+                raise
+            self.watch = None
+            self.warnings.append(
+                f"watch raised {type(error).__name__} ({first_line(error)}) and is not called any more; the request went on."
+            )
+        finally:
+            self._watching = False
