@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -16,9 +16,6 @@ from infuse.engine.placement import nbytes
 from infuse.engine.places import BRUSHES, place_of
 from infuse.errors import WeightsError
 from infuse.network.spec import NetworkSpec
-
-if TYPE_CHECKING:
-    from infuse.engine.model_store import ModelStore
 
 VAE_WIDTH = 128
 """Of every released VAE of Stable Diffusion; checkpoints don't say it."""
@@ -47,11 +44,23 @@ class Vision:
     projection: int
 
 
+class Store(Protocol):
+    """What a view asks of a model store: nothing that loads."""
+
+    library: Any
+    dtype: torch.dtype
+    device: torch.device
+
+    def at_hand(self, model: str) -> Base | None: ...
+    def own(self, name: str) -> nn.Module | None: ...
+    def identity(self, model: str, field: str, kind: str) -> Found: ...
+
+
 @dataclass(eq=False)
 class View:
     """What may be known before anything is loaded. Fulfils `conditions.base.View`."""
 
-    store: ModelStore
+    store: Store
     model: str
     frames: int = 1
     """Of the clip to be made; 1 for a picture."""
