@@ -23,7 +23,7 @@ from infuse.conditions import (
     Text,
     VideoToVideo,
 )
-from infuse.errors import CapacityError, InfuseError, RecipeError, WeightsError
+from infuse.errors import Cancelled, CapacityError, InfuseError, RecipeError, WeightsError
 from infuse.media.films import Film
 from infuse.media.pictures import Picture
 from infuse.recipe import Recipe
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 __all__ = [
     "BrushNet",
+    "Cancelled",
     "CapacityError",
     "Condition",
     "ControlNet",
@@ -69,5 +70,5 @@ def load(model: str = "tabletop", **options: Any) -> Engine:
     from infuse.engine.engine import Engine
 
     engine = Engine(model, **options)
-    engine.store.beside(model).spec  # noqa: B018  look it up now, not at the first request
+    engine.store.view(model).spec  # noqa: B018  look it up now, not at the first request
     return engine

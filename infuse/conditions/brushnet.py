@@ -61,7 +61,15 @@ class BrushNet(Condition):
             raise RecipeError(
                 "sites", f"{len(self.sites)} factors, but {self.model!r} has {found.sites} sites. Give one for each."
             )
-        return [Route("residuals", f"{found.sites} sites inside of the blocks", found.memory, f"mode {self.mode}", one_sided=self.mode == "guess")]
+        return [
+            Route(
+                "residuals",
+                f"{found.sites} sites inside of the blocks",
+                found.memory,
+                f"mode {self.mode}",
+                one_sided=self.mode == "guess",
+            )
+        ]
 
     def encode(self, kit: Encoders) -> Sides:
         image = kit.pixels(self.image)

@@ -44,7 +44,15 @@ class ControlNet(Condition):
             raise RecipeError(
                 "sites", f"{len(self.sites)} factors, but {net.name} has {net.sites} sites. Give one for each."
             )
-        return [Route("residuals", f"{net.sites} sites of (c h w)", found.memory, f"mode {self.mode}", one_sided=self.mode in ("control", "guess"))]
+        return [
+            Route(
+                "residuals",
+                f"{net.sites} sites of (c h w)",
+                found.memory,
+                f"mode {self.mode}",
+                one_sided=self.mode in ("control", "guess"),
+            )
+        ]
 
     def encode(self, kit: Encoders) -> Sides:
         branch = kit.controlnet(self.model)

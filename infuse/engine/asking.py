@@ -82,7 +82,7 @@ def free() -> None:
 
 def bare(error: E) -> E:
     """The same error without its frames, which would keep a network call's tensors alive; they go along as a text."""
-    if not isinstance(error, InfuseError) and error.__traceback__ is not None:
+    if not isinstance(error, InfuseError) and error.__traceback__ is not None and not hasattr(error, "__notes__"):
         error.add_note("It was raised here:\n" + "".join(traceback.format_tb(error.__traceback__)))
     said: BaseException | None = error
     while said is not None:

@@ -129,13 +129,13 @@ class Engine:
             base = self.store.base(str(resolved.asked.model))
             kit = Kit(base, resolved.size, self.store, resolved.frames, resolved.windows)
             sides = self.encode(resolved, kit)
-            below = ground(kit, sides, resolved.timetable)
+            below, weights = ground(kit, sides, resolved.timetable), self.store.digests(resolved.asked)
         f, (width, height) = base.spec.vae_factor, resolved.size
         shape = (base.spec.latent_channels, *((resolved.frames,) if base.spec.frames else ()), height // f, width // f)
         seeds = range(resolved.asked.seed, resolved.asked.seed + resolved.asked.count)
         run, net = (resolved.plan, resolved.timetable, sides, below), base.network
         jobs = [Job(*run, seed, shape, net.dtype, net.device, resolved.windows) for seed in seeds]
-        ticket = Ticket(resolved, self, jobs, watch, warnings=list(resolved.warnings), owner=owner)
+        ticket = Ticket(resolved, self, jobs, watch, weights, list(resolved.warnings), owner)
         with self._lock:
             self._running += [_Running(j, base, ticket, next(self._arrivals)) for j in jobs]
         return ticket
@@ -267,6 +267,6 @@ class Engine:
         made = [developed(base, r.job) for r in parts]
         latents = torch.stack([r.job.latent for r in parts if r.job.latent is not None])
         return Result(
-            tuple(m[0] for m in made), ticket.recipe, latents, self.store.digests(ticket.recipe),
+            tuple(m[0] for m in made), ticket.recipe, latents, ticket.weights,
             tuple(made) if base.spec.frames else (), resolved.plain(), tuple(ticket.warnings),
         )  # fmt: skip

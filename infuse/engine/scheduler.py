@@ -29,8 +29,9 @@ class Scheduler:
     _buckets: dict[Hashable, int] = field(default_factory=dict)
     """The turn in which each bucket that waits was served last, or came."""
     _tickets: dict[Hashable, int] = field(default_factory=dict)
-    """The same of tickets."""
+    """How many picks of jobs lie before the last one of each ticket, or before it came."""
     _turn: int = 0
+    _picks: int = 0
 
     def pick(self, waiting: Sequence[Waiting], width: Callable[[Hashable], int] | None = None) -> list[Hashable]:
         """Jobs of one bucket for the next call; at least one if any waits, even if it alone is wider than the call.
@@ -40,7 +41,7 @@ class Scheduler:
         if not waiting:
             return []
         self._buckets = {w.bucket: self._buckets.get(w.bucket, self._turn) for w in waiting}
-        self._tickets = {w.ticket: self._tickets.get(w.ticket, self._turn) for w in waiting}
+        self._tickets = {w.ticket: self._tickets.get(w.ticket, self._picks) for w in waiting}
         self._turn += 1
         oldest_first = sorted(waiting, key=lambda w: w.arrived)
         if self._turn % 2:
@@ -54,7 +55,8 @@ class Scheduler:
                 continue
             picked.append(w.job)
             room -= w.rows
-            self._tickets[w.ticket] = self._turn
+            self._picks += 1
+            self._tickets[w.ticket] = self._picks
         return picked
 
     def _in_turn(self, waiting: Sequence[Waiting]) -> list[Waiting]:

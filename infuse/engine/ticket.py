@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from threading import Event, Lock, get_ident
 from typing import Any, Protocol
@@ -35,12 +35,14 @@ class Ticket:
     """Its pictures in the making, in the order of their seeds."""
     watch: Callable[[Ticket], None] | None = None
     """Called after each network call that moved this ticket on, outside of all locks; what it raises is a warning."""
-    done: int = 0
-    """Evaluations so far, of all its pictures."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Model name -> sha256 of what was loaded for it."""
     warnings: list[str] = field(default_factory=list)
     """What was adjusted or went wrong without ending the request."""
     owner: int | None = None
     """The thread that helps this ticket, which then delivers its events and decodes its pictures itself."""
+    done: int = 0
+    """Evaluations so far, of all its pictures."""
     _began: float | None = None
     _news: bool = False
     _watching: bool = False

@@ -16,6 +16,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+from torch import nn
 
 from infuse.encoders.generations import GENERATIONS
 from infuse.encoders.tasks import TaskTexts
@@ -230,12 +231,13 @@ def load_module(
     config = read_json(folder / "config.json", field)
     if cls is AutoencoderKL:
         dtype = vae_dtype(dtype, bool(config.get("force_upcast", True)) and config.get("scaling_factor") == 0.13025)
-    key = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"
+    # Asked for half precision, both libraries change torch's default dtype while they build: that of every thread's step.
+    plain: dict[str, Any] = {} if issubclass(cls, ModelMixin) else {"dtype": torch.float32}
     load: Any = cls.from_pretrained
     try:
         module, report = load(
             folder, variant=variant_of(files[0]), use_safetensors=files[0].suffix == ".safetensors", local_files_only=True,
-            output_loading_info=True, **{key: dtype},
+            output_loading_info=True, **plain,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as e:
         raise WeightsError(field, f"{what} ({folder}) cannot be loaded: {_first_line(e)}") from e
@@ -248,7 +250,7 @@ def load_module(
         log.warning(
             "%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0]
         )
-    return module.to(device).eval()
+    return nn.Module.to(module, device=device, dtype=dtype).eval()
 
 
 def _first_line(error: Exception) -> str:

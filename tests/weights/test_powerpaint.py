@@ -80,7 +80,7 @@ def test_v1_is_known_by_its_headers(roots: Path) -> None:
     report = engine.check(Recipe(model="ppt-v1", prompt="x", conditions=(paint(),)))
     parts = (base.network.unet, base.vae, base.texts.models[0])
     assert report.memory == 4 * sum(p.numel() for m in parts for p in m.parameters())  # type: ignore[union-attr]
-    assert not engine.store._bases, "a check loads nothing"
+    assert not engine.store.loaded, "a check loads nothing"
     assert report.spec.parameters == sum(p.numel() for p in base.network.unet.parameters())
 
 

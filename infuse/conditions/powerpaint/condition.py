@@ -97,7 +97,15 @@ class PowerPaint(Condition):
         tokens = f"({77} {net.context_width})"
         if generation.branch:
             note = f"PowerPaint {generation.name}, task {self.task}"
-            return [Route("residuals", f"{sites} sites inside of the blocks", memory, note=note, one_sided=self.mode == "guess")]
+            return [
+                Route(
+                    "residuals",
+                    f"{sites} sites inside of the blocks",
+                    memory,
+                    note=note,
+                    one_sided=self.mode == "guess",
+                )
+            ]
         return [
             Route("channels", "mask (1 h w) + masked_image (4 h w)", note=f"PowerPaint {generation.name}"),
             Route("context", tokens, note=f"task {self.task}, in place of the prompt"),
@@ -325,8 +333,7 @@ class PowerPaintHole(PowerPaints):
     """What the BrushNet of PowerPaint 2 says, as loudly and when the recipe wants it."""
 
     def encode(self, kit: Encoders) -> Sides:
-        with under(self.places[0]):
-            return self.hole(kit)
+        return self.hole(kit)
 
 
 def blanked(kit: Encoders, image: Picture, holes: Sequence[Picture], generation: Generation) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,9 @@ class Spatial(Framed):
 
     def route(self, view: View, memory: int = 0, note: str = "", warnings: Sequence[str] = ()) -> Route:
         channels = f"stc (8 {view.frames} h w)"
-        return Route("channels", channels, memory, note or f"the {self.composition} encoder", True, warnings=tuple(warnings))
+        return Route(
+            "channels", channels, memory, note or f"the {self.composition} encoder", True, warnings=tuple(warnings)
+        )
 
     def encode(self, kit: Encoders) -> Sides:
         return Sides.both(Ports(channels=(Channel("stc", kit.stc(self.composition, self.seen(kit))),)))

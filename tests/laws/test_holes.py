@@ -1,0 +1,179 @@
+"""All holes of a recipe are one field, whatever brings them; what lies in none of them is kept, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mix
+import tiny
+from infuse import BrushNet, Inpaint, MaskedVideo, PowerPaint, Recipe
+from infuse.engine.engine import Engine
+from infuse.engine.holes import kept
+
+SIDE = 32
+IMAGE = mix.picture(3)
+
+
+def box(left: int, right: int) -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[8:24, left:right] = 255
+    return mask
+
+
+A, B = box(2, 12), box(18, 30)
+IN_A, IN_B = A > 0, B > 0
+OUTSIDE = ~(IN_A | IN_B)
+
+
+def engine(family: str = "picture", **options: Any) -> Engine:
+    brushes = {"brush": tiny.brushnet(), "ppt": tiny.brushnet(generation="v2", seed=33)}
+    base = {"picture": tiny.base, "nine": lambda *a, **k: tiny.base("sd1", 9, *a[1:], **k)}[family](
+        "sd1", dtype=torch.float64
+    )
+    return tiny.engine(base, brushes, **options)
+
+
+def run(*conditions: Any, family: str = "picture", **fields: Any) -> np.ndarray:
+    """(side side 3) pixels of the result."""
+    said = {"prompt": "a cube", "steps": 3, "scheduler": "DDIM", "seed": 5} | fields
+    return np.asarray(engine(family).run(Recipe(model="tiny", conditions=conditions, **said)).image)
+
+
+def hole(mask: np.ndarray, **fields: Any) -> Inpaint:
+    return Inpaint(image=IMAGE, mask=mask, **fields)
+
+
+def brush(mask: np.ndarray, **fields: Any) -> BrushNet:
+    return BrushNet(model="brush", image=IMAGE, mask=mask, **fields)
+
+
+def paint(mask: np.ndarray, **fields: Any) -> PowerPaint:
+    return PowerPaint(model="ppt", image=IMAGE, mask=mask, **fields)
+
+
+def original(picture: np.ndarray, where: np.ndarray) -> float:
+    """Share of the pixels there that are the original's, to the bit."""
+    return float((picture == IMAGE).all(-1)[where].mean())
+
+
+@pytest.mark.parametrize(
+    "two",
+    [
+        lambda: (hole(A, paste=False), hole(B)),
+        lambda: (hole(B), hole(A, paste=False)),
+        lambda: (hole(B), brush(A)),
+        lambda: (brush(A, paste=False), hole(B)),
+        lambda: (brush(A), brush(B)),
+        lambda: (paint(A), hole(B)),
+        lambda: (paint(A, paste=False), brush(B)),
+    ],
+    ids=["first unpasted", "second unpasted", "inpaint + brushnet", "brushnet unpasted", "two brushnets", "powerpaint", "both kinds"],
+)  # fmt: skip
+def test_every_hole_is_open_and_the_rest_is_kept(two: Any) -> None:
+    made = run(*two())
+    assert original(made, OUTSIDE) == 1
+    assert original(made, IN_A) < 0.2 and original(made, IN_B) < 0.2, "noise repainted: hardly a pixel is what it was"
+
+
+def test_what_holds_does_not_hold_another_s_hole() -> None:
+    """A BrushNet's hole on a network of four channels: before, the latent there was put back after each step."""
+    made = engine().run(Recipe(model="tiny", steps=3, conditions=(hole(B, paste=False), brush(A, paste=False)))).latents
+    alone = engine().run(Recipe(model="tiny", steps=3, conditions=(hole(B, paste=False),))).latents
+    known = engine().run(Recipe(model="tiny", steps=3, conditions=(hole(box(0, 1), paste=False),))).latents
+    inside = torch.from_numpy(IN_A[::2, ::2].copy())
+    assert torch.equal(alone[0][:, inside], known[0][:, inside]), "without the BrushNet it is kept there"
+    assert float((made[0][:, inside] - known[0][:, inside]).abs().min()) > 1e-4
+
+
+def test_each_hole_has_its_own_weight() -> None:
+    def inside(weight: float) -> torch.Tensor:
+        conditions = (hole(A, weight=weight, paste=False), hole(B, paste=False))
+        latents = engine().run(Recipe(model="tiny", steps=4, scheduler="DDIM", conditions=conditions)).latents[0]
+        return latents[:, torch.from_numpy(IN_A[::2, ::2].copy())]
+
+    closed, ajar, open_ = inside(0.0), inside(0.2), inside(1.0)
+    far, near = float((open_ - closed).abs().mean()), float((ajar - closed).abs().mean())
+    assert 0 < near < 0.5 * far, f"a hole of weight 0.2 is nearly shut: {near:.3f} of {far:.3f}"
+
+
+def test_the_field_in_numbers() -> None:
+    a, b = torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0])
+    assert kept([(1.0, a, True), (1.0, b, True)]).tolist() == [0, 0, 1]  # type: ignore[union-attr]
+    assert kept([(0.2, a, True), (1.0, b, True)]).tolist() == pytest.approx([0.8, 0, 1])  # type: ignore[union-attr]
+    assert kept([(0.3, a, True)]).tolist() == pytest.approx([0, 0.3, 0.3])  # type: ignore[union-attr]
+    assert kept([(1.0, a, False), (1.0, b, True)]).tolist() == [0, 0, 1]  # type: ignore[union-attr]
+    assert kept([(1.0, a, False)]) is None, "nobody holds"
+
+
+def test_holes_of_films_are_one_field_too() -> None:
+    frames = np.stack([mix.picture(i) for i in range(4)])
+    film = {"film": frames}
+    made = tiny.engine(tiny.video(dtype=torch.float64)).run(
+        Recipe(
+            model="tiny", steps=2, conditions=(MaskedVideo(mask=A, paste=False, **film), MaskedVideo(mask=B, **film))
+        )
+    )
+    for shown, frame in zip(made.frames[0], frames, strict=True):
+        same = (np.asarray(shown) == frame).all(-1)
+        assert same[OUTSIDE].all() and same[IN_A].mean() < 0.2 and same[IN_B].mean() < 0.2
+
+
+# ── the ground ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shown(*conditions: Any, seed: int = 5, **fields: Any) -> list[torch.Tensor]:
+    """What a network of nine channels is shown beside the latent in each evaluation (5 h w), first row."""
+    made, seen = engine("nine"), []
+    network = made.store.base("tiny").network
+    predict = network.predict
+    network.predict = lambda batch: (seen.append(batch.channels[0].clone()), predict(batch))[1]  # type: ignore[method-assign,assignment]
+    made.run(Recipe(model="tiny", steps=4, scheduler="DDIM", seed=seed, conditions=conditions, **fields))
+    return seen
+
+
+def test_where_an_inpainting_condition_is_silent_the_network_is_shown_gray() -> None:
+    nobody = shown()
+    half = shown(hole(A, weight={0: 1.0, 0.5: 0.0}, start=0.0))
+    ends = shown(hole(A, end=0.5))
+    for seen in (half, ends):
+        assert torch.equal(seen[-1], nobody[-1]), "the gray latent and a hole everywhere, as without the condition"
+    assert not torch.equal(half[0], nobody[0])
+
+
+def test_a_weight_just_below_one_is_just_below_it() -> None:
+    whole, nearly = shown(hole(A)), shown(hole(A, weight=0.999999))
+    assert max(float((a - b).abs().max()) for a, b in zip(whole, nearly, strict=True)) < 1e-4
+
+
+def test_the_ground_does_not_share_the_picture_s_randomness() -> None:
+    """With or without a ground to draw, an ancestral sampler sees the same noise."""
+    import infuse.engine.job as jobs
+
+    ancestral = Recipe(model="tiny", steps=3, scheduler="Euler a", conditions=(hole(A, end=0.4, paste=False),))
+    noise: list[list[float]] = []
+    for covered in (False, True):
+        drawn: list[float] = []
+        noise.append(drawn)
+        randn = torch.randn
+
+        def spy(*args: Any, drawn: list[float] = drawn, randn: Any = randn, **named: Any) -> torch.Tensor:
+            out = randn(*args, **named)
+            if named.get("generator") is not None and named["generator"].initial_seed() == 0:
+                drawn.append(float(out.sum()))
+            return out
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "randn", spy)
+            patch.setattr(jobs, "covered", lambda *a, covered=covered: covered)
+            engine("nine").run(ancestral)
+    assert noise[0] == noise[1] and len(noise[0]) >= 3
+
+
+def test_a_condition_of_one_side_is_drawn_for_as_well() -> None:
+    made = run(brush(A, applies_to="negative"))
+    assert original(made, ~IN_A) == 1 and original(made, IN_A) < 0.2
+    assert not np.array_equal(made, run(brush(A, applies_to="prompt")))
