@@ -9,6 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
+from infuse.conditions.base import Encoders
+from infuse.encoders.generations import Generation
 from infuse.errors import RecipeError
 from infuse.media.pictures import Picture
 
@@ -81,3 +86,18 @@ def union(pixels: Sequence[Any]) -> Any:
     for p in pixels[1:]:
         out = out.maximum(p)
     return out
+
+
+def blanked(kit: Encoders, image: Picture, holes: Sequence[Picture], generation: Generation) -> tuple[Tensor, Tensor]:
+    """(picture without its hole, hole 0/1), both (c height width) on the canvas, as the generation was shown them.
+
+    v2's app fades the picture by its mask as drawn, in 8 bits and before any change of size; the others blank what the
+    mask, made black and white, covers.
+    """
+    pixels, hole = kit.pixels(image), (union([kit.mask(h)[None] for h in holes]) >= 0.5)
+    hole = hole.to(pixels)
+    if generation.name != "v2":
+        return pixels * (1 - hole) + generation.blank * hole, hole
+    soft = np.maximum.reduce([np.asarray(h.image.convert("L"), dtype=np.float64) for h in holes]) / 255
+    faded = np.asarray(image.image.convert("RGB")) * (1 - soft[..., None])
+    return kit.pixels(Picture.of(faded.astype(np.uint8))), hole

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from infuse.conditions.base import (
     same_size,
     some_hole,
 )
-from infuse.conditions.powerpaint.canvas import Canvas, union
+from infuse.conditions.powerpaint.canvas import Canvas, blanked
 from infuse.conditions.powerpaint.words import Task, Words, words
 from infuse.curves import Curve, span
 from infuse.encoders.generations import GENERATIONS, Generation
@@ -334,18 +333,3 @@ class PowerPaintHole(PowerPaints):
 
     def encode(self, kit: Encoders) -> Sides:
         return self.hole(kit)
-
-
-def blanked(kit: Encoders, image: Picture, holes: Sequence[Picture], generation: Generation) -> tuple[Tensor, Tensor]:
-    """(picture without its hole, hole 0/1), both (c height width) on the canvas, as the generation was shown them.
-
-    v2's app fades the picture by its mask as drawn, in 8 bits and before any change of size; the others blank what the
-    mask, made black and white, covers.
-    """
-    pixels, hole = kit.pixels(image), (union([kit.mask(h)[None] for h in holes]) >= 0.5)
-    hole = hole.to(pixels)
-    if generation.name != "v2":
-        return pixels * (1 - hole) + generation.blank * hole, hole
-    soft = np.maximum.reduce([np.asarray(h.image.convert("L"), dtype=np.float64) for h in holes]) / 255
-    faded = np.asarray(image.image.convert("RGB")) * (1 - soft[..., None])
-    return kit.pixels(Picture.of(faded.astype(np.uint8))), hole
