@@ -31,7 +31,7 @@ from infuse.recipe import Recipe
 if TYPE_CHECKING:
     from infuse.engine.engine import Engine
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = [
     "BrushNet",
     "Cancelled",

@@ -19,7 +19,7 @@ from infuse.cli.app import app
 from infuse.engine.engine import Engine
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/recipes.md", "docs/powerpaint.md", "docs/video.md")
+PAGES = ("README.md", "docs/recipes.md", "docs/powerpaint.md", "docs/video.md", "docs/engine.md")
 
 
 def blocks(page: str) -> Iterator[tuple[str, str]]:
