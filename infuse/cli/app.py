@@ -212,7 +212,9 @@ def make(asked: Any, out: Path, together: bool = False, fps: float | None = None
     for note in notes:
         typer.echo(f"warning: {note}", err=True)
     with progress(Console(stderr=True), recipe.prompt[:40] or "no prompt") as watch:
-        result = engine.run(recipe, watch=watch)
+        result = engine.run(report, watch=watch)
+    for note in result.warnings[len(report.warnings) :]:
+        typer.echo(f"warning: {note}", err=True)
     typer.echo(f"recipe {recipe.digest}", err=True)
     return result.save(path, rate)
 

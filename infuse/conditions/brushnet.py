@@ -47,6 +47,9 @@ class BrushNet(Condition):
     sites: tuple[float, ...] | None = None
     paste: bool = True
 
+    def openings(self) -> tuple[Picture, ...]:
+        return (self.mask,)
+
     def native(self) -> tuple[int, int]:
         return self.image.size
 
@@ -75,12 +78,13 @@ class BrushNet(Condition):
         image = kit.pixels(self.image)
         hole = (kit.mask(self.mask) >= 0.5).to(image)[None]
         size = [s // kit.spec.vae_factor for s in image.shape[-2:]]
-        small = F.interpolate(hole[None], size=size)[0]
+        shown = kit.open(hole)
+        small, keep = F.interpolate(hole[None], size=size)[0], 1 - F.interpolate(shown[None], size=size)[0]
         branch = kit.brushnet(self.model)
         sites = self.sites or (guess_sites(branch.sites) if self.mode == "guess" else None)
         ports = Ports(
             latent=(Latent(hole=small, picture=image if self.paste else None, opening=hole),),
-            residuals=(Residual(branch, (kit.posterior(image * (1 - hole)), 1 - small), sites),),
+            residuals=(Residual(branch, (kit.posterior(image * (1 - shown)), keep), sites),),
         )
         return Sides(ports) if self.mode == "guess" else Sides.both(ports)
 

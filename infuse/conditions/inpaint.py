@@ -52,6 +52,9 @@ class Inpaint(Condition):
             )
         return [Route("latent", f"keep ({net.latent_channels} h w)", note="4-channel network: blended after each step")]
 
+    def openings(self) -> tuple[Picture, ...]:
+        return (self.mask,)
+
     def encode(self, kit: Encoders) -> Sides:
         image = kit.pixels(self.image)
         hole = (kit.mask(self.mask) >= 0.5).to(image)[None]
@@ -62,14 +65,11 @@ class Inpaint(Condition):
         latent = Latent(start, self.strength, None, small, image if self.paste else None, hole)
         if not any(s.name == "mask" for s in kit.spec.channel_slots):
             return Sides.both(Ports(latent=(replace(latent, keep=known),)))
+        shown = kit.open(hole)  # what lies in the hole of another condition is no known picture either
         # masked pixels become 0 in -1..1, mid-grey: 0.5 here
-        masked = kit.posterior(image * (1 - hole) + 0.5 * hole)
-        return Sides.both(
-            Ports(
-                latent=(latent,),
-                channels=(Channel("mask", small), Channel("masked_image", masked)),
-            )
-        )
+        masked = kit.posterior(image * (1 - shown) + 0.5 * shown)
+        mask = F.interpolate(shown[None], size=(h, w))[0]
+        return Sides.both(Ports(latent=(latent,), channels=(Channel("mask", mask), Channel("masked_image", masked))))
 
     def native(self) -> tuple[int, int]:
         return self.image.size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,8 @@ class Kit:
     """Of the clip to be made; 1 for a picture."""
     windows: tuple[tuple[int, int], ...] = ()
     """Of a clip: the frames (first, last + 1) that the network sees at a time."""
+    openings: tuple[Any, ...] = ()
+    """Every hole of the recipe, pictures or films: whoever is shown what is known must not be shown what lies in any."""
     _said: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -121,6 +123,11 @@ class Kit:
     def mask(self, picture: Picture) -> Float[Tensor, "height width"]:
         """A region on the canvas, 0-1."""
         return self.pixels(picture, 1)[0].float()
+
+    def open(self, hole: Float[Tensor, "1 height width"]) -> Float[Tensor, "1 height width"]:
+        """A hole (0 or 1) together with those of all other conditions of the recipe."""
+        others = ((self.mask(p)[None] >= 0.5).to(hole) for p in self.openings if isinstance(p, Picture))
+        return reduce(torch.maximum, others, hole)
 
     def film(self, frames: Sequence[Any], channels: int = 3) -> Float[Tensor, "c f height width"]:
         """PIL images on the canvas, 0-1."""

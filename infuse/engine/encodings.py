@@ -40,7 +40,8 @@ class Encodings:
     def of(self, condition: Condition, kit: Kit) -> Sides:
         """What a condition says on this canvas, in full voice. Two who ask at once may both encode: the same comes out."""
         versions = tuple(kit.store.versions(c) for c in (condition, *getattr(condition, "regions", ())))
-        key = (kit.base, kit.size, kit.frames, type(condition), digest(condition, voiced=False), versions)
+        beside = tuple(h.sha256 for h in kit.openings) if condition.HOLE else ()
+        key = (kit.base, kit.size, kit.frames, type(condition), digest(condition, voiced=False), versions, beside)
         with self._lock:
             found = self._kept.get(key)
         sides = found[0] if found else condition.encode(kit)

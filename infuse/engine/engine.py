@@ -97,11 +97,11 @@ class Engine:
                                             "one way.")  # fmt: skip
         return self.run(Recipe(**{"prompt": prompt, "conditions": conditions, **fields}), watch=watch)
 
-    def run(self, recipe: Recipe, watch: Callable[[Ticket], None] | None = None) -> Result:
+    def run(self, recipe: Recipe | Resolved, watch: Callable[[Ticket], None] | None = None) -> Result:
         """Submit a recipe and help until it is done, together with whatever else is under way."""
         return self.run_all(recipe, watch=watch)[0]
 
-    def run_all(self, *recipes: Recipe, watch: Callable[[Ticket], None] | None = None) -> list[Result]:
+    def run_all(self, *recipes: Recipe | Resolved, watch: Callable[[Ticket], None] | None = None) -> list[Result]:
         """Several recipes side by side, each equal to its run alone. Whatever ends this early takes all of them along."""
         tickets: list[Ticket] = []
         try:
@@ -119,15 +119,18 @@ class Engine:
         view = self.store.view(recipe.model or self.model)
         return resolve(recipe, view, self.asking.row_width or self.asking.most)
 
-    def submit(self, recipe: Recipe, watch: Callable[[Ticket], None] | None = None, owner: int | None = None) -> Ticket:
-        """Resolve, load, encode, and put a recipe's pictures in line. It moves on whenever anybody steps.
+    def submit(
+        self, recipe: Recipe | Resolved, watch: Callable[[Ticket], None] | None = None, owner: int | None = None
+    ) -> Ticket:
+        """Resolve (unless `check` has), load, encode, and put a recipe's pictures in line. It moves on whenever anybody steps.
 
         owner: the thread that will help it and is to deliver its events; anybody's who steps if left out.
         """
-        resolved = self.check(recipe)
+        resolved = recipe if isinstance(recipe, Resolved) else self.check(recipe)
         with torch.no_grad():
             base = self.store.base(str(resolved.asked.model))
-            kit = Kit(base, resolved.size, self.store, resolved.frames, resolved.windows)
+            holes = tuple(hole for c in resolved.speakers.values() for hole in c.openings())
+            kit = Kit(base, resolved.size, self.store, resolved.frames, resolved.windows, holes)
             sides = self.encode(resolved, kit)
             below, weights = ground(kit, sides, resolved.timetable), self.store.digests(resolved.asked)
         f, (width, height) = base.spec.vae_factor, resolved.size

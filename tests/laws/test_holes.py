@@ -177,3 +177,24 @@ def test_a_condition_of_one_side_is_drawn_for_as_well() -> None:
     made = run(brush(A, applies_to="negative"))
     assert original(made, ~IN_A) == 1 and original(made, IN_A) < 0.2
     assert not np.array_equal(made, run(brush(A, applies_to="prompt")))
+
+
+def test_a_network_that_is_shown_the_hole_is_shown_all_of_them() -> None:
+    """A BrushNet's hole beside an inpainting network of nine channels: both know that nothing is known there."""
+    both, union = shown(hole(B), brush(A))[0], shown(hole(np.maximum(A, B)))[0]
+    assert torch.equal(both, union)
+    assert not torch.equal(both, shown(hole(B))[0])
+    assert torch.equal(shown(brush(A), hole(B))[0], union)
+
+
+def test_a_videocomposer_is_told_all_holes_of_its_film() -> None:
+    frames = np.stack([mix.picture(i) for i in range(4)])
+    made = tiny.engine(tiny.videocomposer(dtype=torch.float64))
+    one, two, both = (MaskedVideo(film=frames, mask=m, paste=False) for m in (A, B, np.maximum(A, B)))
+    seen = []
+    network = made.store.base("tiny").network
+    predict = network.predict
+    network.predict = lambda batch: (seen.append(batch.channels[0].clone()), predict(batch))[1]  # type: ignore[method-assign,assignment]
+    for conditions in ((one, two), (both,)):
+        made.run(Recipe(model="tiny", steps=1, conditions=conditions))
+    assert torch.allclose(seen[0], 2 * seen[1]), "two who say the same"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -82,6 +83,11 @@ class PowerPaint(Condition):
             return None
         sides = (self.left, self.right, self.top, self.bottom)
         return Canvas.around(self.image.size, (self.horizontal, self.vertical), sides)
+
+    def openings(self) -> tuple[Picture, ...]:
+        if self.canvas is None:
+            return () if self.mask is None else (self.mask,)
+        return (self.canvas.hole(self.image.size, self.overlap),)
 
     def native(self) -> tuple[int, int]:
         return self.canvas.size if self.canvas else self.image.size
@@ -258,13 +264,15 @@ class PowerPaints(Condition):
         return kit.tasks(self.regions[0].model).generation
 
     def shown(self, kit: Encoders) -> tuple[Latent, Tensor, Posterior]:
-        """(what is kept and where, hole on the latent's grid (1 h w), picture without its hole)."""
+        """(what is kept and where, all holes on the latent's grid (1 h w), picture without what lies in them)."""
         image, holes = self.laid()
         known, hole = blanked(kit, image, holes, self.generation(kit))
-        size = [s // kit.spec.vae_factor for s in hole.shape[-2:]]
-        small = F.interpolate(hole[None], size=size)[0]
+        size, told = [s // kit.spec.vae_factor for s in hole.shape[-2:]], kit.open(hole)
+        own, small = (F.interpolate(h[None], size=size)[0] for h in (hole, told))
+        if not torch.equal(told, hole):
+            known = known * (1 - told + hole) + self.generation(kit).blank * (told - hole)
         picture = kit.pixels(image) if self.regions[0].paste else None
-        return Latent(hole=small, picture=picture, opening=hole), small, kit.posterior(known)
+        return Latent(hole=own, picture=picture, opening=hole), small, kit.posterior(known)
 
     def where(self, kit: Encoders) -> list[Tensor | None]:
         """Where each region's words are heard: in its own hole, or everywhere if there is one only."""
@@ -276,6 +284,9 @@ class PowerPaints(Condition):
         model, generation = self.regions[0].model, self.generation(kit)
         said = [self.words(generation, r) for r in self.regions]
         return [self.tokens(kit, model, said, self.where(kit), sides) for sides in (("a", "b"), ("not_a", "not_b"))]
+
+    def openings(self) -> tuple[Picture, ...]:
+        return tuple(self.laid()[1])
 
     def laid(self) -> tuple[Picture, list[Picture]]:
         """The picture on its canvas, and every region's hole there."""

@@ -104,13 +104,20 @@ class MaskedVideo(Spatial):
         return Sides.both(ports)
 
     def seen(self, kit: Encoders) -> Float[Tensor, "4 f height width"]:
-        rgb, hole = self._shown(kit, spatial_size(kit.size))
+        rgb, hole = self._shown(kit, size := spatial_size(kit.size))
+        for other in (
+            f for f in kit.openings if isinstance(f, Film)
+        ):  # what lies in another's hole is not known either
+            hole = hole.maximum((pixels(taken(other, "mask", kit, size), kit, "L") >= 0.5).to(hole))
         return masked_video(rgb.transpose(0, 1), hole.transpose(0, 1)).transpose(0, 1)
 
     def _shown(self, kit: Encoders, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """(film (3 f height width) in 0-1, hole (1 f height width), 0 or 1)."""
         rgb, hole = taken(self.film, "film", kit, size), taken(self._hole(), "mask", kit, size)
         return (shown := pixels(rgb, kit)), (pixels(hole, kit, "L") >= 0.5).to(shown)
+
+    def openings(self) -> tuple[Film, ...]:
+        return (self._hole(),)
 
     def native(self) -> tuple[int, int]:
         with under("film"):
