@@ -60,6 +60,8 @@ class Encoders(Protocol):
     """(width, height) of the picture to be made, in pixels."""
     frames: int
     """Of the clip to be made; 1 for a picture."""
+    openings: tuple[Any, ...]
+    """Every hole of the recipe, pictures or films."""
 
     @property
     def spec(self) -> NetworkSpec: ...

@@ -105,9 +105,8 @@ class MaskedVideo(Spatial):
 
     def seen(self, kit: Encoders) -> Float[Tensor, "4 f height width"]:
         rgb, hole = self._shown(kit, size := spatial_size(kit.size))
-        for other in (
-            f for f in kit.openings if isinstance(f, Film)
-        ):  # what lies in another's hole is not known either
+        own = self._hole()
+        for other in (f for f in kit.openings if isinstance(f, Film) and f != own):  # not known either
             hole = hole.maximum((pixels(taken(other, "mask", kit, size), kit, "L") >= 0.5).to(hole))
         return masked_video(rgb.transpose(0, 1), hole.transpose(0, 1)).transpose(0, 1)
 
