@@ -207,6 +207,7 @@ def make(asked: Any, out: Path, together: bool = False, fps: float | None = None
     # One picture's rows to a call: a picture's bytes then do not depend on how many were made with it.
     engine = Engine(max_rows=64 if together else 1)
     report = engine.check(recipe)
+    recipe = report.asked
     path = named(out, recipe, bool(report.spec.frames), rate)
     notes = [*report.warnings, *changed(asked, engine.store.digests(report.asked))]
     for note in notes:
