@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Hashable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -37,7 +38,7 @@ class Asking:
 
     def forget(self, base: Any) -> None:
         """A base has left: its place in memory may be another's."""
-        self.narrowed = {k: v for k, v in self.narrowed.items() if not isinstance(k, tuple) or k[0] != id(base)}
+        self.narrowed = {k: v for k, v in list(self.narrowed.items()) if not isinstance(k, tuple) or k[0] != id(base)}
 
     def ask(self, network: Network, bucket: Hashable, rows: Sequence[Row]) -> list[Tensor | Exception]:
         """An answer to each row, or why there is none."""
@@ -56,19 +57,20 @@ class Asking:
         if len(rows) == 1:
             return [alone_too_large(failure) if full else failure]
         half = len(rows) // 2
-        if full:
+        answers = self.ask(network, bucket, rows[:half]) + self.ask(network, bucket, rows[half:])
+        if full and not any(isinstance(a, CapacityError) for a in answers):  # one that is too large alone explains it
             self.narrowed[bucket] = min(half, self.narrowed.get(bucket, half))
-        return self.ask(network, bucket, rows[:half]) + self.ask(network, bucket, rows[half:])
+        return answers
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Is this how Python, CUDA or torch's CPU allocator say that there is no memory?"""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and not isinstance(error, InfuseError) and "allocate memory" in str(error)
+        isinstance(error, RuntimeError) and not isinstance(error, InfuseError) and "allocate memory" in said(error)
     )
 
 
-def alone_too_large(error: Exception) -> CapacityError:
+def alone_too_large(error: BaseException) -> CapacityError:
     return CapacityError("", f"the memory is not enough for it, even alone ({first_line(error)}). Make it smaller, or choose a dtype of two "
                              "bytes; `infuse check` estimates the peak.")  # fmt: skip
 
@@ -84,12 +86,30 @@ def bare(error: E) -> E:
     """The same error without its frames, which would keep a network call's tensors alive; they go along as a text."""
     if not isinstance(error, InfuseError) and error.__traceback__ is not None and not hasattr(error, "__notes__"):
         error.add_note("It was raised here:\n" + "".join(traceback.format_tb(error.__traceback__)))
-    said: BaseException | None = error
-    while said is not None:
-        said.__traceback__, said = None, said.__cause__ or said.__context__
-    error.__cause__ = error.__context__ = None
+    cause: BaseException | None = error
+    while cause is not None:  # each lets go of the next, so that a circle ends
+        after = cause.__cause__ or cause.__context__
+        cause.__traceback__ = cause.__cause__ = cause.__context__ = None
+        cause = after
     return error
 
 
+def again(error: BaseException) -> BaseException:
+    """A twin to be raised: the frames that it passes through are not kept with the stored one."""
+    try:
+        twin = copy(error)
+    except Exception:
+        return error.with_traceback(None)
+    return twin if type(twin) is type(error) else error.with_traceback(None)
+
+
+def said(error: BaseException) -> str:
+    """Its message, also where somebody's own error cannot say it."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (said(error).splitlines() or [type(error).__name__])[0]

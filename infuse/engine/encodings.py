@@ -24,6 +24,8 @@ class Encodings:
     most_bytes: int
     _kept: dict[Hashable, tuple[Sides, int]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
+    _left: int = 0
+    """How often something has left the store."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -31,7 +33,7 @@ class Encodings:
     @property
     def sizes(self) -> list[int]:
         """Bytes of each, the one used longest ago first."""
-        return [size for _, size in self._kept.values()]
+        return [size for _, size in list(self._kept.values())]
 
     @property
     def nbytes(self) -> int:
@@ -43,10 +45,12 @@ class Encodings:
         beside = tuple(h.sha256 for h in kit.openings) if condition.HOLE else ()
         key = (kit.base, kit.size, kit.frames, type(condition), digest(condition, voiced=False), versions, beside)
         with self._lock:
-            found = self._kept.get(key)
+            found, left = self._kept.get(key), self._left
         sides = found[0] if found else condition.encode(kit)
         with self._lock:
             self._kept.pop(key, None)
+            if left != self._left:  # what left meanwhile may be in here
+                return sides
             self._kept[key] = found or (sides, sides.nbytes)
             while self._kept and (len(self._kept) > self.most or self.nbytes > self.most_bytes):
                 del self._kept[next(iter(self._kept))]
@@ -62,4 +66,5 @@ class Encodings:
             )
 
         with self._lock:
+            self._left += 1
             self._kept = {k: v for k, v in self._kept.items() if not holds(k, v[0])}

@@ -7,19 +7,20 @@ done by those who need them, outside of the turn in which the network is asked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from threading import Lock, get_ident
 from typing import Any
+from weakref import WeakMethod, finalize
 
 import torch
 
 from infuse.batch import Row
 from infuse.conditions import AnyCondition
 from infuse.encoders.kit import Base, Kit
-from infuse.engine.asking import Asking
+from infuse.engine.asking import Asking, alone_too_large, out_of_memory
 from infuse.engine.encodings import Encodings
 from infuse.engine.finish import developed
 from infuse.engine.job import Job, ground
@@ -33,6 +34,8 @@ from infuse.errors import InfuseError, RecipeError, under
 from infuse.ports import Sides, one_claim
 from infuse.recipe import Recipe, digest
 from infuse.timetable import PROMPT
+
+INTERRUPTED = InfuseError("", "it was interrupted in the middle of a step. Run it again.")
 
 
 @dataclass(eq=False)
@@ -82,9 +85,13 @@ class Engine:
         self.asking = Asking(max_rows, row_width)
         self.scheduler = Scheduler(row_width or max_rows)
         self.encodings = Encodings(cache, cache_bytes)
-        self.store.on_leave.extend((self.encodings.forget, self.asking.forget))
+        for forget in map(weakly, (self.encodings.forget, self.asking.forget)):
+            self.store.on_leave.append(forget)
+            finalize(self, self.store.on_leave.remove, forget)
         self._running: list[_Running] = []
         self._arrivals, self._lock, self._turns = count(), Lock(), Turns()
+        self._telling: set[int] = set()
+        """Threads that are inside of a watch."""
 
     # ── reception ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -106,7 +113,7 @@ class Engine:
         tickets: list[Ticket] = []
         try:
             for recipe in recipes:
-                tickets.append(self.submit(recipe, watch, get_ident()))
+                tickets.append(self.submit(recipe, watch, help=True))
             self.help(*tickets)
             return [t.result() for t in tickets]
         except BaseException:
@@ -120,13 +127,15 @@ class Engine:
         return resolve(recipe, view, self.asking.row_width or self.asking.most)
 
     def submit(
-        self, recipe: Recipe | Resolved, watch: Callable[[Ticket], None] | None = None, owner: int | None = None
+        self, recipe: Recipe | Resolved, watch: Callable[[Ticket], None] | None = None, help: bool = False
     ) -> Ticket:
         """Resolve (unless `check` has), load, encode, and put a recipe's pictures in line. It moves on whenever anybody steps.
 
-        owner: the thread that will help it and is to deliver its events; anybody's who steps if left out.
+        help: this thread is about to wait for it, and delivers its events; else whoever steps does.
         """
-        resolved = recipe if isinstance(recipe, Resolved) else self.check(recipe)
+        resolved = self.check(recipe) if isinstance(recipe, Recipe) else recipe
+        if self.store.version(str(resolved.asked.model)) != resolved.version:  # the model has been replaced since
+            resolved = self.check(resolved.asked)
         with torch.no_grad():
             base = self.store.base(str(resolved.asked.model))
             holes = tuple(hole for c in resolved.speakers.values() for hole in c.openings())
@@ -138,7 +147,8 @@ class Engine:
         seeds = range(resolved.asked.seed, resolved.asked.seed + resolved.asked.count)
         run, net = (resolved.plan, resolved.timetable, sides, below), base.network
         jobs = [Job(*run, seed, shape, net.dtype, net.device, resolved.windows) for seed in seeds]
-        ticket = Ticket(resolved, self, jobs, watch, weights, list(resolved.warnings), owner)
+        helpers = [get_ident()] if help else []
+        ticket = Ticket(resolved, self, jobs, watch, weights, list(resolved.warnings), helpers)
         with self._lock:
             self._running += [_Running(j, base, ticket, next(self._arrivals)) for j in jobs]
         return ticket
@@ -161,38 +171,42 @@ class Engine:
 
     def step(self) -> bool:
         """One network call for whoever is due: pick, rows, collate, predict, combine, answer. False if nobody waits."""
-        with self._turns.mine(), torch.no_grad():
-            asked = [(r, rows) for r in self._pick() if (rows := self._rows(r))]
+        moved = self._step()
+        self._deliver(events=get_ident() not in self._telling)  # no watch of a stranger's inside of a watch
+        return moved
+
+    def _step(self, timeout: float | None = None) -> bool:
+        with self._turns.mine(timeout) as came, torch.no_grad():
+            asked = [(r, rows) for r in (self._pick() if came else ()) if (rows := self._rows(r))]
             answers = iter(self._ask(asked))
             for r, rows in asked:
                 self._answer(r, [next(answers) for _ in rows])
-        self._deliver()
         return bool(asked)
 
     def help(self, *tickets: Ticket, timeout: float | None = None) -> bool:
         """Step until these are finished, or `timeout` seconds have passed; True if they are."""
-        mine = [t for t in tickets if t.owner in (None, get_ident())]
-        before, until = [t.owner for t in mine], None if timeout is None else time.monotonic() + timeout
+        me, until = get_ident(), None if timeout is None else time.monotonic() + timeout
+        for t in tickets:
+            t.helpers.append(me)
         try:
-            for t in mine:
-                t.owner = get_ident()
             self._deliver()
             while waiting := [t for t in tickets if not t.finished]:
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
                     return False
-                if not self.step():  # somebody else is decoding or encoding what we wait for
-                    waiting[0]._finished.wait(min(0.02, left or 0.02))
+                if not self._step(left):  # somebody else is decoding or encoding what we wait for
+                    waiting[0]._finished.wait(min(0.02, 0.02 if left is None else max(left, 0)))
+                self._deliver()
             return True
         finally:
-            for t, owner in zip(mine, before, strict=True):
-                t.owner = owner
+            for t in tickets:
+                t.helpers.remove(me)
 
     def _pick(self) -> list[_Running]:
         with self._lock:
             self._running = [r for r in self._running if not r.ticket.finished]
             due = [r for r in self._running if r.job.latent is None]
-        waiting = [Waiting(r, r.bucket, r.ticket, r.job.width, r.arrived) for r in due]
+        waiting = [Waiting(r, r.bucket, id(r.ticket), r.job.width, r.arrived) for r in due]
         return self.scheduler.pick(waiting, self.asking.width)  # type: ignore[return-value]
 
     def _rows(self, r: _Running) -> list[Row]:
@@ -228,12 +242,12 @@ class Engine:
         try:
             yield
         except BaseException as error:
-            own = isinstance(error, Exception)
-            r.ticket.finish(
-                error=error if own else InfuseError("", "it was interrupted in the middle of a step. Run it again.")
-            )
+            stop = isinstance(error, KeyboardInterrupt)
+            if out_of_memory(error):
+                error = alone_too_large(error)
+            r.ticket.finish(error=INTERRUPTED if stop else error)
             self.leave(r.ticket)
-            if not own:
+            if stop:
                 raise
 
     # ── delivery ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -243,27 +257,48 @@ class Engine:
         with self._lock:
             self._running = [r for r in self._running if r.ticket is not ticket]
 
-    def _deliver(self) -> None:
-        """Events, and pictures of tickets that are complete: those that this thread may deliver, outside of all locks."""
-        with self._lock:
-            tickets: Mapping[Ticket, list[_Running]] = {}
-            for r in self._running:
-                if r.ticket.deliverable():
-                    tickets.setdefault(r.ticket, []).append(r)
-        for ticket, parts in tickets.items():
-            ticket.announce()
-            if all(r.job.latent is not None for r in parts):
-                self._finish(ticket)
+    def _deliver(self, events: bool = False) -> None:
+        """Events and pictures, outside of all locks: of tickets that this thread waits for, and of those that nobody does.
 
-    def _finish(self, ticket: Ticket) -> None:
-        """Decode what is complete. Whoever takes it out of the line does it."""
+        Of these it tells `events` only if it was asked to: whoever waits for something else need not pay for their watch.
+        """
         with self._lock:
-            done = [r for r in self._running if r.ticket is ticket]
-            self._running = [r for r in self._running if r.ticket is not ticket]
-        if not done or ticket.finished:
-            return
-        with self._blame(done[0]), torch.no_grad():
-            ticket.finish(self._result(ticket, done))
+            tickets: dict[Ticket, list[_Running]] = {}
+            for r in self._running:
+                if r.ticket.mine or not r.ticket.helpers:
+                    tickets.setdefault(r.ticket, []).append(r)
+        me = get_ident()
+        for ticket, parts in tickets.items():
+            if ticket.mine or events:
+                outermost = me not in self._telling
+                self._telling.add(me)
+                try:
+                    ticket.announce()
+                finally:
+                    if outermost:
+                        self._telling.discard(me)
+            if all(r.job.latent is not None for r in parts):
+                self._finish(ticket, parts)
+
+    def _finish(self, ticket: Ticket, parts: Sequence[_Running]) -> None:
+        """Decode what is complete; one thread does. It stays in line until it is done: an interrupted one is done again."""
+        me = get_ident()
+        try:
+            with self._lock:
+                if not ticket.finished and ticket.claimed is None:
+                    ticket.claimed = me
+            if ticket.claimed == me:
+                with torch.no_grad():
+                    ticket.finish(self._result(ticket, parts))
+                self.leave(ticket)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            ticket.finish(error=alone_too_large(error) if out_of_memory(error) else error)
+            self.leave(ticket)
+        finally:
+            if ticket.claimed == me:
+                ticket.claimed = None
 
     def _result(self, ticket: Ticket, parts: Sequence[_Running]) -> Result:
         base, resolved = parts[0].base, ticket.resolved
@@ -273,3 +308,9 @@ class Engine:
             tuple(m[0] for m in made), ticket.recipe, latents, ticket.weights,
             tuple(made) if base.spec.frames else (), resolved.plain(), tuple(ticket.warnings),
         )  # fmt: skip
+
+
+def weakly(method: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A bound method that does not keep whom it belongs to."""
+    weak = WeakMethod(method)
+    return lambda thing: (found := weak()) and found(thing)

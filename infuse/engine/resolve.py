@@ -6,7 +6,7 @@ record keeps it; nobody works it out a second time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,6 +61,8 @@ class Resolved:
     """Bytes: weights, the largest network call or decoding, and what is kept until the end. An estimate."""
     dtype: str
     device: str
+    version: Hashable
+    """What the model's name stood for."""
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -110,6 +112,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
         recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
         plan, strength, speakers, table, tuple(routes), calls, sum(table.rows) * recipe.count * max(len(looks), 1),
         branch_rows(table, routes) * recipe.count * max(len(looks), 1), memory, peak, str(view.dtype).removeprefix("torch."), str(view.device),
+        view.version,
         (*warnings(recipe, conditions, active, size, evaluations), *notes),
     )
     # fmt: on

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from threading import Event, Lock, get_ident
 from typing import Any, Protocol
 
-from infuse.engine.asking import bare, first_line
+from infuse.engine.asking import again, bare, first_line
 from infuse.engine.job import Job
 from infuse.engine.resolve import Resolved
 from infuse.engine.result import Result
@@ -39,10 +39,12 @@ class Ticket:
     """Model name -> sha256 of what was loaded for it."""
     warnings: list[str] = field(default_factory=list)
     """What was adjusted or went wrong without ending the request."""
-    owner: int | None = None
-    """The thread that helps this ticket, which then delivers its events and decodes its pictures itself."""
+    helpers: list[int] = field(default_factory=list)
+    """Threads that wait for this ticket: they deliver its events and decode its pictures, and nobody else then does."""
     done: int = 0
     """Evaluations so far, of all its pictures."""
+    claimed: int | None = None
+    """The thread that is decoding its pictures."""
     _began: float | None = None
     _news: bool = False
     _watching: bool = False
@@ -104,7 +106,7 @@ class Ticket:
         if not self.engine.help(self, timeout=timeout):
             raise TimeoutError("the request is still running")
         if self._error is not None:
-            raise self._error.with_traceback(None)
+            raise again(self._error)
         assert self._result is not None
         return self._result
 
@@ -137,23 +139,23 @@ class Ticket:
             self.jobs = []
             self._finished.set()
 
-    def deliverable(self) -> bool:
-        """May this thread deliver what it has to tell?"""
-        return self.owner in (None, get_ident())
+    @property
+    def mine(self) -> bool:
+        """Does this thread wait for it?"""
+        return get_ident() in self.helpers
 
     def announce(self) -> None:
         """Tell whoever watches, once however much has happened. What `watch` raises ends the watching, not the request."""
         with self._lock:
-            if self.watch is None or self._watching or not self._news:
+            if self._watching:
                 return
             self._watching = True
         try:
-            while self._news and self.watch is not None:
-                self._news = False
-                self.watch(self)
+            while (watch := self._told()) is not None:
+                watch(self)
         except BaseException as error:
             # an exit asked for by one's own watch is meant; by a stranger's, whom this thread only helps, it is not
-            if isinstance(error, KeyboardInterrupt) or (self.owner is not None and not isinstance(error, Exception)):
+            if isinstance(error, KeyboardInterrupt) or (self.mine and not isinstance(error, Exception)):
                 raise
             self.watch = None
             self.warnings.append(
@@ -161,3 +163,12 @@ class Ticket:
             )
         finally:
             self._watching = False
+
+    def _told(self) -> Callable[[Ticket], None] | None:
+        """Whom to tell, if there is news; from now on it is old."""
+        with self._lock:
+            if self._news and self.watch is not None:
+                self._news = False
+                return self.watch
+            self._watching = False
+            return None

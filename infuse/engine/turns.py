@@ -1,45 +1,43 @@
-"""A lock that is handed on in the order in which threads came, so that a busy one cannot keep the others out."""
+"""One thread at a time asks the network; a busy one steps aside for those who wait, so that it cannot keep them out."""
 
 from __future__ import annotations
 
-from collections import deque
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock, get_ident
+from threading import RLock, get_ident
 
 from infuse.errors import InfuseError
 
+ASIDE = 0.0005
+"""Seconds for which a thread steps aside: enough for a waiting one to wake up, and little beside a network call."""
+
 
 class Turns:
-    """`with turns.mine(): ...`: one thread at a time. A thread that has its turn already is refused, not stuck."""
+    """`with turns.mine(): ...`. A thread that has its turn already is refused, not stuck."""
 
     def __init__(self) -> None:
-        self._line: deque[Lock] = deque()
-        self._guard = Lock()
-        self._holder: int | None = None
+        self._turn, self._waiting = RLock(), set[int]()
 
     @contextmanager
-    def mine(self) -> Iterator[None]:
-        """Raises InfuseError when entered again from inside."""
-        if self._holder == get_ident():
+    def mine(self, timeout: float | None = None) -> Iterator[bool]:
+        """True when it is this thread's turn, False if it has not come within `timeout` seconds.
+
+        Raises InfuseError when entered again from inside.
+        """
+        if self._turn._is_owned():  # type: ignore[attr-defined]  as the standard library's Condition asks it
             raise InfuseError(
                 "", "a step was asked for in the middle of a step. Ask from `watch`, or from another thread."
             )
-        place = Lock()
-        place.acquire()
+        self._waiting.add(get_ident())
         try:
-            with self._guard:
-                self._line.append(place)
-                first = len(self._line) == 1
-            if not first:
-                place.acquire()  # released by whoever leaves before us
-            self._holder = get_ident()
-            yield
+            came = self._turn.acquire(timeout=-1 if timeout is None else max(timeout, 0))
         finally:
-            with self._guard:
-                if place in self._line:
-                    if self._line[0] is place:
-                        self._holder = None
-                        if len(self._line) > 1:
-                            self._line[1].release()
-                    self._line.remove(place)
+            self._waiting.discard(get_ident())
+        try:
+            yield came
+        finally:
+            if came:
+                self._turn.release()
+        if self._waiting:
+            time.sleep(ASIDE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -54,6 +54,7 @@ class Store(Protocol):
     def at_hand(self, model: str) -> Base | None: ...
     def own(self, name: str) -> nn.Module | None: ...
     def identity(self, model: str, field: str, kind: str) -> Found: ...
+    def version(self, name: str, kind: str = "") -> Hashable: ...
 
 
 @dataclass(eq=False)
@@ -81,6 +82,11 @@ class View:
     def spec(self) -> NetworkSpec:
         """Raises WeightsError if there is no such base."""
         return self._loaded.spec if self._loaded else self._outline.spec
+
+    @property
+    def version(self) -> Hashable:
+        """What the model's name stands for now."""
+        return self.store.version(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
