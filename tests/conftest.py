@@ -1,5 +1,6 @@
 """Tests import `tiny` from beside them."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; tiny networks are fastest on one thread anyway
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays; whoever collects garbage need not look through it again (0.3 s each time)."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -229,6 +229,11 @@ def powerpaint1(generation: str = "v1", dtype: torch.dtype = torch.float32) -> T
 
 def brushnet(attention: bool = True, seed: int = 30, generation: str | None = None) -> Any:
     """A BrushNet beside the tiny SD 1.x, with task tokens if a generation (v2, dev2) is named."""
+    return copy.deepcopy(_brushnet(attention, seed, generation))
+
+
+@cache
+def _brushnet(attention: bool, seed: int, generation: str | None) -> Any:
     from infuse.network.brushnet import BrushNet
 
     torch.manual_seed(seed)

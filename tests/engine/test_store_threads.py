@@ -14,6 +14,7 @@ from typing import Any
 import disk
 import pytest
 import torch
+from some import some
 from torch import nn
 
 import tiny
@@ -68,6 +69,7 @@ def first_calls(call: str, imports: str = "") -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow  # as the next one, which begins with the same
 def test_diffusers_is_whole_for_whoever_waited_for_it() -> None:
     use = "import diffusers, transformers; diffusers.DDIMScheduler, transformers.CLIPTextModel"
     assert first_calls(f"prime(); {use}", "from infuse.friends import prime") == ""
@@ -128,7 +130,7 @@ def test_who_waits_for_a_load_that_fails_tries_for_himself(monkeypatch: pytest.M
     assert found.count("a bad day") == 1 and len(loads) == 2
 
 
-@pytest.mark.parametrize("where", ["looking", "reading", "moving"])
+@pytest.mark.parametrize("where", some(["looking", "reading", "moving"], quick=["reading", "moving"]))
 def test_nobody_waits_for_the_load_of_another_name(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one model is downloaded, read or moved, everything that is there is at hand; and is loaded, but for reading."""
     slow, there, more = (str(disk.base(tmp_path / n, image_encoder=False)) for n in ("slow", "there", "more"))
@@ -175,7 +177,8 @@ def test_nobody_waits_for_the_load_of_another_name(where: str, tmp_path: Path, m
         assert loading_slowly.result(20) is ours.base(slow)
 
 
-def test_networks_built_at_once_are_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", some([1, 3], quick=[1]))
+def test_networks_built_at_once_are_whole(rounds: int, tmp_path: Path) -> None:
     """While they build, accelerate, diffusers and transformers patch torch for the whole process, and each puts back what it found."""
     bases = [str(disk.base(tmp_path / f"m{i}")) for i in range(3)]
     lines = [str(disk.controlnet(tmp_path / f"c{i}")) for i in range(3)]
@@ -190,7 +193,7 @@ def test_networks_built_at_once_are_whole(tmp_path: Path) -> None:
             *[lambda n=n: ours.module(n, Adapter.load, F32, CPU) for n in looks],
         )
 
-    for _ in range(3):
+    for _ in range(rounds):
         assert all(not p.is_meta for m in load_all(store(dtype="bf16")) for p in m.parameters())
         assert (nn.Module.register_parameter, nn.init.kaiming_uniform_, torch.get_default_dtype()) == before
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from some import some
 from torch import Tensor
 
 import tiny
@@ -192,10 +193,12 @@ def answers(network: Network, rows: Sequence[Row], width: int | None) -> list[Te
     return found
 
 
-def differing(network: Network, rows: Mapping[str, Row], width: int | None, alone: Mapping[str, Tensor]) -> set[str]:
+def differing(
+    network: Network, rows: Mapping[str, Row], width: int | None, alone: Mapping[str, Tensor], orders: int = 3
+) -> set[str]:
     """Who has other bits than alone, beside all others in several orders and numbers."""
     wrong = set()
-    for seed in range(3):
+    for seed in range(orders):
         order = random.Random(seed).choices(list(rows), k=len(rows)) + list(rows)
         random.Random(seed).shuffle(order)
         found = answers(network, [rows[k] for k in order], width)
@@ -203,15 +206,18 @@ def differing(network: Network, rows: Mapping[str, Row], width: int | None, alon
     return wrong
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_row_s_bits_are_its_own(kind: str) -> None:
+QUICK = [("pictures", 4, 1), ("inpainted", 8, 1)]
+
+
+@pytest.mark.parametrize(("kind", "width", "orders"), some([*QUICK, *((kind, 8, 3) for kind in KINDS)], quick=QUICK))
+def test_a_row_s_bits_are_its_own(kind: str, width: int, orders: int) -> None:
     network, rows = KINDS[kind]()
-    alone = {k: answers(network, [row], 8)[0] for k, row in rows.items()}
-    assert not differing(network, rows, 8, alone)
+    alone = {k: answers(network, [row], width)[0] for k, row in rows.items()}
+    assert not differing(network, rows, width, alone, orders)
     assert len({float(a.sum()) for a in alone.values()}) == len(rows), "everybody says something else"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some(KINDS, quick=["sized"]))
 def test_without_a_width_they_are_close_only(kind: str) -> None:
     """So the law above says something."""
     network, rows = KINDS[kind]()
@@ -221,7 +227,7 @@ def test_without_a_width_they_are_close_only(kind: str) -> None:
     assert max(float((a - b).abs().max()) for a, b in zip(found, alone.values(), strict=True)) < 1e-3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some(KINDS, quick=["clips"]))
 def test_branches_and_adapters_see_as_many_rows_in_every_call(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, rows = KINDS[kind]()
     own, width = network.predict, 8 // FRAMES if kind == "clips" else 8

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,12 +32,32 @@ IN_A, IN_B = A > 0, B > 0
 OUTSIDE = ~(IN_A | IN_B)
 
 
+@cache
+def base(family: str) -> tiny.Tiny:
+    return tiny.base("sd1", {"picture": 4, "nine": 9}[family], torch.float64)
+
+
+@cache
+def brushes() -> dict[str, Any]:
+    made = {"brush": tiny.brushnet(), "ppt": tiny.brushnet(generation="v2", seed=33)}
+    return {name: tiny.cast(net, torch.float64) for name, net in made.items()}
+
+
 def engine(family: str = "picture", **options: Any) -> Engine:
-    brushes = {"brush": tiny.brushnet(), "ppt": tiny.brushnet(generation="v2", seed=33)}
-    base = {"picture": tiny.base, "nine": lambda *a, **k: tiny.base("sd1", 9, *a[1:], **k)}[family](
-        "sd1", dtype=torch.float64
-    )
-    return tiny.engine(base, brushes, **options)
+    return tiny.engine(base(family), brushes(), **options)
+
+
+@contextmanager
+def watched(made: Engine) -> Iterator[list[torch.Tensor]]:
+    """What the network is shown beside the latent in each evaluation, first row."""
+    seen: list[torch.Tensor] = []
+    network = made.store.base("tiny").network
+    predict = network.predict
+    network.predict = lambda batch: (seen.append(batch.channels[0].clone()), predict(batch))[1]  # type: ignore[method-assign,assignment]
+    try:
+        yield seen
+    finally:
+        del network.predict
 
 
 def run(*conditions: Any, family: str = "picture", **fields: Any) -> np.ndarray:
@@ -127,11 +150,9 @@ def test_holes_of_films_are_one_field_too() -> None:
 
 def shown(*conditions: Any, seed: int = 5, **fields: Any) -> list[torch.Tensor]:
     """What a network of nine channels is shown beside the latent in each evaluation (5 h w), first row."""
-    made, seen = engine("nine"), []
-    network = made.store.base("tiny").network
-    predict = network.predict
-    network.predict = lambda batch: (seen.append(batch.channels[0].clone()), predict(batch))[1]  # type: ignore[method-assign,assignment]
-    made.run(Recipe(model="tiny", steps=4, scheduler="DDIM", seed=seed, conditions=conditions, **fields))
+    made, said = engine("nine"), {"steps": 4, "scheduler": "DDIM"} | fields
+    with watched(made) as seen:
+        made.run(Recipe(model="tiny", seed=seed, conditions=conditions, **said))
     return seen
 
 
@@ -181,20 +202,20 @@ def test_a_condition_of_one_side_is_drawn_for_as_well() -> None:
 
 def test_a_network_that_is_shown_the_hole_is_shown_all_of_them() -> None:
     """A BrushNet's hole beside an inpainting network of nine channels: both know that nothing is known there."""
-    both, union = shown(hole(B), brush(A))[0], shown(hole(np.maximum(A, B)))[0]
+    both, turned, union, one = (
+        shown(*conditions, steps=1)[0]
+        for conditions in ((hole(B), brush(A)), (brush(A), hole(B)), (hole(np.maximum(A, B)),), (hole(B),))
+    )
     assert torch.equal(both, union)
-    assert not torch.equal(both, shown(hole(B))[0])
-    assert torch.equal(shown(brush(A), hole(B))[0], union)
+    assert not torch.equal(both, one)
+    assert torch.equal(turned, union)
 
 
 def test_a_videocomposer_is_told_all_holes_of_its_film() -> None:
     frames = np.stack([mix.picture(i) for i in range(4)])
     made = tiny.engine(tiny.videocomposer(dtype=torch.float64))
     one, two, both = (MaskedVideo(film=frames, mask=m, paste=False) for m in (A, B, np.maximum(A, B)))
-    seen = []
-    network = made.store.base("tiny").network
-    predict = network.predict
-    network.predict = lambda batch: (seen.append(batch.channels[0].clone()), predict(batch))[1]  # type: ignore[method-assign,assignment]
-    for conditions in ((one, two), (both,)):
-        made.run(Recipe(model="tiny", steps=1, conditions=conditions))
+    with watched(made) as seen:
+        for conditions in ((one, two), (both,)):
+            made.run(Recipe(model="tiny", steps=1, conditions=conditions))
     assert torch.allclose(seen[0], 2 * seen[1]), "two who say the same"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from some import some
 from torch import Tensor
 
 import mix
@@ -127,7 +128,7 @@ def test_in_one_recipe_it_equals_diffusers_addition(kind: str, said: tuple[Said,
     assert float((found - expected(kind, ())).abs().max()) > 1e-3, "and it is heard"
 
 
-@pytest.mark.parametrize("kind", ["picture", "clip"])
+@pytest.mark.parametrize("kind", some(["picture", "clip"], quick=["picture"]))
 def test_in_recipes_of_several_users_each_has_its_own(kind: str) -> None:
     together: list[tuple[Said, ...]] = [(SHUFFLE,), (PLAIN,), (), *RECIPES.values()]
     for order in (together, together[::-1]):

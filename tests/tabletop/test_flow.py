@@ -1,5 +1,7 @@
 """Motion vectors are exact: a frame pulled along the flow is the next one, wherever nothing was hidden."""
 
+from functools import cache
+
 import cv2
 import numpy as np
 import pytest
@@ -11,8 +13,16 @@ from infuse.tabletop.world import Camera, Room, Scene, Thing
 
 BALL = Scene((Thing("sphere", "red", "large", -0.5, 0.0),), Room("grey", "beige", "left"))
 TO_THE_RIGHT = Move(BALL, (Route(length=1.2),))
-MOVES = [move_at(7, i) for i in range(10)]
-CLIPS = [film(move, 6) for move in MOVES]
+
+
+@cache
+def moves() -> list[Move]:
+    return [move_at(7, i) for i in range(10)]
+
+
+@cache
+def clips() -> list[Clip]:
+    return [film(move, 6) for move in moves()]
 
 
 def pulled(layer: np.ndarray, flow: np.ndarray) -> np.ndarray:
@@ -31,7 +41,7 @@ def errors(clip: Clip, k: int) -> tuple[float, float, float]:
 
 
 def test_pulling_a_frame_along_the_flow_gives_the_next() -> None:
-    with_flow, without, seen = np.transpose([errors(clip, k) for clip in CLIPS for k in range(1, 6)])
+    with_flow, without, seen = np.transpose([errors(clip, k) for clip in clips() for k in range(1, 6)])
     assert (
         with_flow.mean() < 3 and np.median(with_flow) < 1.6
     )  # of 255: the light changes on the way, most as cubes turn
@@ -67,7 +77,7 @@ def test_nobody_moves_no_flow() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (96, 64), (48, 80)])
 def test_there_and_back_is_nothing(size: tuple[int, int]) -> None:
     """The point a pixel shows, followed into the other picture and back from there, returns to the pixel."""
-    first, last = (MOVES[4].at(t) for t in (0.0, 0.5))
+    first, last = (moves()[4].at(t) for t in (0.0, 0.5))
     here, there = render(first, size), render(last, size)
     forth, back = displacement(here, first, last), displacement(there, last, first)
     columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
@@ -91,7 +101,7 @@ def test_a_codec_would_say_the_opposite() -> None:
 
 def test_trajectories_are_where_renders_show_the_solids() -> None:
     whole = 0
-    for move, clip in zip(MOVES, CLIPS, strict=True):
+    for move, clip in zip(moves(), clips(), strict=True):
         for k, scene in enumerate(scenes(move, 6)):
             for i, position in enumerate(render(scene, (64, 64)).positions):
                 if position.visible == 1:
@@ -102,8 +112,8 @@ def test_trajectories_are_where_renders_show_the_solids() -> None:
 
 
 def test_trajectories_need_no_large_pictures() -> None:
-    centres, visible = trajectories(MOVES[0], 6)
-    assert np.array_equal(centres, CLIPS[0].centres) and np.abs(visible - CLIPS[0].visible).max() < 0.1
+    centres, visible = trajectories(moves()[0], 6)
+    assert np.array_equal(centres, clips()[0].centres) and np.abs(visible - clips()[0].visible).max() < 0.1
 
 
 def test_places_in_wide_pictures() -> None:

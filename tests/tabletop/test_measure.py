@@ -1,6 +1,8 @@
 """A render scores 1 against its own scene; a wrong picture scores low."""
 
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,18 +24,31 @@ from infuse.tabletop.measure import (
 from infuse.tabletop.render import render
 from infuse.tabletop.world import Room, Scene, Thing, scene_at
 
-SCENES = [scene_at(21, i) for i in range(20)]
-RENDERS = [render(scene) for scene in SCENES]
-SEEN = [truth(scene, picture) for scene, picture in zip(SCENES, RENDERS, strict=True)]
+
+@cache
+def scenes() -> list[Scene]:
+    return [scene_at(21, i) for i in range(20)]
+
+
+@cache
+def renders() -> list[Any]:
+    return [render(scene) for scene in scenes()]
+
+
+@cache
+def truths() -> list[Any]:
+    return [truth(scene, picture) for scene, picture in zip(scenes(), renders(), strict=True)]
 
 
 def test_renders_answer_their_own_prompts() -> None:
-    score = mean([answer(canonical(scene), seen) for scene, seen in zip(SCENES, SEEN, strict=True)])
+    score = mean([answer(canonical(scene), seen) for scene, seen in zip(scenes(), truths(), strict=True)])
     assert set(vars(score).values()) == {1.0}
 
 
 def test_other_renders_do_not() -> None:
-    score = mean([answer(canonical(scene), seen) for scene, seen in zip(SCENES, SEEN[1:] + SEEN[:1], strict=True)])
+    score = mean(
+        [answer(canonical(scene), seen) for scene, seen in zip(scenes(), truths()[1:] + truths()[:1], strict=True)]
+    )
     assert score.everything == 0 and score.pair < 0.3
 
 
@@ -48,31 +63,33 @@ def test_matching_gives_each_solid_one_partner() -> None:
 
 
 def test_too_many_solids_are_wrong() -> None:
-    scene, seen = SCENES[0], SEEN[0]
+    scene, seen = scenes()[0], truths()[0]
     crowd = replace(seen, things=seen.things + seen.things[:1])
     assert answer(canonical(scene), crowd).everything == 0 and answer(canonical(scene), crowd).pair == 1
 
 
 def test_edges_of_renders() -> None:
-    own = [edge_f1(p.rgb, s, p.edges) for p, s in zip(RENDERS, SEEN, strict=True)]
-    other = [edge_f1(p.rgb, s, q.edges) for p, s, q in zip(RENDERS, SEEN, RENDERS[1:] + RENDERS[:1], strict=True)]
+    own = [edge_f1(p.rgb, s, p.edges) for p, s in zip(renders(), truths(), strict=True)]
+    other = [
+        edge_f1(p.rgb, s, q.edges) for p, s, q in zip(renders(), truths(), renders()[1:] + renders()[:1], strict=True)
+    ]
     assert np.mean(own) > 0.95 and np.mean(other) < 0.65
-    assert edge_f1(RENDERS[0].rgb, SEEN[0], np.zeros((128, 128), np.uint8)) == 0
+    assert edge_f1(renders()[0].rgb, truths()[0], np.zeros((128, 128), np.uint8)) == 0
 
 
 def test_agreement_with_a_reference() -> None:
-    same, other = agreement(SEEN[0], SEEN[0]), agreement(SEEN[0], SEEN[1])
+    same, other = agreement(truths()[0], truths()[0]), agreement(truths()[0], truths()[1])
     assert (same.colours, same.shapes, same.room) == (1, 1, 1)
     assert other.colours < 1 or other.room < 1
 
 
 def test_depth() -> None:
-    assert depth_agreement(SEEN[0], RENDERS[0].inverse_depth) == 1
-    assert depth_agreement(SEEN[0], 1 - RENDERS[0].inverse_depth) < 0.7
+    assert depth_agreement(truths()[0], renders()[0].inverse_depth) == 1
+    assert depth_agreement(truths()[0], 1 - renders()[0].inverse_depth) < 0.7
 
 
 def test_inpainting_looks_in_the_hole_and_around_it() -> None:
-    scene, picture, seen = SCENES[0], RENDERS[0], SEEN[0]
+    scene, picture, seen = scenes()[0], renders()[0], truths()[0]
     x, y = (int(c) for c in seen.things[0].centre)
     mask = np.zeros((128, 128), bool)
     mask[max(y - 8, 0) : y + 8, max(x - 8, 0) : x + 8] = True

@@ -1,6 +1,7 @@
 """A rendered clip scores high against its own move, soft or noisy as well; a still, a reversed and another clip score low."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import torch
 
 import infuse.tabletop
 from infuse.tabletop.captions import Asked
-from infuse.tabletop.flow import film
+from infuse.tabletop.flow import Clip, film
 from infuse.tabletop.judge import Judge, Seen
 from infuse.tabletop.measure import truth
 from infuse.tabletop.measure_clips import (
@@ -30,9 +31,21 @@ from infuse.tabletop.render import render
 from infuse.tabletop.world import Room, Scene, Thing
 
 FRAMES = 6
-MOVES = [move_at(21, i) for i in range(12)]
-CLIPS = [film(move, FRAMES) for move in MOVES]
-ASKED = [[Asked(t.shape, t.colour, t.size) for t in move.scene.things] for move in MOVES]
+
+
+@cache
+def moves() -> list[Move]:
+    return [move_at(21, i) for i in range(12)]
+
+
+@cache
+def clips() -> list[Clip]:
+    return [film(move, FRAMES) for move in moves()]
+
+
+@cache
+def asked() -> list[list[Asked]]:
+    return [[Asked(t.shape, t.colour, t.size) for t in move.scene.things] for move in moves()]
 
 
 def small(frame: np.ndarray) -> np.ndarray:
@@ -55,11 +68,11 @@ def seen() -> dict[str, list[list[Seen]]]:
         worn = np.stack([wear(frame) for frame in rgb])
         return judge.look(torch.from_numpy(worn).permute(0, 3, 1, 2) / 255)
 
-    return {name: [look(clip.rgb, wear) for clip in CLIPS] for name, wear in WEAR.items()}
+    return {name: [look(clip.rgb, wear) for clip in clips()] for name, wear in WEAR.items()}
 
 
 def trajectories(frames: list[list[Seen]]) -> list[float]:
-    pairs = zip(frames, ASKED, CLIPS, strict=True)
+    pairs = zip(frames, asked(), clips(), strict=True)
     scores = [trajectory_correlation(track(s, a, c.centres[:, 0]), c.centres) for s, a, c in pairs]
     return [score for score in scores if score is not None]
 
@@ -75,19 +88,19 @@ def test_trajectories(seen: dict[str, list[list[Seen]]], wear: str) -> None:
 
 @pytest.mark.parametrize("wear", WEAR)
 def test_places(seen: dict[str, list[list[Seen]]], wear: str) -> None:
-    errors = [trajectory_error(track(s, a), c.centres) for s, a, c in zip(seen[wear], ASKED, CLIPS, strict=True)]
+    errors = [trajectory_error(track(s, a), c.centres) for s, a, c in zip(seen[wear], asked(), clips(), strict=True)]
     others = seen[wear][1:] + seen[wear][:1]
-    wrong = [trajectory_error(track(s, a), c.centres) for s, a, c in zip(others, ASKED, CLIPS, strict=True)]
+    wrong = [trajectory_error(track(s, a), c.centres) for s, a, c in zip(others, asked(), clips(), strict=True)]
     assert np.mean(errors) < 0.03 and np.mean(wrong) > 0.25
 
 
 @pytest.mark.parametrize("wear", WEAR)
 def test_depth(seen: dict[str, list[list[Seen]]], wear: str) -> None:
-    rooms = [empty_rooms(move, FRAMES) for move in MOVES]
+    rooms = [empty_rooms(move, FRAMES) for move in moves()]
 
     def score(frames: list[list[Seen]]) -> float:
         return float(
-            np.mean([depth_correlation(s, c.inverse_depth, r) for s, c, r in zip(frames, CLIPS, rooms, strict=True)])
+            np.mean([depth_correlation(s, c.inverse_depth, r) for s, c, r in zip(frames, clips(), rooms, strict=True)])
         )
 
     assert score(seen[wear]) > 0.85
@@ -97,7 +110,7 @@ def test_depth(seen: dict[str, list[list[Seen]]], wear: str) -> None:
 
 @pytest.mark.parametrize("wear", WEAR)
 def test_colours(seen: dict[str, list[list[Seen]]], wear: str) -> None:
-    prompts = [canonical_move(move) for move in MOVES]
+    prompts = [canonical_move(move) for move in moves()]
     own = [colours_throughout(p, s) for p, s in zip(prompts, seen[wear], strict=True)]
     other = [colours_throughout(p, s) for p, s in zip(prompts[1:] + prompts[:1], seen[wear], strict=True)]
     assert np.mean(own) > 0.95 and np.mean(other) < 0.4
@@ -147,7 +160,7 @@ def test_where_nobody_said_whose_path_is_whose_the_best_pairing_counts() -> None
 
 
 def test_first_frame() -> None:
-    assert first_frame(CLIPS[0].rgb, CLIPS[0].rgb[0]) == 99 and first_frame(CLIPS[0].rgb, CLIPS[1].rgb[0]) < 25
+    assert first_frame(clips()[0].rgb, clips()[0].rgb[0]) == 99 and first_frame(clips()[0].rgb, clips()[1].rgb[0]) < 25
 
 
 def test_spearman_is_scipys() -> None:

@@ -1,6 +1,8 @@
 """Captions of moves say who moves where, in words that the shipped tokenizer can spell, within 77 tokens."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,12 @@ from infuse.tabletop.move_captions import (
 from infuse.tabletop.moves import CameraRoute, Move, Route, move_at
 from infuse.tabletop.world import Room, Scene, Thing
 
-PROMPTS = move_prompts(40, 11)
+
+@cache
+def prompts() -> list[Any]:
+    return move_prompts(40, 11)
+
+
 SCENE = Scene(
     (Thing("cube", "red", "small", 1.0, 0.0), Thing("cone", "blue", "large", -1.0, 0.0)), Room("olive", "grey", "left")
 )
@@ -34,7 +41,7 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def test_solids_and_their_motions_are_said() -> None:
-    for prompt in PROMPTS:
+    for prompt in prompts():
         assert len(prompt.motions) == len(prompt.things)
         for thing in prompt.things:
             assert thing.colour in prompt.text and any(
@@ -54,7 +61,7 @@ def test_motions_stand_beside_their_solids() -> None:
 
 
 def test_they_vary_and_are_reproducible() -> None:
-    assert move_prompts(8, 11) == PROMPTS[:8]
+    assert move_prompts(8, 11) == prompts()[:8]
     assert len({describe_move(MOVE, np.random.default_rng(i)).text for i in range(40)}) > 30
 
 
@@ -75,7 +82,7 @@ def test_directions() -> None:
 
 
 def test_the_shipped_tokenizer_can_spell_them(tokenizer: CLIPTokenizer) -> None:
-    for prompt in [*PROMPTS, *(canonical_move(move_at(11, i)) for i in range(10))]:
+    for prompt in [*prompts(), *(canonical_move(move_at(11, i)) for i in range(10))]:
         ids = tokenizer(prompt.text).input_ids
         assert len(ids) <= tokenizer.model_max_length and tokenizer.eos_token_id not in ids[1:-1]
         assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == prompt.text.replace(" ", "")

@@ -1,5 +1,6 @@
 """Moves are values: reproducible, disjoint from stream to stream, and nobody runs into anybody."""
 
+from functools import cache
 from itertools import combinations
 from math import dist, hypot, pi
 
@@ -19,18 +20,23 @@ from infuse.tabletop.moves import (
 )
 from infuse.tabletop.world import WALL_Y, Camera, Room, Scene, Thing, box, scene_at
 
-MOVES = [move_at(7, i) for i in range(40)]
+
+@cache
+def moves() -> list[Move]:
+    return [move_at(7, i) for i in range(40)]
+
+
 BALL = Scene((Thing("sphere", "red", "small", 0.0, 0.0),), Room("grey", "beige", "left"))
 
 
 def test_same_seed_same_move() -> None:
-    assert [move_at(7, i) for i in range(8)] == MOVES[:8]
-    assert not set(MOVES) & {move_at(8, i) for i in range(8)}
-    assert not {m.scene for m in MOVES} & {scene_at(7, i) for i in range(40)}
+    assert [move_at(7, i) for i in range(8)] == moves()[:8]
+    assert not set(moves()) & {move_at(8, i) for i in range(8)}
+    assert not {m.scene for m in moves()} & {scene_at(7, i) for i in range(40)}
 
 
 def test_nobody_runs_into_another_or_the_wall_or_out_of_the_picture() -> None:
-    for move in MOVES:
+    for move in moves():
         for scene in scenes(move, 25):
             for a, b in combinations(scene.things, 2):
                 assert hypot(a.x - b.x, a.y - b.y) > a.extent[0] + b.extent[0]
@@ -41,17 +47,17 @@ def test_nobody_runs_into_another_or_the_wall_or_out_of_the_picture() -> None:
 
 
 def test_most_clips_move_and_some_things_stay() -> None:
-    travels = [[bool(route.length) for route in move.routes] for move in MOVES]
+    travels = [[bool(route.length) for route in move.routes] for move in moves()]
     assert 0.75 <= np.mean([any(t) for t in travels]) <= 0.95
     assert 0.1 <= 1 - np.mean(np.concatenate(travels)) <= 0.5
-    assert 0.4 <= np.mean([move.camera == HOLD for move in MOVES]) <= 0.7
-    assert {len(move.routes) for move in MOVES} == {1, 2, 3}
+    assert 0.4 <= np.mean([move.camera == HOLD for move in moves()]) <= 0.7
+    assert {len(move.routes) for move in moves()} == {1, 2, 3}
 
 
 def test_travel_is_a_fair_part_of_the_picture() -> None:
     ways = [
         travel(thing, route, move.scene.camera)
-        for move in MOVES
+        for move in moves()
         for thing, route in zip(move.scene.things, move.routes, strict=True)
         if route.length
     ]
@@ -60,13 +66,13 @@ def test_travel_is_a_fair_part_of_the_picture() -> None:
 
 @pytest.mark.parametrize("frames", [2, 5, 16])
 def test_a_move_can_be_cut_into_any_number_of_frames(frames: int) -> None:
-    cut = scenes(MOVES[0], frames)
-    assert len(cut) == frames and cut[0] == MOVES[0].at(0) and cut[-1] == MOVES[0].at(1)
-    assert scenes(MOVES[0], 1) == (MOVES[0].at(0),)
+    cut = scenes(moves()[0], frames)
+    assert len(cut) == frames and cut[0] == moves()[0].at(0) and cut[-1] == moves()[0].at(1)
+    assert scenes(moves()[0], 1) == (moves()[0].at(0),)
 
 
 def test_it_starts_as_its_scene_and_stays_so_if_nobody_moves() -> None:
-    for move in MOVES[:10]:
+    for move in moves()[:10]:
         assert move.at(0).things == move.scene.things
     still = Move(BALL, (STAY,))
     assert still.at(0.7).things == BALL.things and dist(still.at(0.7).camera.target, Camera().target) < 1e-9

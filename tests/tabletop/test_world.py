@@ -1,6 +1,7 @@
 """Scenes are values: reproducible, within bounds, and disjoint from stream to stream."""
 
 from dataclasses import replace
+from functools import cache
 from math import hypot
 
 import numpy as np
@@ -9,16 +10,19 @@ import pytest
 from infuse.tabletop.render import FIRST_THING, FLOOR, WALL, depth_from_inverse, inverse_depth, render
 from infuse.tabletop.world import Camera, Room, Scene, Thing, box, scene_at
 
-SCENES = [scene_at(7, i) for i in range(60)]
+
+@cache
+def scenes() -> list[Scene]:
+    return [scene_at(7, i) for i in range(60)]
 
 
 def test_same_seed_same_scene() -> None:
-    assert [scene_at(7, i) for i in range(60)] == SCENES
-    assert not set(SCENES) & {scene_at(8, i) for i in range(60)}
+    assert [scene_at(7, i) for i in range(60)] == scenes()
+    assert not set(scenes()) & {scene_at(8, i) for i in range(60)}
 
 
 def test_solids_do_not_intersect_and_stay_in_view() -> None:
-    for scene in SCENES:
+    for scene in scenes():
         assert 1 <= len(scene.things) <= 3 and scene.room.floor != scene.room.wall
         for i, a in enumerate(scene.things):
             left, top, right, bottom = box(a, scene.camera)
@@ -27,7 +31,7 @@ def test_solids_do_not_intersect_and_stay_in_view() -> None:
 
 
 def test_solids_are_nearly_whole_and_of_sensible_size() -> None:
-    for scene in SCENES:
+    for scene in scenes():
         for thing, position in zip(scene.things, render(scene).positions, strict=True):
             assert position.visible >= 0.75
             assert 18 <= position.box[2] - position.box[0] <= 68
@@ -37,7 +41,7 @@ def test_solids_are_nearly_whole_and_of_sensible_size() -> None:
 
 
 def test_picture_is_a_pure_function_of_the_scene() -> None:
-    first, second = render(SCENES[0]), render(SCENES[0])
+    first, second = render(scenes()[0]), render(scenes()[0])
     assert np.array_equal(first.rgb, second.rgb) and np.array_equal(first.depth, second.depth)
 
 
@@ -51,7 +55,7 @@ def test_small_motion_is_a_small_change() -> None:
 
 @pytest.mark.parametrize("size", [(128, 128), (96, 64), (64, 96), (256, 256)])
 def test_layers_fit_together_at_any_size(size: tuple[int, int]) -> None:
-    scene = SCENES[2]
+    scene = scenes()[2]
     picture = render(scene, size)
     width, height = size
     assert picture.rgb.shape == (height, width, 3) and picture.rgb.dtype == np.uint8
@@ -63,13 +67,13 @@ def test_layers_fit_together_at_any_size(size: tuple[int, int]) -> None:
 
 
 def test_shape_of_the_views_agree_at_twice_the_size() -> None:
-    small, large = render(SCENES[3]), render(SCENES[3], (256, 256))
+    small, large = render(scenes()[3]), render(scenes()[3], (256, 256))
     halved = large.rgb.reshape(128, 2, 128, 2, 3).mean((1, 3))
     assert np.abs(halved - small.rgb).mean() < 2
 
 
 def test_near_is_white_and_invertible() -> None:
-    picture = render(SCENES[4])
+    picture = render(scenes()[4])
     grey = picture.inverse_depth
     assert grey.min() >= 0 and grey.max() <= 1
     assert grey[-1].mean() > 3 * grey[0].mean()

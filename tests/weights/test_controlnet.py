@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from some import in_turn
 
 from infuse.errors import RecipeError, WeightsError
 from infuse.weights.layouts.controlnet import load_controlnet
@@ -35,8 +36,7 @@ def written(layout: str, net: torch.nn.Module, root: Path) -> Path:
     return ldm.save(path, state)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kin", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize(("kin", "layout"), in_turn(("sd1", "sd2", "sdxl"), LAYOUTS))
 def test_every_layout_gives_the_same_network(kin: str, layout: str, tmp_path: Path) -> None:
     unet = ldm.tiny_unet(kin)
     net = ldm.tiny_controlnet(unet)
