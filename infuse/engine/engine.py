@@ -197,6 +197,8 @@ class Engine:
                 if not self._step(left):  # somebody else is decoding or encoding what we wait for
                     waiting[0]._finished.wait(min(0.02, 0.02 if left is None else max(left, 0)))
                 self._deliver()
+            for t in tickets:  # others may have finished it, to whom its watch was no affair
+                self._tell(t)
             return True
         finally:
             for t in tickets:
@@ -267,18 +269,21 @@ class Engine:
             for r in self._running:
                 if r.ticket.mine or not r.ticket.helpers:
                     tickets.setdefault(r.ticket, []).append(r)
-        me = get_ident()
         for ticket, parts in tickets.items():
             if ticket.mine or events:
-                outermost = me not in self._telling
-                self._telling.add(me)
-                try:
-                    ticket.announce()
-                finally:
-                    if outermost:
-                        self._telling.discard(me)
+                self._tell(ticket)
             if all(r.job.latent is not None for r in parts):
                 self._finish(ticket, parts)
+
+    def _tell(self, ticket: Ticket) -> None:
+        """Its events, if there are any that nobody was told of."""
+        outermost = get_ident() not in self._telling
+        self._telling.add(get_ident())
+        try:
+            ticket.announce()
+        finally:
+            if outermost:
+                self._telling.discard(get_ident())
 
     def _finish(self, ticket: Ticket, parts: Sequence[_Running]) -> None:
         """Decode what is complete; one thread does. It stays in line until it is done: an interrupted one is done again."""

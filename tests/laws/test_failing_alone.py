@@ -25,7 +25,7 @@ from infuse.errors import InfuseError
 
 CLOSE = 1e-10
 RECIPES = [
-    Recipe(model="tiny", prompt=f"{i} cats", seed=i, steps=4, scheduler=s)
+    Recipe(model="tiny", prompt=f"{i} cats", seed=i, steps=4, scheduler=s, width=16, height=16)
     for i, s in enumerate(("DDIM", "Euler a", "UniPC"))
 ]
 
@@ -488,7 +488,7 @@ def test_whoever_waits_for_something_else_does_not_pay_for_a_stranger_s_watch() 
     start = time.monotonic()
     engine.run(RECIPES[1])
     assert not told and time.monotonic() - start < 2
-    assert equal(stranger, RECIPES[0])
+    assert equal(stranger, RECIPES[0]) and told == [4], "told when it is asked for"
 
 
 def test_an_idle_engine_keeps_no_ticket_and_a_store_no_engine() -> None:

@@ -40,7 +40,9 @@ def all_have_their_own(seed: int, count: int, waves: int, **how: tuple[int, ...]
         for i in range(waves):
             users.wave(asked[i * count // waves : (i + 1) * count // waves])
             assert not users.complaints, "\n".join(users.complaints)
-            assert not made._running and not made._turns._line and made._turns._holder is None
+            assert not made._running and not made._turns._waiting and not made._telling
+            with made._turns.mine(timeout=0) as free:
+                assert free
             assert threading.active_count() == threads
             assert len(made.encodings) <= KEPT and made.encodings.nbytes <= made.encodings.most_bytes
             assert (
