@@ -199,11 +199,12 @@ def base(
     return Tiny(family, parts | {"image_encoder": eye.to(dtype), "feature_extractor": prepare}, ours)
 
 
-def engine(tiny: Tiny, modules: dict[str, nn.Module] | None = None, **options: Any) -> Engine:
+def engine(tiny: Tiny, modules: dict[str, nn.Module] | None = None, own: bool = True, **options: Any) -> Engine:
+    """Its modules are copies of its own, unless they are of its dtype already and nobody changes them."""
     store = ModelStore(dtype=tiny.base.network.dtype, device="cpu")
     store.add("tiny", tiny.base)
     for name, module in (modules or {}).items():
-        store.add(name, cast(copy.deepcopy(module), tiny.base.network.dtype))
+        store.add(name, cast(copy.deepcopy(module), tiny.base.network.dtype) if own else module)
     return Engine("tiny", store=store, **options)
 
 

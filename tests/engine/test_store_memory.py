@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -11,6 +12,7 @@ from weakref import ref
 import disk
 import pytest
 import torch
+from some import in_turn
 
 import tiny
 from infuse.engine.model_store import ModelStore
@@ -28,7 +30,8 @@ def store(**options: Any) -> ModelStore:
 def bases(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Seven bases of one size on the disk."""
     root = tmp_path_factory.mktemp("bases")
-    return [str(disk.base(root / f"m{i}", image_encoder=False)) for i in range(7)]
+    first = disk.base(root / "m0", image_encoder=False)
+    return [str(first), *(str(shutil.copytree(first, root / f"m{i}")) for i in range(1, 7))]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,7 @@ def test_seven_models_in_the_room_of_two(bases: list[str], size: int) -> None:
     assert names(ours) == ["m0", "m5"]
 
 
+@pytest.mark.slow
 def test_without_a_limit_everything_stays(bases: list[str], size: int) -> None:
     ours = store()
     for path in bases[:3]:
@@ -206,9 +210,11 @@ def test_nothing_said_is_nothing_decided() -> None:
     assert as_dtype(None) is None and as_device(None) is None
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError(),
-                                   RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")])  # fmt: skip
-@pytest.mark.parametrize("where", ["reading", "moving", "copying"])
+OUT = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError(),
+       RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "where"), in_turn(OUT, ["reading", "moving", "copying"]))
 def test_a_device_without_room_is_a_letter_with_the_size(
     error: Exception, where: str, bases: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

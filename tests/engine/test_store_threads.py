@@ -130,7 +130,7 @@ def test_who_waits_for_a_load_that_fails_tries_for_himself(monkeypatch: pytest.M
     assert found.count("a bad day") == 1 and len(loads) == 2
 
 
-@pytest.mark.parametrize("where", some(["looking", "reading", "moving"], quick=["reading", "moving"]))
+@pytest.mark.parametrize("where", some(["looking", "reading", "moving"], quick=["moving"]))
 def test_nobody_waits_for_the_load_of_another_name(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one model is downloaded, read or moved, everything that is there is at hand; and is loaded, but for reading."""
     slow, there, more = (str(disk.base(tmp_path / n, image_encoder=False)) for n in ("slow", "there", "more"))

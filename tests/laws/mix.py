@@ -11,6 +11,8 @@ import tiny
 from infuse import ControlNet, Img2Img, Inpaint, IPAdapter, Recipe, Text
 from infuse.engine.engine import Engine
 
+SIDE = 16
+
 
 def picture(seed: int, size: int = 32) -> np.ndarray:
     """(size size 3) uint8 noise."""
@@ -31,9 +33,9 @@ def recipes() -> list[Recipe]:
         ControlNet(model="depth", image=picture(2), weight=1.2),
     )
     face = IPAdapter(model="face", image=picture(3), weight=0.6)
-    style = IPAdapter(model="style", image=(picture(4), picture(5)), weight={0: 1.2, 1: 0.2}, mask=half())
+    style = IPAdapter(model="style", image=(picture(4), picture(5)), weight={0: 1.2, 1: 0.2}, mask=half(SIDE))
     wide = IPAdapter(model="face", image=picture(3), weight=1.3, start=0.3)
-    common = {"model": "tiny"}
+    common = {"model": "tiny", "width": SIDE, "height": SIDE}
     return [
         Recipe(prompt="a red cube", scheduler="Euler", steps=8, **common),
         Recipe(prompt="a face", scheduler="Heun", steps=5, guidance=5, seed=1, conditions=(canny, face), **common),
@@ -43,7 +45,7 @@ def recipes() -> list[Recipe]:
             steps=7,
             guidance=3,
             seed=2,
-            conditions=(depth, ControlNet(model="canny", image=picture(6), weight=0.3, mask=half())),
+            conditions=(depth, ControlNet(model="canny", image=picture(6), weight=0.3, mask=half(SIDE))),
             **common,
         ),
         Recipe(
@@ -60,7 +62,10 @@ def recipes() -> list[Recipe]:
             steps=7,
             guidance=1,
             seed=4,
-            conditions=(Inpaint(image=picture(8), mask=half()), Text(prompt="a sphere", weight=0.7, mask=half())),
+            conditions=(
+                Inpaint(image=picture(8, SIDE), mask=half(SIDE)),
+                Text(prompt="a sphere", weight=0.7, mask=half(SIDE)),
+            ),
             **common,
         ),
         Recipe(
@@ -68,11 +73,9 @@ def recipes() -> list[Recipe]:
             scheduler="DDIM",
             steps=8,
             seed=5,
-            width=32,
-            height=48,
             guidance={0: 6.0, 0.5: 1.0},
             conditions=(wide,),
-            **common,
+            **(common | {"height": 24}),
         ),
     ]
 
@@ -85,10 +88,11 @@ def parts(family: str, dtype: torch.dtype) -> tuple[tiny.Tiny, dict[str, torch.n
         "face": tiny.adapter(family, "plain", 9),
         "style": tiny.adapter(family, "plus", 10),
     }
-    return tiny.base(family, dtype=dtype), modules
+    return tiny.base(family, dtype=dtype), {name: tiny.cast(module, dtype) for name, module in modules.items()}
 
 
 def engine(family: str = "sd1", dtype: torch.dtype = torch.float64, **options: object) -> Engine:
+    """An engine of its own around modules that are everybody's: whoever changes one puts back what it was."""
     base, modules = parts(family, dtype)
     base.base.network.calls = base.base.network.branch_calls = 0
-    return tiny.engine(base, modules, **options)
+    return tiny.engine(base, modules, own=False, **options)

@@ -194,11 +194,14 @@ def answers(network: Network, rows: Sequence[Row], width: int | None) -> list[Te
 
 
 def differing(
-    network: Network, rows: Mapping[str, Row], width: int | None, alone: Mapping[str, Tensor], orders: int = 3
+    network: Network,
+    rows: Mapping[str, Row],
+    width: int | None,
+    alone: Mapping[str, Tensor],
 ) -> set[str]:
     """Who has other bits than alone, beside all others in several orders and numbers."""
     wrong = set()
-    for seed in range(orders):
+    for seed in range(3):
         order = random.Random(seed).choices(list(rows), k=len(rows)) + list(rows)
         random.Random(seed).shuffle(order)
         found = answers(network, [rows[k] for k in order], width)
@@ -206,14 +209,18 @@ def differing(
     return wrong
 
 
-QUICK = [("pictures", 4, 1), ("inpainted", 8, 1)]
+FEW = ("pictures", 2, 4)
+"""Every fourth row of pictures, in calls of two."""
 
 
-@pytest.mark.parametrize(("kind", "width", "orders"), some([*QUICK, *((kind, 8, 3) for kind in KINDS)], quick=QUICK))
-def test_a_row_s_bits_are_its_own(kind: str, width: int, orders: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "width", "every"), some([FEW, *((kind, 8, 1) for kind in KINDS)], quick=[FEW, ("inpainted", 8, 1)])
+)
+def test_a_row_s_bits_are_its_own(kind: str, width: int, every: int) -> None:
     network, rows = KINDS[kind]()
+    rows = {name: rows[name] for name in list(rows)[::every]}
     alone = {k: answers(network, [row], width)[0] for k, row in rows.items()}
-    assert not differing(network, rows, width, alone, orders)
+    assert not differing(network, rows, width, alone)
     assert len({float(a.sum()) for a in alone.values()}) == len(rows), "everybody says something else"
 
 

@@ -101,7 +101,7 @@ def test_the_order_of_conditions_does_not_matter(i: int, alone: tuple[list[torch
     [
         ControlNet(model="canny", image=mix.picture(1), weight=0),
         IPAdapter(model="face", image=mix.picture(1), weight={0: 0.0, 1: 0.0}),
-        ControlNet(model="canny", image=mix.picture(1), start=0.99),
+        pytest.param(ControlNet(model="canny", image=mix.picture(1), start=0.99), marks=pytest.mark.slow),
         IPAdapter(model="face", image=mix.picture(1), end=0.01),
     ],
     ids=["weight 0", "curve 0", "too late", "too early"],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from some import some
+from some import in_turn, some
 from torch import Tensor
 
 import mix
@@ -120,9 +120,9 @@ RECIPES: dict[str, tuple[Said, ...]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["picture", "clip"])
-@pytest.mark.parametrize("said", RECIPES.values(), ids=RECIPES)
-def test_in_one_recipe_it_equals_diffusers_addition(kind: str, said: tuple[Said, ...]) -> None:
+@pytest.mark.parametrize(("kind", "name"), in_turn(["picture", "clip"], list(RECIPES)))
+def test_in_one_recipe_it_equals_diffusers_addition(kind: str, name: str) -> None:
+    said = RECIPES[name]
     found = predicted(kind, row(kind, said))[0]
     assert float((found - expected(kind, said)).abs().max()) < CLOSE
     assert float((found - expected(kind, ())).abs().max()) > 1e-3, "and it is heard"
@@ -153,6 +153,7 @@ def test_a_hint_for_each_frame_beside_one_for_all() -> None:
     assert all(float((a - same).abs().max()) < CLOSE for a in predicted("clip", still, film, still))
 
 
+@pytest.mark.slow  # what the engine does with calls is above; the engine itself in test_engine_laws
 def test_through_the_engine() -> None:
     base = networks()["picture"]
     modules = {name: stock for name, (stock, _) in branches().items()}

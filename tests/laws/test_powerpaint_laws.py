@@ -160,10 +160,9 @@ def test_a_brushnet_speaks_and_its_weight_counts(attention: bool) -> None:
 def test_guessing_speaks_on_the_prompt_s_side_only() -> None:
     e = engine("v2")
     from infuse.encoders.kit import Kit
-    from infuse.engine.job import PROMPT
 
     recipe = Recipe(model="tiny", steps=3, conditions=(paint(model="brush", mode="guess"),))
-    said = e.encode(e.check(recipe), Kit(e.store.base("tiny"), (32, 32), e.store))[PROMPT]
+    said = e.encode(e.check(recipe), Kit(e.store.base("tiny"), (32, 32), e.store))["conditions.0"]
     assert not said.off.residuals and said.on.residuals[0].sites is not None
     assert said.on.residuals[0].sites[0] == pytest.approx(0.1) and said.on.residuals[0].sites[-1] == 1
     assert e.run(recipe).latents.isfinite().all()
@@ -175,7 +174,7 @@ def test_regions_are_heard_in_their_own_hole() -> None:
     recipe = Recipe(model="tiny", prompt="", steps=3, guidance=3.0, conditions=both)
     e = engine()
     from infuse.encoders.kit import Kit
-    from infuse.engine.job import PROMPT
+    from infuse.timetable import PROMPT
 
     said = e.encode(e.check(recipe), Kit(e.store.base("tiny"), (32, 32), e.store))[PROMPT].on
     assert [t.voice.mask is not None for t in said.context] == [True, True]

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from some import some
 
 import infuse.tabletop
 from infuse.tabletop.captions import Asked
@@ -59,8 +60,8 @@ WEAR: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def seen() -> dict[str, list[list[Seen]]]:
+@pytest.fixture(scope="module", params=some(WEAR, quick=["soft"]))
+def seen(request: pytest.FixtureRequest) -> list[list[Seen]]:
     """What the shipped judge sees in each clip, for each kind of wear."""
     judge = Judge.load(Path(infuse.tabletop.__file__).parent / "weights" / "judge.safetensors")
 
@@ -68,7 +69,7 @@ def seen() -> dict[str, list[list[Seen]]]:
         worn = np.stack([wear(frame) for frame in rgb])
         return judge.look(torch.from_numpy(worn).permute(0, 3, 1, 2) / 255)
 
-    return {name: [look(clip.rgb, wear) for clip in clips()] for name, wear in WEAR.items()}
+    return [look(clip.rgb, WEAR[request.param]) for clip in clips()]
 
 
 def trajectories(frames: list[list[Seen]]) -> list[float]:
@@ -77,25 +78,22 @@ def trajectories(frames: list[list[Seen]]) -> list[float]:
     return [score for score in scores if score is not None]
 
 
-@pytest.mark.parametrize("wear", WEAR)
-def test_trajectories(seen: dict[str, list[list[Seen]]], wear: str) -> None:
-    own = trajectories(seen[wear])
+def test_trajectories(seen: list[list[Seen]]) -> None:
+    own = trajectories(seen)
     assert np.mean(own) > 0.95 and len(own) > 7
-    assert np.mean(trajectories([[s[0]] * FRAMES for s in seen[wear]])) == 0
-    assert np.mean(trajectories([s[::-1] for s in seen[wear]])) < -0.8
-    assert abs(np.mean(trajectories(seen[wear][1:] + seen[wear][:1]))) < 0.4
+    assert np.mean(trajectories([[s[0]] * FRAMES for s in seen])) == 0
+    assert np.mean(trajectories([s[::-1] for s in seen])) < -0.8
+    assert abs(np.mean(trajectories(seen[1:] + seen[:1]))) < 0.4
 
 
-@pytest.mark.parametrize("wear", WEAR)
-def test_places(seen: dict[str, list[list[Seen]]], wear: str) -> None:
-    errors = [trajectory_error(track(s, a), c.centres) for s, a, c in zip(seen[wear], asked(), clips(), strict=True)]
-    others = seen[wear][1:] + seen[wear][:1]
+def test_places(seen: list[list[Seen]]) -> None:
+    errors = [trajectory_error(track(s, a), c.centres) for s, a, c in zip(seen, asked(), clips(), strict=True)]
+    others = seen[1:] + seen[:1]
     wrong = [trajectory_error(track(s, a), c.centres) for s, a, c in zip(others, asked(), clips(), strict=True)]
     assert np.mean(errors) < 0.03 and np.mean(wrong) > 0.25
 
 
-@pytest.mark.parametrize("wear", WEAR)
-def test_depth(seen: dict[str, list[list[Seen]]], wear: str) -> None:
+def test_depth(seen: list[list[Seen]]) -> None:
     rooms = [empty_rooms(move, FRAMES) for move in moves()]
 
     def score(frames: list[list[Seen]]) -> float:
@@ -103,16 +101,15 @@ def test_depth(seen: dict[str, list[list[Seen]]], wear: str) -> None:
             np.mean([depth_correlation(s, c.inverse_depth, r) for s, c, r in zip(frames, clips(), rooms, strict=True)])
         )
 
-    assert score(seen[wear]) > 0.85
-    assert score(seen[wear][1:] + seen[wear][:1]) < 0
-    assert score([[s[0]] * FRAMES for s in seen[wear]]) < 0.4  # a clip that stands still on its first frame
+    assert score(seen) > 0.85
+    assert score(seen[1:] + seen[:1]) < 0
+    assert score([[s[0]] * FRAMES for s in seen]) < 0.4  # a clip that stands still on its first frame
 
 
-@pytest.mark.parametrize("wear", WEAR)
-def test_colours(seen: dict[str, list[list[Seen]]], wear: str) -> None:
+def test_colours(seen: list[list[Seen]]) -> None:
     prompts = [canonical_move(move) for move in moves()]
-    own = [colours_throughout(p, s) for p, s in zip(prompts, seen[wear], strict=True)]
-    other = [colours_throughout(p, s) for p, s in zip(prompts[1:] + prompts[:1], seen[wear], strict=True)]
+    own = [colours_throughout(p, s) for p, s in zip(prompts, seen, strict=True)]
+    other = [colours_throughout(p, s) for p, s in zip(prompts[1:] + prompts[:1], seen, strict=True)]
     assert np.mean(own) > 0.95 and np.mean(other) < 0.4
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from noise_clips import FRAMES, Noise, clips, objective
+from some import some
 
 import tiny
 from infuse import RecipeError, WeightsError
@@ -68,8 +69,8 @@ def test_some_clips_hear_only_what_is_asked_for_beside_words() -> None:
     pair, depth, every = ((told == some).all(0) for some in chosen)
     assert (pair | depth | every).all(), "the others are drawn as ever: here all are kept"
     assert abs(pair.mean() - 0.3) < 0.03 and abs(depth.mean() - 0.2) < 0.03
-    for some in (pair, depth, every):
-        assert abs(heard["text"][some].mean() - 0.75) < 0.05, "words fall silent on their own"
+    for chosen in (pair, depth, every):
+        assert abs(heard["text"][chosen].mean() - 0.75) < 0.05, "words fall silent on their own"
 
 
 def test_a_new_encoder_speaks_as_loud_as_latents() -> None:
@@ -158,10 +159,11 @@ def test_networks_without_a_counterpart_are_refused() -> None:
 # ── what learns ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("composed", "learn", "text"), [
-    (False, "temporal", False), (False, "all", True), (True, "new", False), (True, "temporal", False), (True, "attention", False),
-    (True, "all", False),
-])  # fmt: skip
+LEARN = [(False, "temporal", False), (False, "all", True), (True, "new", False), (True, "temporal", False),
+         (True, "attention", False), (True, "all", False)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("composed", "learn", "text"), some(LEARN, quick=[LEARN[1], LEARN[2], LEARN[4]]))
 def test_gradients_reach_only_what_is_asked(composed: bool, learn: Learn, text: bool) -> None:
     base = composed_base(clips()) if composed else clips()
     made = objective(base, learn, learn_text=text, silence=Silence(0, 1, 0))

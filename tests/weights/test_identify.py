@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from some import in_turn
 
 from infuse.errors import RecipeError, WeightsError
 from infuse.weights.estimate import estimate
@@ -86,9 +87,12 @@ CONTROLS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("prefix", ["", "control_model.", "module.", "module.control_model."])
-@pytest.mark.parametrize(("name", "more", "want"), CONTROLS)
-def test_controlnets(name: str, more: dict[str, Any], want: dict[str, Any], prefix: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "prefix"),
+    in_turn(range(len(CONTROLS)), ["", "control_model.", "module.", "module.control_model."]),
+)
+def test_controlnets(number: int, prefix: str) -> None:
+    name, more, want = CONTROLS[number]
     net = full.controlnet(name, **more)
     for layout, state in (("diffusers", net.state_dict()), ("ldm", ldm.ldm_controlnet(net))):
         found = identify(full.header(ldm.prefixed(prefix, state)))
