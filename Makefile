@@ -17,12 +17,14 @@ demo: $(STAMP)  ## the embedded models at work: demo/contact_sheet.png
 test: $(STAMP)  ## every test, the slow ones too
 	$(BIN)/python -m pytest --numprocesses auto
 
-# Tests stay compiled, and each worker has a half of them, so that neighbours share what their module made.
+# Types are checked beside the tests. Tests stay compiled, and each worker has a half of them, so that neighbours share
+# what their module made.
 check: $(STAMP)  ## before every commit, two minutes: format, lint, types, house rules, fast tests
 	$(BIN)/ruff format --check infuse tests
 	$(BIN)/ruff check infuse tests
-	$(BIN)/pyright
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal
+	$(BIN)/pyright & types=$$!; \
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal; tests=$$?; \
+	wait $$types && exit $$tests
 
 tabletop: $(STAMP)  ## train the embedded models from nothing
 	$(BIN)/infuse train tabletop

@@ -114,6 +114,7 @@ def test_frames_that_one_window_sees_are_that_window_s() -> None:
     assert torch.allclose(blended(same, windows(40, 16)), torch.ones(4, 40, 2, 2))
 
 
+@pytest.mark.slow  # as in test_windows, of a network without conditions
 def test_a_longer_clip_s_first_answer_equals_the_short_clip_s_inside_of_one_window() -> None:
     """Same noise in the first window: the network's answer to a long clip is its answer to the short one there."""
     made = engine()

@@ -115,6 +115,7 @@ def test_extra_input_channels_become_slots(channels: int, slots: list[str], tmp_
     assert [s.name for s in parts.spec.channel_slots] == slots
 
 
+@pytest.mark.slow
 def test_half_precision_files_load_in_the_dtype_asked_for(tmp_path: Path) -> None:
     state, made = checkpoint("sd1")
     path = ldm.save(
@@ -253,6 +254,7 @@ def test_a_pipeline_of_another_family_is_named(tmp_path: Path) -> None:
         load_base(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_may_leave_components_to_another(tmp_path: Path) -> None:
     _, made = checkpoint("sd1")
     whole = Source("base", folder(tmp_path / "base", made))

@@ -48,6 +48,7 @@ def test_changed_pictures_are_encoded_and_the_others_cached(lessons: Lessons) ->
     assert [bool(one.any()) for one in z] == [False, True, False, True]
 
 
+@pytest.mark.slow
 def test_what_is_taken_away_is_gone(lessons: Lessons) -> None:
     """In the hole is the scene without the solid, to the pixel; outside of it, perhaps still its shadow."""
     shadows = 0
@@ -144,6 +145,7 @@ def obeyed(e: Example, asked: Any) -> tuple[np.ndarray, Any]:
     return e.picture.rgb, replace(seen, things=(new,))
 
 
+@pytest.mark.slow
 def test_a_perfect_painter_scores_one_and_an_idle_one_nothing() -> None:
     perfect: Any = Painter(emptied)
     assert scoring.removal(perfect) == {"gone": 1, "inside_error": 0}
