@@ -16,10 +16,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+LONGEST = 2000
+"""Characters of a letter. What a stranger's file says can be longer than anybody reads."""
+
+
+def cut(text: str, most: int) -> str:
+    """A text without its middle if it is too long."""
+    half = (most - 5) // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
+class InfuseWarning(UserWarning):
+    """What was adjusted, or is hardly meant. Each is on the ticket and the result, and in a picture's record, too."""
+
+
 class InfuseError(Exception):
     """Base of all. `field` is the dotted path in the recipe ("" when the error is about no field)."""
 
     def __init__(self, field: str, message: str) -> None:
+        field, message = cut(field, LONGEST // 4), cut(message, LONGEST)
         super().__init__(field, message)
         self.field, self.message = field, message
 
