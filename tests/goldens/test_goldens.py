@@ -28,6 +28,14 @@ def test_every_output(name: str) -> None:
     assert {k: d for k, d in found.items() if d > tolerance} == {}
 
 
+def test_sdxl_sizes_are_compared_on_any_processor() -> None:
+    """Their sinusoids magnify the last bit of `exp`: with those of the golden's machine nothing of it is left."""
+    golden = Golden("controlnet_sdxl")
+    with torch.no_grad():
+        found = golden.differences(WAYS["controlnet_sdxl"](golden))
+    assert found["y"] < 1e-6 and max(found.values()) < golden.record["tolerance"] / 2, found
+
+
 def test_every_golden_here_has_its_way() -> None:
     assert {p.stem for p in HERE.glob("*.safetensors")} == {*WAYS, *VIDEO_WAYS}
 
