@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 LONGEST = 2000
 """Characters of a letter. What a stranger's file says can be longer than anybody reads."""
 
