@@ -74,6 +74,21 @@ def test_depth_says_which_sizes_it_takes() -> None:
         net(torch.zeros(1, 3, 40, 64, device="meta"))
 
 
+@pytest.mark.parametrize(("patch", "size"), [(8, (48, 32)), (16, (32, 64)), (4, (24, 40))])
+def test_depth_steps_are_twice_the_patches_of_the_file(patch: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    made = DPT(midas.Sizes(grid=3, patch=patch, dim=32, layers=4, heads=4, necks=(8, 8, 8, 8), fusion=8))
+    for p in made.parameters():
+        torch.nn.init.normal_(p, mean=0.02, std=0.1)
+    stored = made.state_dict()
+    net = DPT.load({f"module.{k}": t for k, t in stored.items()}, heads=4)
+    assert net.step == midas.step_of({k: tuple(t.shape) for k, t in stored.items()}) == 2 * patch
+    picture = torch.rand(1, 3, *size)
+    assert net(picture).shape == (1, 1, *size) == midas.depth(picture, net).shape
+    with pytest.raises(ValueError, match=f"multiples of {2 * patch}"):
+        net(torch.zeros(1, 3, size[0] + patch, size[1]))
+
+
 def scene() -> np.ndarray:
     picture = np.full((96, 128, 3), 40, np.uint8)
     picture[24:72, 32:96] = 200

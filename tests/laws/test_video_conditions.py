@@ -316,6 +316,25 @@ def test_the_canvas_is_the_film_s() -> None:
     assert spatial_size((256, 256)) == (384, 384)
 
 
+@pytest.mark.parametrize("patch", [8, 16])
+def test_a_film_is_measured_in_the_steps_of_the_annotator_s_file(patch: int) -> None:
+    """1.5 times a canvas of 32 x 16 is 48 x 24: patches of 8 take 48 x 32 of it, patches of 16 take 64 x 32."""
+    from infuse.encoders.annotators import midas
+
+    eye = midas.DPT(midas.Sizes(grid=3, patch=patch, dim=32, layers=4, heads=16, necks=(8, 8, 8, 8), fusion=8))
+    for p in eye.eval().requires_grad_(False).parameters():
+        torch.nn.init.normal_(p, mean=0.02, std=0.1)
+    made = engine()
+    made.store.add("eye", eye.double())
+    deep = DepthVideo(film=film(1), annotator="midas", annotator_model="eye")
+    asked = recipe(deep, width=32, height=16)
+    made.check(asked)
+    seen = deep.seen(replace(kit(), store=made.store, size=(32, 16)))
+    step = 2 * patch
+    assert seen.shape[2:] == (max(round(24 / step), 1) * step, round(48 / step) * step) and seen.isfinite().all()
+    assert made.run(asked).latents.isfinite().all()
+
+
 def test_annotators_draw_in_front_of_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random networks: MiDaS from a file by its released name, the sketch's two added by hand."""
     from infuse.encoders.annotators import midas, pidinet

@@ -51,17 +51,18 @@ class DepthVideo(Spatial):
             raise RecipeError("white", "what is measured has a unit already. Remove white, or the annotator.")
         field = "annotator_model"
         memory = annotator(view, self.annotator_model, field, "fusion1.layer1.residual.1.weight", midas.missing(field))
-        return [self.route(view, memory, warnings=planned(self.film, "film", view, stepped(view.size)))]
+        step = midas.step_of(view.shapes(self.annotator_model, field))
+        return [self.route(view, memory, warnings=planned(self.film, "film", view, stepped(view.size, step)))]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:
         if self.annotator_model is None:
             return self.white * pixels(taken(self.film, "film", kit, spatial_size(kit.size)), kit, "L")
         net = kit.module(self.annotator_model, midas.DPT.load)
-        rgb = pixels(taken(self.film, "film", kit, stepped(kit.size)), kit)
+        rgb = pixels(taken(self.film, "film", kit, stepped(kit.size, net.step)), kit)
         return midas.depth(rgb.transpose(0, 1), net).transpose(0, 1)
 
 
-def stepped(size: tuple[int, int]) -> tuple[int, int]:
-    """The size at which a film is measured: the annotator's own step is 32 px."""
-    width, height = (max(round(s / midas.STEP), 1) * midas.STEP for s in spatial_size(size))
+def stepped(size: tuple[int, int], step: int) -> tuple[int, int]:
+    """The size at which a film is measured: in the annotator's own steps of so many pixels."""
+    width, height = (max(round(s / step), 1) * step for s in spatial_size(size))
     return width, height

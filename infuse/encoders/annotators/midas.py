@@ -24,7 +24,6 @@ from infuse.encoders.annotators.strict import absent, bare, fitted
 from infuse.errors import WeightsError
 
 FILE = "midas_v3_dpt_large.pth"
-STEP = 32  # sides of a picture: the coarsest of the four maps has one pixel in 32
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,16 @@ class DPT(nn.Module):
         found = bare(tensors, "cls_embedding")
         return fitted(lambda: cls(_sizes(found, heads)), found, "MiDaS v3 DPT-Large", FILE, field)
 
+    @property
+    def step(self) -> int:
+        """Sides of a picture are multiples of this many pixels."""
+        return 2 * self.sizes.patch
+
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
-        """`rgb` in -1 to 1. Raises ValueError when a side is no multiple of 32."""
-        if rgb.shape[2] % STEP or rgb.shape[3] % STEP:
+        """`rgb` in -1 to 1. Raises ValueError when a side is no multiple of `step`."""
+        if rgb.shape[2] % self.step or rgb.shape[3] % self.step:
             raise ValueError(
-                f"depth wants sides that are multiples of {STEP}, not {tuple(rgb.shape[2:])}; resize first."
+                f"depth wants sides that are multiples of {self.step}, not {tuple(rgb.shape[2:])}; resize first."
             )
         patches = self.patch_embedding(rgb)
         h, w = patches.shape[2:]
@@ -95,7 +99,9 @@ class DPT(nn.Module):
         fused = None
         for i in (4, 3, 2, 1):
             fused = self.get_submodule(f"fusion{i}")(taps[i - 1], fused)
-        return self.head(fused)
+        answer = self.head(fused)  # 16 pixels a patch, of whatever size the patches are
+        same = answer.shape[2:] == rgb.shape[2:]
+        return answer if same else F.interpolate(answer, rgb.shape[2:], mode="bilinear", align_corners=False)
 
     def positions(self, h: int, w: int) -> Float[Tensor, "1 n d"]:
         grid = self.pos_embedding[:, 1:].transpose(1, 2).unflatten(-1, (self.sizes.grid, self.sizes.grid))
@@ -166,6 +172,11 @@ def _sizes(tensors: Mapping[str, Any], heads: int) -> Sizes:
         necks=(a, b, c, d),
         fusion=dim("head.0.weight", 1, s.fusion),
     )
+
+
+def step_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """What sides must be multiples of, by a file's shapes: twice its patch, as the coarsest map has one pixel for two."""
+    return 2 * next((s[2] for k, s in shapes.items() if k.endswith("patch_embedding.weight")), Sizes.patch)
 
 
 def as_condition(raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
