@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from infuse.errors import RecipeError
+from infuse.tabletop._rays import COMPILED
 from infuse.tabletop.render import inverse_depth, render
 from infuse.tabletop.world import VERSION, Scene, scene_at
 
@@ -84,7 +86,11 @@ Chunk = tuple[Path, int, int]
 
 
 def drawn(jobs: list[Chunk], workers: int, draw: Callable[[Chunk], int]) -> Iterator[int]:
-    """Draw chunks in processes of their own; yields each when it is done."""
+    """Draw chunks in processes of their own; yields each when it is done. Raises RecipeError if numba is not there."""
+    if jobs and not COMPILED:
+        raise RecipeError(
+            "", "drawing so many scenes takes days without the package numba. Run: pip install 'infuse[train]'"
+        )
     if len(jobs) < 2 or workers == 1:
         yield from map(draw, jobs)
         return

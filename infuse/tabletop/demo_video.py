@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from PIL import Image
 
@@ -136,7 +138,12 @@ def _way(stage: Stage, route: Route, on: Image.Image | None, name: str) -> tuple
 
 
 def _drawn(stage: Stage, move: Move) -> Clip:
-    return film(move, stage.cast.frames, (stage.cast.side, stage.cast.side))
+    return _filmed(move, stage.cast.frames, stage.cast.side)
+
+
+@cache
+def _filmed(move: Move, frames: int, side: int) -> Clip:
+    return film(move, frames, (side, side))
 
 
 def _frames(clip: np.ndarray) -> tuple[Image.Image, ...]:

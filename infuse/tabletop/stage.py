@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,7 @@ class Stage:
         return image
 
 
+@cache  # a second each where numba is not installed
 def drawn(scene: Scene, side: int) -> Any:
     """The render of a scene, seen from where nothing shakes."""
     from infuse.tabletop.render import render

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infuse.errors import RecipeError
 from infuse.tabletop import dataset
 from infuse.tabletop.render import render
 
@@ -40,3 +41,10 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
 def test_cache_folder_can_be_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("INFUSE_CACHE", str(tmp_path))
     assert dataset.cache_root() == tmp_path
+
+
+def test_a_data_set_asks_for_numba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One scene takes a second without it, a data set days."""
+    monkeypatch.setattr(dataset, "COMPILED", False)
+    with pytest.raises(RecipeError, match=r"pip install 'infuse\[train\]'"):
+        dataset.load(6, pixels=16, root=tmp_path, workers=1)

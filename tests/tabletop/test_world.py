@@ -1,12 +1,15 @@
 """Scenes are values: reproducible, within bounds, and disjoint from stream to stream."""
 
+import sys
 from dataclasses import replace
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from math import hypot
 
 import numpy as np
 import pytest
 
+from infuse.tabletop import _rays
 from infuse.tabletop.render import FIRST_THING, FLOOR, WALL, depth_from_inverse, inverse_depth, render
 from infuse.tabletop.world import Camera, Room, Scene, Thing, box, scene_at
 
@@ -97,3 +100,21 @@ def test_camera_axes_are_a_right_handed_frame() -> None:
     assert np.allclose(np.cross(right, up), -forward) and np.isclose(np.linalg.norm(up), 1)
     u, v, _ = Camera().project(Camera().target)
     assert (round(u, 6), round(v, 6)) == (0.5, 0.5)
+
+
+def test_without_numba_the_pixels_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (40, 32)
+    compiled = [render(scene, size) for scene in scenes()[:4]]
+    spec = spec_from_file_location("rays_as_they_stand", _rays.__file__)
+    assert spec and spec.loader and _rays.COMPILED
+    plain = module_from_spec(spec)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "numba", None)
+        spec.loader.exec_module(plain)
+    assert not plain.COMPILED
+    monkeypatch.setattr("infuse.tabletop.render._rays", plain)
+    for scene, fast in zip(scenes(), compiled, strict=False):
+        slow = render(scene, size)
+        assert slow.positions == fast.positions
+        for name in ("rgb", "depth", "segments", "edges"):
+            assert np.array_equal(getattr(slow, name), getattr(fast, name)), name
