@@ -2,6 +2,9 @@
 
 The arithmetic is diffusers': one instance of a scheduler per job, so two jobs never share state and the engine may
 interleave any number of them. Names people know ("DPM++ 2M Karras") are a row in `NAMES`.
+
+What a check asks (`parse`, `evaluations`) is answered from facts, without torch and diffusers; only a run builds a
+scheduler.
 """
 
 from __future__ import annotations
@@ -13,21 +16,25 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
-from typing import Any
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from infuse.errors import RecipeError
+from infuse.friends import prime
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Float
+    from torch import Tensor
 
 DPM, SDE, SINGLE = "DPMSolverMultistepScheduler", "DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler"
+PNDM = "PNDMScheduler"
 
 NAMES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "DDIM": ("DDIMScheduler", {}),
     "DDPM": ("DDPMScheduler", {}),
-    "PNDM": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "PNDM": (PNDM, {"skip_prk_steps": True}),
+    "PLMS": (PNDM, {"skip_prk_steps": True}),
     "LMS": ("LMSDiscreteScheduler", {}),
     "Euler": ("EulerDiscreteScheduler", {}),
     "Euler a": ("EulerAncestralDiscreteScheduler", {}),
@@ -48,16 +55,60 @@ NAMES: Mapping[str, tuple[str, dict[str, Any]]] = {
 }
 """Names people know -> diffusers class and arguments."""
 
+SPACING, ZERO = "timestep_spacing", "rescale_betas_zero_snr"
+KARRAS, EXPONENTIAL, BETA = "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"
+SIGMAS = (KARRAS, EXPONENTIAL, BETA)
+
+
+def _sigmas(chosen: str) -> dict[str, Any]:
+    """One of the three; a config that says another gives way, as diffusers takes one at most."""
+    return {name: name == chosen for name in SIGMAS}
+
+
 SCHEDULES: Mapping[str, dict[str, Any]] = {
-    "karras": {"use_karras_sigmas": True},
-    "exponential": {"use_exponential_sigmas": True},
-    "beta": {"use_beta_sigmas": True},
-    "trailing": {"timestep_spacing": "trailing"},
-    "sgm uniform": {"timestep_spacing": "trailing"},
+    "karras": _sigmas(KARRAS),
+    "exponential": _sigmas(EXPONENTIAL),
+    "beta": _sigmas(BETA),
+    "trailing": {SPACING: "trailing"},
+    "sgm uniform": {SPACING: "trailing"},
 }
 """A noise schedule named after the sampler, as in "DPM++ 2M Karras"."""
 
-NEEDS = {SDE: "torchsde", "LMSDiscreteScheduler": "scipy"}
+
+@dataclass(frozen=True)
+class Facts:
+    """What a scheduler class of diffusers is, so that a check need not import it (the tests compare)."""
+
+    accepts: frozenset[str]
+    """Which of the arguments above its constructor has."""
+    order: int = 1
+    """Evaluations of the network for each step but the last, which has one."""
+    distilled: bool = False
+    """It cannot take more steps than its `original_inference_steps`, which it picks its timesteps from."""
+    needs: str | None = None
+    """A package that diffusers asks for."""
+
+
+_SPACED, _FULL = frozenset({SPACING}), frozenset({SPACING, *SIGMAS})
+CLASSES: Mapping[str, Facts] = {
+    "DDIMScheduler": Facts(_SPACED | {ZERO}),
+    "DDPMScheduler": Facts(_SPACED | {ZERO}),
+    PNDM: Facts(_SPACED),
+    "LMSDiscreteScheduler": Facts(_FULL, needs="scipy"),
+    "EulerDiscreteScheduler": Facts(_FULL | {ZERO}),
+    "EulerAncestralDiscreteScheduler": Facts(_SPACED | {ZERO}),
+    "HeunDiscreteScheduler": Facts(_FULL, order=2),
+    "KDPM2DiscreteScheduler": Facts(_FULL, order=2),
+    "KDPM2AncestralDiscreteScheduler": Facts(_FULL, order=2),
+    DPM: Facts(_FULL | {ZERO}),
+    SDE: Facts(_FULL, order=2, needs="torchsde"),
+    SINGLE: Facts(frozenset(SIGMAS)),
+    "DEISMultistepScheduler": Facts(_FULL),
+    "UniPCMultistepScheduler": Facts(_FULL | {ZERO}),
+    "SASolverScheduler": Facts(_FULL),
+    "LCMScheduler": Facts(_SPACED | {ZERO}, distilled=True),
+    "TCDScheduler": Facts(_SPACED | {ZERO}, distilled=True),
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +120,7 @@ class Choice:
 
     def build(self, config: Mapping[str, Any]) -> Any:
         """A fresh instance on the base model's own noise schedule (its scheduler_config.json)."""
+        prime()
         import diffusers
 
         return getattr(diffusers, self.cls).from_config(dict(config), **self.arguments)
@@ -96,10 +148,12 @@ def parse(name: str | None, default: str) -> Choice:
             f"Known: {', '.join(NAMES)}; with Karras, exponential, beta or trailing after the name.",
         )
     cls, arguments = plain[key]
-    unknown = [a for a in extra if a not in _accepted(cls)]
+    _require(CLASSES[cls].needs, text)
+    unknown = [a for a, on in extra.items() if on and a not in CLASSES[cls].accepts]
     if unknown:
         raise RecipeError("scheduler", f"{text!r}: {cls} has no {unknown[0]}. Use {text.rsplit(' ', 1)[0]!r} alone.")
-    _require(cls, text)
+    if extra.get(BETA):
+        _require("scipy", text)
     return Choice(cls, {**arguments, **extra})
 
 
@@ -113,18 +167,57 @@ def _key(name: str) -> str:
     )
 
 
-def _accepted(cls: str) -> frozenset[str]:
-    import diffusers
-
-    return frozenset(inspect.signature(getattr(diffusers, cls).__init__).parameters)
-
-
-def _require(cls: str, text: str) -> None:
-    from importlib.util import find_spec
-
-    package = NEEDS.get(cls)
+def _require(package: str | None, text: str) -> None:
     if package and find_spec(package) is None:
         raise RecipeError("scheduler", f"{text!r} needs the package {package}. Run: pip install {package}")
+
+
+def evaluations(choice: Choice, config: Mapping[str, Any], steps: int, strength: float | None) -> int:
+    """How many times a run asks the network: `len(plan(...).timesteps)`, without torch and diffusers.
+
+    Raises RecipeError under `steps`, `strength` or `scheduler` for what `plan` refuses.
+    """
+    said = {**config, **choice.arguments}
+    facts = CLASSES.get(choice.cls)
+    if facts is None or (choice.cls == PNDM and not said.get("skip_prk_steps")):
+        return len(plan(choice, config, steps, strength).timesteps)
+    kept = _kept(said, facts, steps, strength)
+    if choice.cls == PNDM:  # it asks twice at its second timestep
+        return kept + (steps > 1)
+    return kept * facts.order - (facts.order - 1)
+
+
+def _kept(said: Mapping[str, Any], facts: Facts | None, steps: int, strength: float | None) -> int:
+    """Steps that are run: with `strength`, only the last floor(steps * strength) steps, as in diffusers."""
+    trained, distilled = said.get("num_train_timesteps", 1000), said.get("original_inference_steps", 50)
+    if steps > trained:
+        raise RecipeError(
+            "steps", f"{steps}, but the base was trained on {trained} noise levels. Use at most {trained}."
+        )
+    if facts and facts.distilled and steps > distilled:
+        raise RecipeError(
+            "steps",
+            f"{steps}, but this sampler runs the {distilled} steps that the base was distilled on, or some of them. "
+            f"Use at most {distilled}; 4 to 8 are usual.",
+        )
+    if facts and said.get(BETA) and BETA in facts.accepts:
+        _require("scipy", "the model's beta schedule")
+    if strength is None:
+        return steps
+    kept = min(int(steps * strength), steps)
+    if kept < 1:
+        raise RecipeError(
+            "strength",
+            f"{strength:g} of {steps} steps is less than one step, so nothing would change. "
+            f"Use a strength of at least {least(steps):g}, or more steps.",
+        )
+    return kept
+
+
+def least(steps: int) -> float:
+    """The smallest strength that runs one of `steps`, rounded up, so that it works when it is typed as it is printed."""
+    places = 10 ** (len(str(steps)) + 1)
+    return -(-places // steps) / places
 
 
 @dataclass(frozen=True)
@@ -145,34 +238,30 @@ class Plan:
 def plan(choice: Choice, config: Mapping[str, Any], steps: int, strength: float | None) -> Plan:
     """Timesteps for a job; with `strength`, only the last floor(steps * strength) steps, as in diffusers.
 
-    Raises RecipeError when nothing would be run.
+    Raises RecipeError when nothing would be run, or more than the sampler can.
     """
+    kept = _kept({**config, **choice.arguments}, CLASSES.get(choice.cls), steps, strength)
     scheduler = choice.build(config)
     scheduler.set_timesteps(steps)
     if strength is None:
         return Plan(scheduler, scheduler.timesteps, True)
-    skip = max(steps - min(int(steps * strength), steps), 0) * scheduler.order
-    timesteps = scheduler.timesteps[skip:]
-    if int(steps * strength) < 1 or not len(timesteps):
-        raise RecipeError(
-            "strength",
-            f"{strength} of {steps} steps is less than one step, so nothing would change. "
-            f"Use a strength of at least {1 / steps:.2g}, or more steps.",
-        )
+    skip = (steps - kept) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(skip)
-    return Plan(scheduler, timesteps, False)
+    return Plan(scheduler, scheduler.timesteps[skip:], False)
 
 
-Hold = Callable[[Tensor, Tensor | None], Tensor]
+Hold = Callable[["Tensor", "Tensor | None"], "Tensor"]
 """(x, timestep of the next step or None at the end) -> x: what must stay as it was (blend inpainting)."""
 
-Solver = Generator[tuple[Tensor, Tensor], Tensor, Tensor]
+Solver = Generator["tuple[Tensor, Tensor]", "Tensor", "Tensor"]
 """Yields (input of the network, timestep), is sent the guided answer, returns the finished latent."""
 
 
 def solve(plan: Plan, x: Float[Tensor, "c h w"], generator: torch.Generator, hold: Hold | None = None) -> Solver:
     """Run one job's scheduler over its timesteps."""
+    import torch
+
     scheduler, steps = plan.scheduler, plan.timesteps
     accepted = inspect.signature(scheduler.step).parameters
     chosen = {k: v for k, v in (("generator", generator), ("eta", 0.0)) if k in accepted}  # as the stock pipelines do
