@@ -5,9 +5,11 @@ Conditions check themselves against this, so it imports no torch and can be made
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from infuse.errors import WeightsError
 
 FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL", "tabletop": "tabletop"}
 CONTEXT_FAMILY = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
@@ -153,7 +155,11 @@ def _video_slots(channels: int) -> tuple[Slot, ...]:
     return (Slot("stc", channels, exclusive=False),) if channels > 0 else ()
 
 
-def _per_block(value: int | list[int] | tuple[int, ...], n: int) -> tuple[int, ...]:
+Depth = int | Sequence[int]
+"""Transformer blocks of each attention of a block: the same for all, or one by one (SSD-1B)."""
+
+
+def _per_block(value: Any, n: int) -> tuple[Any, ...]:
     return (value,) * n if isinstance(value, int) else tuple(value)
 
 
@@ -169,13 +175,18 @@ def _cross_layers(
 ) -> tuple[tuple[str, int], ...]:
     """Every cross-attention module path with its width, in the order in which IP-Adapter files number them."""
     depth = _per_block(config.get("transformer_layers_per_block", 1), len(widths))
+    decoder = config.get("reverse_transformer_layers_per_block") or depth[::-1]
     down = config.get("down_block_types", ())
     up = config.get("up_block_types", ())
     found: list[tuple[str, int]] = []
 
-    def block(path: str, layers: int, depth: int, width: int) -> None:
+    def block(path: str, layers: int, depth: Depth, width: int) -> None:
+        each = (depth,) * layers if isinstance(depth, int) else tuple(depth)
+        if len(each) < layers:
+            raise WeightsError("model", f"the UNet's config gives {path} depths for {len(each)} layers, but it has {layers}. Add "
+                                        "reverse_transformer_layers_per_block, as the model's own config.json has it.")  # fmt: skip
         for i in range(layers):
-            for d in range(depth):
+            for d in range(each[i]):
                 found.append((f"{path}.attentions.{i}.transformer_blocks.{d}.attn2", width))
 
     for b, kind in enumerate(down):
@@ -184,7 +195,7 @@ def _cross_layers(
     for b, kind in enumerate(up):
         if "CrossAttn" in kind:
             level = len(widths) - 1 - b
-            block(f"up_blocks.{b}", per[level] + 1, depth[level], widths[level])
+            block(f"up_blocks.{b}", per[level] + 1, decoder[b], widths[level])
     if config.get("mid_block_type", "UNetMidBlock2DCrossAttn") == "UNetMidBlock2DCrossAttn":
         block("mid_block", 1, depth[-1], widths[-1])
     return tuple(found)

@@ -63,9 +63,10 @@ def walk(
             stored.append(h)
     if skips is not None:
         stored = [s + r for s, r in zip(stored, skips, strict=True)]
-    h = unet.mid_block.resnets[0](h, emb)
-    for module, resnet in zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True):
-        h = resnet(attended(module, h), emb)
+    if unet.mid_block is not None:
+        h = unet.mid_block.resnets[0](h, emb)
+        for module, resnet in zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True):
+            h = resnet(attended(module, h), emb)
     h = visit(h if middle is None else h + middle)
     for block in unet.up_blocks:
         for i in range(len(block.resnets)):
@@ -90,4 +91,4 @@ def site_widths(unet: Any) -> tuple[list[int], int, list[int]]:
     for block in unet.up_blocks:
         n = len(block.resnets) + len(block.upsamplers or ())
         up += [block.resnets[0].out_channels] * n
-    return down, unet.mid_block.resnets[0].out_channels, up
+    return down, down[-1], up

@@ -55,6 +55,8 @@ def encoder(net: Any) -> State:
         if block.downsamplers:
             put(out, f"input_blocks.{i}.0.op", block.downsamplers[0].conv)
             i += 1
+    if net.mid_block is None:
+        return out
     put_resnet(out, "middle_block.0", net.mid_block.resnets[0])
     if len(net.mid_block.resnets) > 1:
         put(out, "middle_block.1", net.mid_block.attentions[0])

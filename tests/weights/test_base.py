@@ -13,6 +13,7 @@ from some import some
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from infuse.errors import WeightsError
+from infuse.network.spec import NetworkSpec
 from infuse.weights.base import BaseParts, load_base
 from infuse.weights.outline import outline
 from infuse.weights.source import Source
@@ -81,6 +82,23 @@ def test_round_trip(kin: str, tmp_path: Path) -> None:
     assert parts.force_zeros_for_empty_prompt == (kin == "sdxl")
     assert parts.spec.embedding_slots == ({"text_embeds": 32, "time_ids": 6} if kin == "sdxl" else {})
     assert len(parts.digest) == 64
+    outlined(parts)
+
+
+CUT = [
+    {"transformer_layers_per_block": [1, [2, 1]], "reverse_transformer_layers_per_block": [[1, 2, 3], 1], "mid_block_type": "UNetMidBlock2D"},
+    {"transformer_layers_per_block": [1, 2], "reverse_transformer_layers_per_block": [1, 1], "mid_block_type": None},
+    {"transformer_layers_per_block": [1, [2, 1]], "reverse_transformer_layers_per_block": [[1, 2, 1], 1]},
+]  # fmt: skip
+"""Of SSD-1B's kind: depths attention by attention, a decoder of its own depths, and a middle with and without attention."""
+
+
+@pytest.mark.parametrize("form", some(range(len(CUT)), quick=[0]))
+def test_a_cut_down_network_in_one_file_is_the_network_it_was(form: int, tmp_path: Path) -> None:
+    state, made = checkpoint("sdxl", **CUT[form])
+    parts = load_base(ldm.save(tmp_path / "model.safetensors", state))
+    same(parts.unet, made["unet"])
+    assert parts.spec.cross_layers == NetworkSpec.from_unet_config("", made["unet"].config).cross_layers
     outlined(parts)
 
 

@@ -25,15 +25,14 @@ def unet(shapes: Shapes, *, pooled: int | None = None, sample_size: int | None =
     """Config of the UNet2DConditionModel with these tensors.
 
     `pooled` is the width of the second text encoder's projection, needed only to split a vector of unusual width.
-    Raises WeightsError for a network that diffusers' class cannot express (uneven depth, foreign blocks).
+    Raises WeightsError for a network that diffusers' class cannot express (a middle block of its own depth).
     """
     config = _trunk(shapes, pooled)
     levels = len(config["block_out_channels"])
     up = [_depth(shapes, f"up_blocks.{b}") for b in range(levels)]
     down = [_depth(shapes, f"down_blocks.{b}") for b in range(levels)]
-    if up[::-1] != down:
-        raise WeightsError("", f"the decoder's transformer depths {up} do not mirror the encoder's {down}; infuse has no "
-                               "network of that form. Choose the full model that this one was cut from.")  # fmt: skip
+    if up[::-1] != down:  # cut down, as SSD-1B is: the decoder's depths are its own
+        config["reverse_transformer_layers_per_block"] = [d or 1 for d in up]
     config |= {
         "out_channels": shapes["conv_out.weight"][0],
         "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in up],
@@ -107,31 +106,33 @@ def context_width(shapes: Shapes) -> int | None:
     return next((s[1] for k, s in shapes.items() if k.endswith(".attn2.to_k.weight")), None)
 
 
-def _depth(shapes: Shapes, block: str) -> int:
-    """Transformer blocks per attention of one level; 0 without attention."""
-    depths = set()
-    for a in sorted(set(_numbers(shapes, rf"{re.escape(block)}\.attentions\.(\d+)\."))):
-        depths.add(
-            1 + max(_numbers(shapes, rf"{re.escape(block)}\.attentions\.{a}\.transformer_blocks\.(\d+)\."), default=-1)
-        )
-    if len(depths) > 1:
-        raise WeightsError("", f"{block} has attentions of depths {sorted(depths)}; infuse runs networks with one depth per "
-                               "level (SD 1.x, 2.x, SDXL). Choose the full model that this one was cut from.")  # fmt: skip
-    return depths.pop() if depths else 0
+Depth = int | list[int]
 
 
-def _layers(depth: list[int], mid: int) -> int | list[int]:
+def _depth(shapes: Shapes, block: str) -> Depth:
+    """Transformer blocks per attention of one level, as a list where they differ (SSD-1B); 0 without attention."""
+    depths = [
+        1 + max(_numbers(shapes, rf"{re.escape(block)}\.attentions\.{a}\.transformer_blocks\.(\d+)\."), default=-1)
+        for a in sorted(set(_numbers(shapes, rf"{re.escape(block)}\.attentions\.(\d+)\.")))
+    ]
+    return depths if len(set(depths)) > 1 else depths[0] if depths else 0
+
+
+def _layers(depth: list[Depth], mid: Depth) -> Depth | list[Depth]:
     """diffusers takes the middle's depth from the last level, also where that level has no attention (SD 1.x)."""
     depth = depth if depth[-1] or not mid else [*depth[:-1], mid]
-    if mid and mid != depth[-1]:
-        raise WeightsError(
-            "", f"the middle block has depth {mid}, the last level {depth[-1]}; infuse has no such network."
-        )
+    last = depth[-1]
+    if mid and mid != (last[0] if isinstance(last, list) else last):
+        raise WeightsError("", f"the middle block has depth {mid}, the last level {last}; infuse has no such network. Choose the full "
+                               "model that this one was cut from.")  # fmt: skip
     filled = [d or 1 for d in depth]
-    return filled[0] if len(set(filled)) == 1 else filled
+    same = isinstance(filled[0], int) and all(d == filled[0] for d in filled)
+    return filled[0] if same else filled
 
 
-def _mid(shapes: Shapes) -> str:
+def _mid(shapes: Shapes) -> str | None:
+    if not any(k.startswith("mid_block.") for k in shapes):
+        return None
     return "UNetMidBlock2DCrossAttn" if _depth(shapes, "mid_block") else "UNetMidBlock2D"
 
 
