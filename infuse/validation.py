@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from infuse import spellings
 from infuse.errors import InfuseError, RecipeError
 
 
@@ -21,9 +21,20 @@ class Strict(BaseModel):
 
     def __init__(self, **data: Any) -> None:
         try:
-            super().__init__(**data)
+            super().__init__(**type(self).spelled(data))
         except ValidationError as error:
             raise letter(type(self), error) from None
+
+    @classmethod
+    def spelled(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Data under our names, whatever names others have for them. Raises RecipeError if they contradict each other."""
+        return spellings.read(spelling(cls), cls.model_fields, data)
+
+
+def spelling(model: type[BaseModel]) -> str:
+    """Under which name `spellings` knows a model: a condition by its kind, the recipe by its own name."""
+    kind = model.model_fields.get("kind")
+    return str(kind.default) if kind else model.__name__.lower()
 
 
 def letter(model: type[BaseModel], error: ValidationError) -> RecipeError:
@@ -47,8 +58,8 @@ def _text(error: Any, owner: type[BaseModel] | None) -> str:
     kind, given = error["type"], error.get("input")
     if kind == "extra_forbidden":
         known = list(owner.model_fields) if owner else []
-        near = get_close_matches(str(error["loc"][-1]), known, 1)
-        return f"there is no such field. {f'Did you mean {near[0]}? ' if near else ''}Fields: {', '.join(known)}."
+        near = spellings.suggestion(spelling(owner), known, str(error["loc"][-1])) if owner else ""
+        return f"there is no such field. {f'Did you mean {near}? ' if near else ''}Fields: {', '.join(known)}."
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tags = error["ctx"].get("expected_tags", "")
         said = (
