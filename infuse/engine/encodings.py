@@ -12,6 +12,7 @@ from typing import Any
 
 from infuse.conditions.base import Condition
 from infuse.encoders.kit import Kit
+from infuse.notices import gathers, note
 from infuse.ports import Sides
 from infuse.recipe import digest
 
@@ -22,7 +23,7 @@ class Encodings:
 
     most: int
     most_bytes: int
-    _kept: dict[Hashable, tuple[Sides, int]] = field(default_factory=dict)
+    _kept: dict[Hashable, tuple[Sides, int, list[str]]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
     _left: int = 0
     """How often something has left the store."""
@@ -33,7 +34,7 @@ class Encodings:
     @property
     def sizes(self) -> list[int]:
         """Bytes of each, the one used longest ago first."""
-        return [size for _, size in list(self._kept.values())]
+        return [size for _, size, _ in list(self._kept.values())]
 
     @property
     def nbytes(self) -> int:
@@ -46,12 +47,18 @@ class Encodings:
         key = (kit.base, kit.size, kit.frames, type(condition), digest(condition, voiced=False), versions, beside)
         with self._lock:
             found, left = self._kept.get(key), self._left
-        sides = found[0] if found else condition.encode(kit)
+        if found is None:
+            with gathers() as notes:
+                sides = condition.encode(kit)
+            found = (sides, sides.nbytes, notes)
+        sides = found[0]
+        for text in found[2]:  # to whoever asked this time
+            note(text)
         with self._lock:
             self._kept.pop(key, None)
             if left != self._left:  # what left meanwhile may be in here
                 return sides
-            self._kept[key] = found or (sides, sides.nbytes)
+            self._kept[key] = found
             while self._kept and (len(self._kept) > self.most or self.nbytes > self.most_bytes):
                 del self._kept[next(iter(self._kept))]
         return sides

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Event, Lock, get_ident
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ class Helper(Protocol):
 
     def help(self, *tickets: Ticket, timeout: float | None = None) -> bool: ...
     def leave(self, ticket: Ticket) -> None: ...
+    def tell(self, warnings: Iterable[str]) -> None: ...
 
 
 @dataclass(eq=False)
@@ -38,7 +39,7 @@ class Ticket:
     weights: Mapping[str, str] = field(default_factory=dict)
     """Model name -> sha256 of what was loaded for it."""
     warnings: list[str] = field(default_factory=list)
-    """What was adjusted or went wrong without ending the request."""
+    """What was adjusted, is hardly meant, or went wrong without ending the request. Said as InfuseWarnings, too."""
     helpers: list[int] = field(default_factory=list)
     """Threads that wait for this ticket: they deliver its events and decode its pictures, and nobody else then does."""
     done: int = 0
@@ -105,6 +106,7 @@ class Ticket:
         """Help until it is done; the result, or the error that ended the request. TimeoutError after `timeout` seconds."""
         if not self.engine.help(self, timeout=timeout):
             raise TimeoutError("the request is still running")
+        self.engine.tell(self.warnings)
         if self._error is not None:
             raise again(self._error)
         assert self._result is not None
