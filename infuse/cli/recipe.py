@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infuse.errors import RecipeError
-from infuse.media.pictures import at_home
+from infuse.media.reading import at_home
 from infuse.recipe import MADE, Recipe
 
 FILES = (".yaml", ".yml", ".json", *MADE)

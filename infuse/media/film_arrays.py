@@ -7,10 +7,12 @@ from __future__ import annotations
 import base64
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infuse.media.pictures import Picture, flat
+from infuse.media.pictures import Picture, channels_last, eight_bits, from_numbers, numbers
+from infuse.media.settle import seen, upright
 
 
 def source_of(value: Any) -> str:
@@ -32,39 +34,47 @@ def _frames(value: Any) -> list[bytes] | str:
     import numpy as np
     from PIL import Image
 
-    what = "give a path, a data URI, an array (f, h, w, 3), a tensor (f, c, h, w) or a list of PIL images"
-    if isinstance(value, Picture | Image.Image):
-        return Picture.of(value).source
+    what = "give a path, a data URI, an array (f, h, w, 3), a tensor (f, c, h, w), or a list of PIL images, arrays or tensors"
+    if isinstance(value, Picture | Image.Image | bytes | bytearray | memoryview):
+        return Picture.of(value).source if not isinstance(value, bytes | bytearray | memoryview) else _bytes(value)
     if isinstance(value, list | tuple):
-        if not value or not all(isinstance(f, Image.Image) for f in value):
+        if not value or not all(isinstance(f, Image.Image | np.ndarray) or hasattr(f, "detach") for f in value):
             raise ValueError(f"{repr(value)[:40]} is not a film; {what}")
-        if len(sizes := {f.size for f in value}) > 1:
+        frames = [upright(f)[0] if isinstance(f, Image.Image) else from_numbers(f) for f in value]
+        if len(sizes := {f.size for f in frames}) > 1:
             raise ValueError(f"the frames have several sizes ({', '.join(f'{w} x {h}' for w, h in sorted(sizes))} px)")
-        return [_webp(f) for f in value]
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()
-        value = np.moveaxis(value, -3, -1) if value.ndim in (3, 4) else value
-    if isinstance(value, np.ndarray) and value.ndim == 2:  # a mask
-        return Picture.of(value).source
-    if not isinstance(value, np.ndarray) or value.ndim not in (3, 4) or value.shape[-1] not in (1, 3, 4):
+        return [_webp(f) for f in frames]
+    is_tensor = hasattr(value, "detach")
+    if not is_tensor and not isinstance(value, np.ndarray):
         raise ValueError(f"{repr(value)[:40]} is not a film; {what}")
-    if not value.size:
-        raise ValueError(f"an array of shape {value.shape} holds no frame; {what}")
-    if value.dtype != np.uint8:
-        if value.dtype.kind != "f" or not np.isfinite(value).all() or value.min() < 0 or value.max() > 1:
-            raise ValueError("an array must hold uint8, or finite floats from 0 to 1")
-        value = (value * 255).round().astype(np.uint8)
-    if value.ndim == 3:
+    if not all(value.shape):
+        raise ValueError(f"an array of shape {tuple(value.shape)} holds no frame; {what}")
+    if value.ndim == 2 or value.ndim == 3 and _is_picture(value.shape, is_tensor):
         return Picture.of(value).source
-    return [_webp(Image.fromarray(np.squeeze(f, -1) if f.shape[-1] == 1 else f)) for f in value]
+    if value.ndim not in (3, 4) or value.ndim == 4 and not {value.shape[-1], value.shape[1]} & {1, 3, 4}:
+        raise ValueError(f"an array of shape {tuple(value.shape)} is no film; {what}")
+    whole = eight_bits(numbers(value))  # one range for all frames
+    return [_webp(Image.fromarray(np.ascontiguousarray(channels_last(f, is_tensor, "frame")))) for f in whole]
+
+
+def _is_picture(shape: Sequence[int], is_tensor: bool) -> bool:
+    """Whether three axes are one picture with channels, rather than grey frames (f, h, w)."""
+    return shape[0] in (1, 3, 4) if is_tensor else shape[-1] in (1, 3, 4) or shape[0] == 1
+
+
+def _bytes(content: bytes | bytearray | memoryview) -> str:
+    return data_uri(bytes(content), "application/octet-stream")
 
 
 def _webp(image: Any) -> bytes:
-    buffer = io.BytesIO()
+    """A frame, its alpha and its colour profile kept for whoever looks at it."""
+    buffer, icc = io.BytesIO(), image.info.get("icc_profile", b"")
     if image.mode not in ("RGB", "RGBA"):
-        image = image.convert("RGBA") if image.has_transparency_data else flat(image, "a frame")
-    image.save(buffer, "WEBP", lossless=True, exact=True, quality=30, method=1)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+        else:
+            image, icc = seen(image, "a frame")[0], b""
+    image.save(buffer, "WEBP", lossless=True, exact=True, quality=30, method=1, icc_profile=icc)
     return buffer.getvalue()
 
 

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from infuse.errors import CapacityError, InfuseError, RecipeError
-from infuse.media.pictures import SMALLEST, flat, limited, px
+from infuse.media.pictures import SMALLEST, limited, px
+from infuse.media.reading import OWN, Reading
+from infuse.media.settle import NUMERIC, is_turned, shades
 
-MOST_FRAMES = 100_000
-"""How many frames a film may have, taken or not (an hour at 27 per second)."""
 FOLDER_RATE = 8
 """Frames per second of pictures that lie in a folder and know no time; what infuse writes films at."""
 
 PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
-BEHIND = "black"
-"""What is seen through transparent frames: it says nothing in masks, depths and sketches."""
-NUMERIC = ("F", "I")
-"""Modes in which pictures may hold numbers that are no shades; these are looked at before any long work."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+
+Look = Callable[[Any, str], Any]
+"""(a frame as it lies there, how letters name it) -> the frame as it is wanted: `settle.seen` or `settle.drawn`."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Reader:
     size: tuple[int, int]
     times: tuple[float, ...]
     end: float
-    draw: Callable[[Sequence[int]], Iterator[tuple[int, Any]]]
-    """Ascending frame numbers -> (number, upright RGB image). Raises RecipeError where a frame cannot be read."""
+    draw: Callable[[Sequence[int], Look], Iterator[tuple[int, Any]]]
+    """Ascending frame numbers -> (number, what a look at the frame gives). Raises RecipeError where one cannot be read."""
     clock: bool = True
     """Whether `times` are the film's own; loose pictures have none and are counted `FOLDER_RATE` per second."""
     still: bool = False
@@ -62,13 +61,15 @@ class Reader:
         return max(gaps) - min(gaps) > min(0.0105, 0.35 / self.rate)
 
 
-def fits(name: str, size: tuple[int, int], frames: int) -> None:
+def fits(name: str, size: tuple[int, int], frames: int, reading: Reading = OWN) -> None:
     """Complain about sides and numbers of frames beyond the limits."""
-    limited(name, size)
+    limited(name, size, reading)
     if min(size) < SMALLEST:
         raise RecipeError("", f"{name} is {px(size)}. Give frames of at least {SMALLEST} px a side.")
-    if frames > MOST_FRAMES:
-        raise CapacityError("", f"{name} has {frames} frames; the limit is {MOST_FRAMES}. Cut out the part you need.")
+    if frames > reading.most_frames:
+        raise CapacityError(
+            "", f"{name} has {frames} frames; the limit is {reading.most_frames}. Cut out the part you need."
+        )
 
 
 def numbered(name: str) -> list[tuple[int, int | str]]:
@@ -92,28 +93,44 @@ def missing(parts: Sequence[str]) -> str:
 # Loose pictures ---------------------------------------------------------------------------------------------------
 
 
-def zipped_reader(name: str, content: bytes) -> Reader:
+MOST_UNPACKED = 4 << 30
+"""Bytes of all frames in a zip."""
+
+
+def zipped_reader(name: str, content: bytes, reading: Reading = OWN) -> Reader:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
-        if (size := sum(i.file_size for i in archive.infolist())) > 4 << 30:
-            raise CapacityError("", f"{name} unpacks to {size >> 30} GiB; the limit is 4 GiB. Use a folder of frames.")
-        return loose_reader(name, [i.filename for i in archive.infolist() if not i.is_dir()], archive.read)
+        most = min(MOST_UNPACKED, 4 * reading.most_film_bytes)
+        if (size := sum(i.file_size for i in archive.infolist())) > most:
+            raise CapacityError(
+                "", f"{name} unpacks to {size >> 20} MiB; the limit is {most >> 20} MiB. Use a folder of frames."
+            )
+
+        def read(part: str) -> bytes:
+            stated = archive.getinfo(part).file_size
+            reading.weigh(f"{part} in {name}", stated)
+            with archive.open(part) as file:  # what unpacks to more than is stated is damaged
+                content = file.read(stated + 1)
+            if len(content) > stated:
+                raise zipfile.BadZipFile(f"{part} is larger than it says")
+            return content
+
+        return loose_reader(name, [i.filename for i in archive.infolist() if not i.is_dir()], read, reading)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         if isinstance(error, InfuseError):
             raise
         raise RecipeError("", f"{name} is a zip file that cannot be read ({error}). Pack it again.") from None
 
 
-def loose_reader(name: str, names: Sequence[str], read: Callable[[str], bytes]) -> Reader:
-    from PIL import Image, ImageOps
+def loose_reader(name: str, names: Sequence[str], read: Callable[[str], bytes], reading: Reading = OWN) -> Reader:
+    from PIL import Image
 
     parts = sorted((n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith((".", "__"))), key=numbered)
     if not parts:
         raise RecipeError(
             "", f"{name} holds no pictures ({len(names)} other files). Give one with frames as PNG, JPEG or WebP files."
         )
-    if len(parts) > MOST_FRAMES:
-        fits(name, (SMALLEST, SMALLEST), len(parts))
+    fits(name, (SMALLEST, SMALLEST), len(parts), reading)
 
     @contextmanager
     def image(part: str) -> Iterator[Any]:
@@ -129,13 +146,12 @@ def loose_reader(name: str, names: Sequence[str], read: Callable[[str], bytes]) 
     size = (0, 0)
     for part in parts:
         with image(part) as found:
-            turned = found.getexif().get(0x0112, 1) > 4  # EXIF orientations 5 to 8 lie on their side
-            own = found.size[::-1] if turned else found.size
+            own = found.size[::-1] if is_turned(found) else found.size
             if found.mode in NUMERIC:
-                flat(found, f"{part} in {name}")
+                shades(found, f"{part} in {name}")
         if part == parts[0]:
             size = own
-            fits(name, size, len(parts))
+            fits(name, size, len(parts), reading)
         elif own != size:
             raise RecipeError(
                 "",
@@ -143,10 +159,11 @@ def loose_reader(name: str, names: Sequence[str], read: Callable[[str], bytes]) 
                 "Bring all of its frames to one size.",
             )
 
-    def draw(wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    def draw(wanted: Sequence[int], look: Look) -> Iterator[tuple[int, Any]]:
         for i in wanted:
             with image(parts[i]) as found:
-                yield i, flat(ImageOps.exif_transpose(found), f"{parts[i]} in {name}", BEHIND)
+                found.load()
+                yield i, look(found, f"{parts[i]} in {name}")
 
     others = [n for n in names if n not in parts and not n.startswith(".")]
     notes = [f"{name}: {len(others)} files that are no pictures are left out ({others[0]}, ...)"] if others else []
@@ -160,19 +177,18 @@ def loose_reader(name: str, names: Sequence[str], read: Callable[[str], bytes]) 
 # Animations -------------------------------------------------------------------------------------------------------
 
 
-def animated_reader(name: str, source: Path | bytes, image: Any) -> Reader:
+def animated_reader(name: str, source: Path | bytes, image: Any, reading: Reading = OWN) -> Reader:
     """GIF, TIFF, animated WebP and PNG; a picture with one frame is a still. A frame of 0 s stays for 0.1 s, as in browsers."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    count = getattr(image, "n_frames", 1)
-    turned = image.getexif().get(0x0112, 1) > 4
-    size = image.size[::-1] if turned else image.size
-    fits(name, size, count)
+    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a camera's other views, or gain map
+    size = image.size[::-1] if is_turned(image) else image.size
+    fits(name, size, count, reading)
 
-    def draw(wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    def draw(wanted: Sequence[int], look: Look) -> Iterator[tuple[int, Any]]:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURES) as again:
             for i in wanted:
-                yield i, flat(ImageOps.exif_transpose(at(again, i)), name, BEHIND)
+                yield i, look(at(again, i), name)
 
     def at(film: Any, i: int) -> Any:
         try:
@@ -189,7 +205,7 @@ def animated_reader(name: str, source: Path | bytes, image: Any) -> Reader:
             raise RecipeError("", f"{name} mixes sizes: page 0 is {px(own)}, page {i} is {px(page.size)}. "
                                   "Bring all of its pages to one size.")  # fmt: skip
         if page.mode in NUMERIC:
-            flat(page, name)
+            shades(page, name)
         times.append(times[-1] + (page.info.get("duration") or 100) / 1000)
     if count == 1:
         return Reader(name, size, (0.0,), 1 / FOLDER_RATE, draw, False, True)

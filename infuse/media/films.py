@@ -15,23 +15,25 @@ import mimetypes
 import zipfile
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, model_serializer, model_validator
+from pydantic import Field, GetJsonSchemaHandler, PrivateAttr, model_serializer, model_validator
 
 from infuse.errors import CapacityError, RecipeError
 from infuse.media.film_arrays import data_uri, source_of, zipped
-from infuse.media.film_readers import FOLDER_RATE, PICTURES, Reader, animated_reader, loose_reader, zipped_reader
-from infuse.media.pictures import Picture, at_home, must_be_file
-from infuse.media.video_reader import video_reader
+from infuse.media.film_open import ZIP, opened
+from infuse.media.film_readers import FOLDER_RATE, Look, Reader
+from infuse.media.fitting import Fit, fitted, fitted_hole
+from infuse.media.pictures import BEHIND, Picture
+from infuse.media.reading import OWN, Reading, policy, reading
+from infuse.media.settle import drawn, seen
 from infuse.validation import Strict
 
 MOST_TAKEN = 1_000_000_000
 """Pixels of all frames that are taken at once (3 GB)."""
-ZIP = b"PK\3\4"
 LARGEST_EMBEDDED = 32 << 20
 """Bytes of a film that still travels inside of a recipe."""
 
@@ -67,6 +69,22 @@ class Film(Strict):
     reverse: bool = False
     """The same frames, last one first."""
 
+    _reading: Reading = PrivateAttr(default=OWN)
+    """What may be read for it: the policy of the recipe that names it."""
+    _behind: str = PrivateAttr(default=BEHIND)
+    """The colour that is seen through what is transparent."""
+
+    def model_post_init(self, context: Any) -> None:
+        self._reading = policy()
+
+    def on(self, behind: str) -> Film:
+        """The same film seen on another ground."""
+        if behind == self._behind:
+            return self
+        film = self.model_copy()
+        film._behind = behind
+        return film
+
     @classmethod
     def of(cls, value: Any, **options: Any) -> Film:
         """A film from a path, data URI, list of PIL images, (f h w 3) uint8 or 0-1 float array, or (f c h w) tensor.
@@ -74,7 +92,12 @@ class Film(Strict):
         Raises RecipeError if it is none of these.
         """
         if isinstance(value, Film):
-            return cls(**{**{n: getattr(value, n) for n in cls.model_fields}, **options}) if options else value
+            if not options:
+                return value
+            with reading(replace(value._reading, folder=None)):  # its path has been found already
+                film = cls(**{**{n: getattr(value, n) for n in cls.model_fields}, **options})
+            film._behind = value._behind
+            return film
         if isinstance(value, dict):
             return cls(**{**value, **options})
         try:
@@ -123,12 +146,13 @@ class Film(Strict):
     @cached_property
     def data(self) -> Path | bytes:
         """Where it lies, or its bytes if it travels inside. Raises RecipeError if those are no base64."""
-        return Picture(self.source).content if self._embedded else at_home(self.source)
+        picture = Picture(self.source, reading=replace(self._reading, most_bytes=self._reading.most_film_bytes))
+        return picture.content if self._embedded else picture.place
 
     @cached_property
     def reader(self) -> Reader:
         """The headers. Raises RecipeError (not a film, damaged, mixed sizes, ...) or CapacityError (too large)."""
-        return opened(str(self), self.data)
+        return opened(str(self), self.data, self._reading)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -164,6 +188,7 @@ class Film(Strict):
     def digest(self) -> str:
         """sha256 of what is asked for: the content, and the options that choose from it."""
         asked = {n: getattr(self, n) for n in type(self).model_fields if n != "source"}
+        asked |= {} if self._behind == BEHIND else {"behind": self._behind}
         return hashlib.sha256(json.dumps([self.sha256, asked], sort_keys=True).encode()).hexdigest()
 
     def embedded(self) -> Film:
@@ -274,20 +299,39 @@ class Film(Strict):
             order = list(itertools.islice(itertools.cycle(turn), count))
         return order, f"{self} has {have} of {count} frames; filled up with short: {self.short}"
 
-    def take(self, count: int, fps: float | None = None, size: tuple[int, int] | None = None) -> Clip:
-        """`count` frames by the rule (see Film and `plan`), scaled to cover `size` (width, height) and cut to it around
-        the centre. Raises RecipeError (too few or unreadable frames) or CapacityError."""
-        from PIL import Image, ImageOps
+    def take(
+        self, count: int, fps: float | None = None, size: tuple[int, int] | None = None, fit: Fit = "crop"
+    ) -> Clip:
+        """`count` frames by the rule (see Film and `plan`), brought to `size` (width, height) as `fit` says: by default
+        scaled to cover it and cut around the centre. Raises RecipeError (too few or unreadable frames) or CapacityError."""
+        return self._taken(count, fps, size, lambda i: fitted(i, size, fit) if size else i, self.seen)
 
+    def holes(self, count: int, size: tuple[int, int] | None = None, fit: Fit = "crop") -> list[Any]:
+        """`take` of a film of masks: black and white images, white in every pixel that the mask's white touches."""
+        whole = self._taken(count, None, size, lambda i: fitted_hole(i, size or i.size, fit), self.drawn)
+        return list(whole.frames)
+
+    def _taken(self, count: int, fps: float | None, size: tuple[int, int] | None, fitting: Any, look: Look) -> Clip:
         places, notes = self.plan(count, fps, size)
-        found = {}
-        for i, image in self.reader.draw(sorted(set(places))):
-            found[i] = ImageOps.fit(image, size, Image.Resampling.LANCZOS) if size and image.size != size else image
+        found = {i: fitting(image) for i, image in self.reader.draw(sorted(set(places)), look)}
         return Clip(tuple(found[i] for i in places), places, notes)
 
-    def frames(self, count: int, size: tuple[int, int] | None = None) -> list[Any]:
+    def seen(self, image: Any, name: str) -> Any:
+        """A frame as pictures are looked at."""
+        return seen(image, name, self._behind)[0]
+
+    def drawn(self, image: Any, name: str) -> Any:
+        """A frame as masks are."""
+        return drawn(image, name)[0]
+
+    def looked_at(self, place: int = 0, mask: bool = False) -> tuple[Any, tuple[str, ...]]:
+        """(one frame, what is done to it on the way in)."""
+        look: Any = drawn if mask else partial(seen, behind=self._behind)
+        return next(found for _, found in self.reader.draw([place], look))
+
+    def frames(self, count: int, size: tuple[int, int] | None = None, fit: Fit = "crop") -> list[Any]:
         """`take`, when only the pictures matter."""
-        return list(self.take(count, size=size).frames)
+        return list(self.take(count, size=size, fit=fit).frames)
 
     def beside(self, film: Film) -> Film:
         """This film at the times of another one: what it does not say itself (start, fps, reverse) is as it is there.
@@ -299,32 +343,3 @@ class Film(Strict):
         fps = self.fps or film.fps or (min(film.reader.rate, 1000.0) if film.reader.clock else None)
         there = {"start": self.start or film.start, "fps": fps, "reverse": self.reverse or film.reverse}
         return self.model_copy(update=there)
-
-
-def opened(name: str, source: Path | bytes) -> Reader:
-    """The headers of a folder, picture, animation, zip of pictures, or video. Raises RecipeError or CapacityError."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        if isinstance(source, Path):
-            if source.is_dir():
-                names = [p.name for p in source.iterdir() if p.is_file()]
-                return loose_reader(name, names, lambda part: (source / part).read_bytes())
-            must_be_file(source)
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-            if not (head := file.read(4)):
-                raise RecipeError("", f"{name} is empty (0 bytes). Make or copy it again.")
-            file.seek(0)
-            if head == ZIP:
-                return zipped_reader(name, file.read())
-            try:
-                with Image.open(file, formats=PICTURES) as image:
-                    return animated_reader(name, source, image)
-            except UnidentifiedImageError:
-                return video_reader(name, source)
-    except Image.DecompressionBombError as error:
-        raise CapacityError("", f"{name} is too large to open ({error}). Scale it down first.") from None
-    except OSError as error:
-        raise RecipeError(
-            "", f"{name} cannot be read ({error.strerror or error}). Check the path, or make the file again."
-        ) from None

@@ -1,6 +1,7 @@
-"""A picture in a recipe: a path or a data URI outside, checked pixels inside, one content hash for both.
+"""A picture in a recipe: a path or a data URI outside, settled pixels inside, one content hash for both.
 
-Nothing is decoded when a recipe is made; `check` opens the file and complains by field before any long work.
+Nothing is decoded when a recipe is made; `check` opens the file and complains by field before any long work. Every
+picture and mask comes in here, and what is done to it is in `settle`.
 """
 
 from __future__ import annotations
@@ -8,10 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,14 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from infuse.errors import CapacityError, RecipeError
+from infuse.media.reading import BY_HASH, OWN, Reading, at_home, policy, shown
+from infuse.media.settle import drawn, said_of_many, seen
 
-SMALLEST, LARGEST, MOST = 8, 16_384, 100_000_000
-"""Pixels: the shortest side, the longest side, and the area that a picture may have."""
-
-_folder: ContextVar[Path | None] = ContextVar("folder of the recipe being read", default=None)
-
-
-@contextmanager
-def relative_to(folder: Path) -> Iterator[None]:
-    """Relative paths read inside are taken from this folder (the recipe's own)."""
-    token = _folder.set(folder)
-    try:
-        yield
-    finally:
-        _folder.reset(token)
+SMALLEST = 8
+"""Pixels: the shortest side that a picture may have."""
+BEHIND = "white"
+"""What is seen through transparent pixels, unless a recipe says another colour."""
+EXIF_ORIENTATION = 0x0112
 
 
 def px(size: tuple[int, int]) -> str:
@@ -42,19 +34,12 @@ def px(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} px"
 
 
-def limited(name: str, size: tuple[int, int]) -> None:
+def limited(name: str, size: tuple[int, int], reading: Reading = OWN) -> None:
     """Raises CapacityError if a picture, or a film's frame, is larger than the limits."""
-    if max(size) > LARGEST or size[0] * size[1] > MOST:
-        raise CapacityError("", f"{name} is {px(size)}; the limit is {LARGEST} px a side and {MOST // 1_000_000} megapixels. "
+    side, most = reading.longest_side, reading.most_pixels
+    if max(size) > side or size[0] * size[1] > most:
+        raise CapacityError("", f"{name} is {px(size)}; the limit is {side} px a side and {most / 1e6:g} megapixels. "
                                 "Scale it down first.")  # fmt: skip
-
-
-def at_home(text: str) -> Path:
-    """A path with its ~ resolved; one of a user whom nobody knows stays as it is, and is not found."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)
 
 
 def must_be_file(path: Path) -> None:
@@ -63,114 +48,158 @@ def must_be_file(path: Path) -> None:
         raise RecipeError("", f"{path} is a pipe, a socket or a device. Save it as a file first, and name that.")
 
 
-def flat(image: Any, name: str, behind: str = "") -> Any:
-    """A PIL image of any mode as 8-bit RGB: what every picture and every frame of a film is seen as.
-
-    16-bit grey is divided by 257, floats from 0 to 1 are stretched to 0-255. behind: the colour that is seen through what
-    is transparent; without one the colours stored there are seen, as in diffusers. Raises RecipeError for other numbers.
-    """
-    import numpy as np
-    from PIL import Image
-
-    if image.mode == "F" or image.mode.startswith("I"):
-        # the usual numbers: of a float picture 0 to 1, of an integer one those of 16 bits
-        values, most = np.asarray(image), 1 if image.mode == "F" else 65535
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= most):
-            raise RecipeError("", f"{name} holds numbers from {values.min():g} to {values.max():g}, and black is 0, white {most}. "
-                                  "Scale them, or save it with 8 bits.")  # fmt: skip
-        grey = (values * 255).round() if most == 1 else values // 257
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if behind and image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, behind), image).convert("RGB")
-    return image.convert("RGB")
-
-
 @dataclass(frozen=True)
 class Picture:
-    """`source` is a path or a `data:image/...;base64,` URI. Arrays, tensors and PIL images become the latter."""
+    """`source` is a path, a `data:image/...;base64,` URI, or `sha256:` and the hash of a file that lies in a folder of
+    inputs. Bytes, arrays, tensors and PIL images become a URI."""
 
     source: str
+    behind: str = BEHIND
+    """The colour that is seen through what is transparent."""
+    reading: Reading = field(default=OWN, compare=False, repr=False)
+    """What may be read for it: the policy of the recipe that names it."""
 
     @classmethod
     def of(cls, value: Any) -> Picture:
-        """A picture from a path, data URI, PIL image, (h, w[, c]) uint8 or 0-1 float array, or (c, h, w) tensor."""
+        """A picture from a path, data URI, the bytes of a file, a PIL image, an array (h, w), (h, w, c), (1, h, w) or (c, h, w), or a
+        tensor (c, h, w) or (h, w); numbers are uint8, uint16, booleans, or floats from 0 to 1.
+
+        Raises ValueError if it is none of these, RecipeError if it may not be read.
+        """
         if isinstance(value, Picture):
             return value
         if isinstance(value, str | Path):
-            text, folder = str(value), _folder.get()
+            text = str(value)
             if not text.strip():
                 raise ValueError("an empty path names no picture; give a path, a data URI, or an image")
             if "\0" in text:
                 raise ValueError("a path cannot hold the character NUL. Write it again")
-            if text.startswith("data:"):
-                return cls(text)
-            return cls(str(folder / text)) if folder is not None and not at_home(text).is_absolute() else cls(text)
-        return cls(_uri(_encoded(value), "png"))
+            return cls(policy().located(text), reading=policy())
+        if isinstance(value, bytes | bytearray | memoryview):
+            return cls(_uri(bytes(value), "*"), reading=policy())
+        content, kind = _encoded(value)
+        return cls(_uri(content, kind), reading=policy())
+
+    def on(self, behind: str) -> Picture:
+        """The same picture seen on another ground."""
+        return self if behind == self.behind else replace(self, behind=behind)
 
     @cached_property
     def content(self) -> bytes:
-        """The file's bytes. Raises RecipeError if there are none."""
+        """The file's bytes. Raises RecipeError if there are none, CapacityError if they are too many."""
         if self.source.startswith("data:"):
             head, _, body = self.source.partition(",")
+            self.reading.weigh("an embedded picture", len(body) * 3 // 4)
             try:
                 return base64.b64decode(body, validate=True) if head.endswith(";base64") else body.encode()
             except ValueError as error:
                 raise RecipeError(
                     "", f"the data URI is not valid base64 ({error}). Encode the file's bytes again."
                 ) from None
-        path = at_home(self.source)
+        path = self.place
         try:
             must_be_file(path)
+            self.reading.weigh(shown(self.source), path.stat().st_size)
             return path.read_bytes()
         except OSError as error:
-            raise RecipeError("", f"{self.source} cannot be read ({error.strerror}). Check the path.") from None
+            raise RecipeError("", f"{shown(self.source)} cannot be read ({error.strerror}). Check the path.") from None
+
+    @property
+    def place(self) -> Path:
+        """Where the file lies. Raises RecipeError if it is named by a hash, and no folder of inputs has it."""
+        return self.reading.found(self.source) if self.source.startswith(BY_HASH) else at_home(self.source)
 
     @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
+    @property
+    def digest(self) -> str:
+        """sha256 of what is seen: the file's bytes, and the ground if it is not the usual one."""
+        return (
+            self.sha256
+            if self.behind == BEHIND
+            else hashlib.sha256(f"{self.sha256} {self.behind}".encode()).hexdigest()
+        )
+
     @cached_property
+    def _seen(self) -> tuple[Any, tuple[str, ...]]:
+        image = self._opened()
+        out, notes = seen(image, str(self), self.behind)
+        out.format = image.format
+        return out, (*said_of_many(image, self.content), *notes)
+
+    @property
     def image(self) -> Any:
-        """The decoded PIL image, upright and `flat`. Raises RecipeError (not a picture) or CapacityError (too large)."""
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        """The picture as an RGB PIL image: upright, in sRGB, on its ground. Raises RecipeError (not a picture) or CapacityError (too
+        large)."""
+        return self._seen[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to it on the way in, one sentence each."""
+        return self._seen[1]
+
+    @cached_property
+    def _drawn(self) -> tuple[Any, tuple[str, ...]]:
+        image = self._opened()
+        out, notes = drawn(image, str(self))
+        return out, (*said_of_many(image, self.content), *notes)
+
+    @property
+    def mask(self) -> Any:
+        """The picture as a mask, a grey PIL image: white where it counts. Raises as `image` does, and if colour and alpha disagree."""
+        return self._drawn[0]
+
+    @property
+    def mask_notes(self) -> tuple[str, ...]:
+        """The same of it as a mask."""
+        return self._drawn[1]
+
+    def _opened(self) -> Any:
+        """The decoded file as it lies there."""
+        from PIL import Image, UnidentifiedImageError
 
         try:
             image = Image.open(io.BytesIO(self.content))
             size = image.size
-            limited(str(self), size)
+            limited(str(self), size, self.reading)
             if min(size) < SMALLEST:
                 raise RecipeError("", f"{self} is {px(size)}, too small to say anything. "
                                       f"Give a picture of at least {SMALLEST} px a side.")  # fmt: skip
             image.load()
+            return image
         except (RecipeError, CapacityError):
             raise
         except Image.DecompressionBombError as error:
             raise CapacityError("", f"{self} is too large to open ({error}). Scale it down first.") from None
         except Exception as error:
-            why = "of no known format" if isinstance(error, UnidentifiedImageError) else error
+            known = named_kind(self.content) if isinstance(error, UnidentifiedImageError) else ""
+            why = known or ("of no known format" if isinstance(error, UnidentifiedImageError) else error)
             raise RecipeError(
                 "",
                 f"{self} is not a picture that can be read ({why}). "
                 "Give a PNG, JPEG or WebP file that opens in a viewer.",
             ) from None
-        shown = flat(ImageOps.exif_transpose(image), str(self))
-        shown.format = image.format
-        return shown
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.image.size
+        """(width, height) in pixels, upright."""
+        return (self._seen if "_seen" in self.__dict__ or "_drawn" not in self.__dict__ else self._drawn)[0].size
 
     def embedded(self) -> Picture:
         """The same picture as a data URI of its own bytes, so that it travels with the recipe."""
         if self.source.startswith("data:"):
             return self
-        return Picture(_uri(self.content, (self.image.format or Path(self.source).suffix.lstrip(".") or "png").lower()))
+        kind = (self.image.format or Path(self.source).suffix.lstrip(".") or "png").lower()
+        return replace(self, source=_uri(self.content, kind))
 
     def __str__(self) -> str:
-        return self.source if not self.source.startswith("data:") else f"an embedded picture ({self.source[:22]}...)"
+        return (
+            shown(self.source)
+            if not self.source.startswith("data:")
+            else f"an embedded picture ({self.source[:22]}...)"
+        )
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -188,26 +217,118 @@ def _uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _encoded(value: Any) -> bytes:
-    """PNG bytes of a PIL image, array or tensor."""
+KINDS: Sequence[tuple[bytes, str]] = (
+    (b"ftypheic", "an HEIC photo, as iPhones make them: export it as JPEG"),
+    (b"ftypheix", "an HEIC photo, as iPhones make them: export it as JPEG"),
+    (b"ftypmif1", "an HEIF photo: export it as JPEG"),
+    (b"ftypavif", "an AVIF picture, and this Pillow was built without AVIF: export it as PNG"),
+    (b"ftyp", "a film; pictures are wanted here"),
+    (b"<svg", "an SVG drawing: export it as PNG"),
+    (b"%PDF", "a PDF document: export its page as PNG"),
+    (b"<!DOCTYPE", "a web page: save the picture itself"),
+    (b"<html", "a web page: save the picture itself"),
+    (b"version https://git-lfs", "a pointer of git LFS: run `git lfs pull`"),
+)
+"""How files begin that people take for pictures."""
+
+
+def named_kind(content: bytes) -> str:
+    """What a file is that is no readable picture; "" if nobody knows."""
+    if not content:
+        return "it is empty, 0 bytes"
+    head = content[:512].lstrip()
+    return next((what for mark, what in KINDS if head.startswith(mark) or head[4:12].startswith(mark)), "")
+
+
+def _encoded(value: Any) -> tuple[bytes, str]:
+    """(bytes, format) of a PIL image, array or tensor: whatever its mode is, the file holds the same numbers."""
+    from PIL import Image
+
+    image = value if isinstance(value, Image.Image) else from_numbers(value)
+    kept: dict[str, Any] = {}
+    if icc := image.info.get("icc_profile"):
+        kept["icc_profile"] = icc
+    if (turned := _orientation(image)) != 1:
+        exif = Image.Exif()
+        exif[EXIF_ORIENTATION] = turned
+        kept["exif"] = exif
+    kind = "png" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "tiff"
+    if image.mode in ("PA", "La", "RGBa"):
+        image, kind = image.convert("RGBA"), "png"
+    buffer = io.BytesIO()
+    image.save(buffer, kind.upper(), **kept)
+    return buffer.getvalue(), kind
+
+
+def _orientation(image: Any) -> int:
+    try:
+        turned = image.getexif().get(EXIF_ORIENTATION, 1)
+        return turned if turned in range(2, 9) else 1
+    except Exception:
+        return 1
+
+
+def from_numbers(value: Any) -> Any:
+    """A PIL image of an array or tensor; see `Picture.of`. Raises ValueError that tells the accepted shapes and ranges."""
     import numpy as np
     from PIL import Image
 
-    if not isinstance(value, Image.Image):
-        if hasattr(value, "detach"):
-            value = value.detach().float().cpu().numpy()
-            value = np.moveaxis(value, 0, -1) if value.ndim == 3 and value.shape[0] in (1, 3, 4) else value
-        if not isinstance(value, np.ndarray) or value.ndim not in (2, 3):
-            raise ValueError(
-                f"{repr(value)[:40]} is not a picture; give a path, a data URI, a PIL image or an array (h, w, 3)"
-            )
-        if value.dtype != np.uint8:
-            if not np.isfinite(value).all() or value.min() < 0 or value.max() > 1:
-                raise ValueError("a float array must hold finite values from 0 to 1")
-            value = (value * 255).round().astype(np.uint8)
-        value = Image.fromarray(value.squeeze(-1) if value.ndim == 3 and value.shape[-1] == 1 else value)
-    if value.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):  # what a PNG can hold
-        value = flat(value, "the picture")
-    buffer = io.BytesIO()
-    value.save(buffer, "PNG")
-    return buffer.getvalue()
+    is_tensor, value = hasattr(value, "detach"), numbers(value)
+    if not isinstance(value, np.ndarray):
+        raise ValueError(
+            f"{repr(value)[:40]} is not a picture; give a path, a data URI, a PIL image or an array (h, w, 3)"
+        )
+    return Image.fromarray(eight_bits(channels_last(value, is_tensor, "picture")))
+
+
+def numbers(value: Any) -> Any:
+    """A tensor as an array; anything else as it is."""
+    if not hasattr(value, "detach"):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.is_floating_point() else value).numpy()
+
+
+def channels_last(value: Any, first: bool, what: str) -> Any:
+    """An array (h, w) or (h, w, c) of one in either order of axes. first: channels come first where both could be."""
+    import numpy as np
+
+    shape = value.shape
+    if value.ndim == 2:
+        return value
+    if value.ndim == 3 and all(shape):
+        ahead, behind = shape[0] in (1, 3, 4), shape[-1] in (1, 2, 3, 4)
+        if ahead and (first or not behind):
+            value, behind = np.moveaxis(value, 0, -1), True
+        if behind:
+            return value[..., 0] if value.shape[-1] == 1 else value
+    order = "(c, h, w)" if first else "(h, w, c)"
+    raise ValueError(f"an array of shape {shape} is no {what}; give (h, w) or {order} with 1, 3 or 4 channels")
+
+
+def eight_bits(value: Any) -> Any:
+    """uint8 of booleans, uint8, uint16 (divided by 257) or other integers from 0 to 255, or floats from 0 to 1.
+
+    Raises ValueError for other numbers.
+    """
+    import numpy as np
+
+    if value.dtype == np.uint8:
+        return np.ascontiguousarray(value)
+    if value.dtype == bool:
+        return value.astype(np.uint8) * 255
+    if value.dtype == np.uint16:
+        return (value // 257).astype(np.uint8)
+    low, high = (value.min(), value.max()) if value.size else (0, 0)
+    if value.dtype.kind in "iu" and low >= 0 and high <= 255:
+        return value.astype(np.uint8)
+    if value.dtype.kind == "f" and np.isfinite(value).all() and low >= 0 and high <= 1:
+        return (value * 255).round().astype(np.uint8)
+    of = "a float array" if value.dtype.kind == "f" else f"an array of {value.dtype}"
+    rule = "finite floats from 0 to 1" if value.dtype.kind == "f" else "uint8, uint16, or floats from 0 to 1"
+    hint = (
+        ", not from -1 to 1: add 1 and halve it"
+        if value.dtype.kind == "f" and low >= -1 and low < 0 and high <= 1
+        else ""
+    )
+    raise ValueError(f"{of} must hold {rule}{hint}; this one holds {low:g} to {high:g}")

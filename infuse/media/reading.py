@@ -8,10 +8,11 @@ named; models are asked for under their recipe's.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +82,19 @@ class Reading:
         raise RecipeError("", f"{shown(text)} is not carried along, and this recipe may not read files by itself: it came out of a "
                               "picture. Trust it (--trust, or Recipe.load(..., trust=True)) if you know who made it.")  # fmt: skip
 
+    def found(self, source: str) -> Path:
+        """The file of this hash in a folder of inputs. Raises RecipeError if none of them has it."""
+        wanted = source.removeprefix(BY_HASH)
+        for folder in self.inputs:
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                if file.stat().st_size <= self.most_film_bytes and _hash_of(file) == wanted:
+                    return file
+        where = (
+            f"none of the files in {', '.join(map(str, self.inputs))} is it" if self.inputs else "no folder was named"
+        )
+        raise RecipeError("", f"it did not travel with the recipe, which knows it by its hash {wanted[:12]} only, and {where}. Name the "
+                              "folder that the file lies in: --inputs, or Recipe.load(..., inputs=[folder]).")  # fmt: skip
+
     def weigh(self, name: str, size: int, film: bool = False) -> None:
         """Raises CapacityError if a file of `size` bytes is more than may be read."""
         most = self.most_film_bytes if film else self.most_bytes
@@ -109,6 +123,16 @@ def reading(policy: Reading) -> Iterator[None]:
         yield
     finally:
         _now.reset(token)
+
+
+def _hash_of(file: Path) -> str:
+    with file.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def relative_to(folder: Path) -> AbstractContextManager[None]:
+    """Relative paths that are named inside begin at this folder (the recipe's own)."""
+    return reading(policy().at(folder))
 
 
 def at_home(text: str) -> Path:

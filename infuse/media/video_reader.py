@@ -6,14 +6,17 @@ Frames are known by their time stamps, turned as the metadata asks, and a damage
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from infuse.errors import RecipeError
-from infuse.media.film_readers import Reader, fits, stopped
+from infuse.media.film_readers import Look, Reader, fits, stopped
 from infuse.media.pictures import SMALLEST
+from infuse.media.reading import OWN, Reading
+from infuse.media.settle import seen
 
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,ivf,nut,mxf,dv,h264,hevc,"
@@ -65,12 +68,12 @@ def stream(name: str, source: Path | bytes, **options: str) -> Iterator[tuple[An
         yield container, seen[0]
 
 
-def video_reader(name: str, source: Path | bytes) -> Reader:
+def video_reader(name: str, source: Path | bytes, reading: Reading = OWN) -> Reader:
     av = pyav(f"{name} is a video, and reading it")
     ticks: list[int] = []
     last, timed = 0, True
     with stream(name, source) as (container, video):
-        fits(name, (video.codec_context.width or SMALLEST, video.codec_context.height or SMALLEST), 1)
+        fits(name, (video.codec_context.width or SMALLEST, video.codec_context.height or SMALLEST), 1, reading)
         step = float(video.time_base)
         try:
             for packet in container.demux(video):
@@ -79,7 +82,7 @@ def video_reader(name: str, source: Path | bytes) -> Reader:
                 timed &= packet.pts is not None
                 ticks.append(packet.pts if packet.pts is not None else packet.dts if packet.dts is not None else -1)
                 last = packet.duration or last
-                fits(name, (SMALLEST, SMALLEST), len(ticks))
+                fits(name, (SMALLEST, SMALLEST), len(ticks), reading)
         except av.error.FFmpegError:
             pass  # what was read until here counts
         stated = video.frames if "mp4" in container.format.name else 0
@@ -95,7 +98,7 @@ def video_reader(name: str, source: Path | bytes) -> Reader:
     times = tuple((t - ticks[0]) * step for t in ticks)
     where = {t: i for i, t in enumerate(ticks)}
 
-    def draw(wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    def draw(wanted: Sequence[int], look: Look) -> Iterator[tuple[int, Any]]:
         """Frames are known by their time stamps; without any, by their place."""
         left, place = list(wanted), -1
         i = -1
@@ -108,15 +111,15 @@ def video_reader(name: str, source: Path | bytes) -> Reader:
                     place += 1
                     i = where.get(frame.pts, -1) if timed else place
                     if i == left[0]:
-                        yield left.pop(0), upright(frame, aspect)
+                        yield left.pop(0), look(upright(frame, aspect), name)
                     if not left:
                         return
         except av.error.FFmpegError as error:
             raise stopped(name, i + 1, len(ticks), f"{error.strerror}") from None
         raise stopped(name, left[0], len(ticks), "the decoder gives nothing for it")
 
-    _, first = next(iter(draw([0])))
-    fits(name, first.size, len(ticks))
+    _, first = next(iter(draw([0], lambda image, name: seen(image, name)[0])))
+    fits(name, first.size, len(ticks), reading)
     hurt = f"it was cut short: {len(ticks)} of its {stated} frames are there" if stated > len(ticks) else ""
     notes = (f"{name}: {hurt}",) if hurt else ()
     return Reader(
@@ -132,11 +135,29 @@ def decoded(container: Any, video: Any) -> Iterator[Any]:
 
 
 def upright(frame: Any, aspect: Any) -> Any:
-    """RGB, with square pixels, turned as its metadata asks."""
+    """RGB, with square pixels, turned and mirrored as its metadata asks."""
     image = frame.to_image()
     if aspect and aspect != 1:
         image = image.resize((max(1, round(image.width * aspect)), image.height))
-    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
+    matrix = next((bytes(s) for s in frame.side_data if s.type.name == "DISPLAYMATRIX"), b"")
+    return shown_by(image, matrix) if len(matrix) == 36 else image
+
+
+def shown_by(image: Any, matrix: bytes) -> Any:
+    """An image as a display matrix shows it: any of the eight ways in which a picture can lie.
+
+    matrix: nine 32-bit integers; (x, y) is shown at (a x + c y, b x + d y), a, b, c, d being the 1st, 2nd, 4th and 5th
+    (ISO 14496-12, 8.5.2; libavutil/display.h).
+    """
+    from PIL.Image import Transpose
+
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
+    across = abs(b) + abs(c) > abs(a) + abs(d)
+    if across:
+        image, a, d = image.transpose(Transpose.TRANSPOSE), c, b
+    if a < 0:
+        image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
+    return image.transpose(Transpose.FLIP_TOP_BOTTOM) if d < 0 else image
 
 
 def _index_is_missing(source: Path | bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 from infuse.errors import CapacityError, InfuseError, RecipeError
 from infuse.media.film_writer import writable
 from infuse.media.films import Film
+from infuse.media.reading import OWN, reading
 
 pytest.importorskip("av", reason="pip install 'infuse[video]'")
 
@@ -142,12 +144,11 @@ def test_what_is_left_of_a_film_can_be_used() -> None:
     assert max(filming.apart(a, b) for a, b in zip(clip.frames, FRAMES, strict=False)) < 3
 
 
-def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits() -> None:
     with pytest.raises(CapacityError, match="fewer or smaller frames"):
         Film.of("still.png").plan(1000, size=(2048, 2048))
-    monkeypatch.setattr("infuse.media.film_readers.MOST_FRAMES", 10)
     for name in ("clip.mp4", "frames"):
-        with pytest.raises(CapacityError, match=r"the limit is 10\. Cut out"):
+        with reading(replace(OWN, most_frames=10)), pytest.raises(CapacityError, match=r"the limit is 10\. Cut out"):
             Film.of(name).plan(2)
 
 

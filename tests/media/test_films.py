@@ -18,7 +18,7 @@ from infuse.media import video_reader
 from infuse.media.film_writer import read_record_of, write_film
 from infuse.media.films import Film
 from infuse.media.metadata import Record
-from infuse.media.pictures import relative_to
+from infuse.media.reading import relative_to
 
 pytest.importorskip("av", reason="pip install 'infuse[video]'")
 
@@ -265,12 +265,12 @@ def test_pixels_become_square(tmp_path: Path) -> None:
     assert Film.of(filming.video(tmp_path / "wide.mp4", FRAMES[:2], aspect=2)).size == (256, 96)
 
 
-def test_what_is_transparent_is_black(tmp_path: Path) -> None:
-    frames = [Image.new("RGBA", (16, 16), (255, 255, 255, 0)) for _ in range(2)]
+def test_what_is_transparent_is_white_as_in_pictures(tmp_path: Path) -> None:
+    frames = [Image.new("RGBA", (16, 16), (40, 40, 40, 0)) for _ in range(2)]
     frames[1].paste((255, 0, 0, 255), (0, 0, 8, 16))
     frames[0].save(tmp_path / "clear.gif", save_all=True, append_images=frames[1:], duration=100, disposal=2)
     first, second = Film.of(tmp_path / "clear.gif").frames(2)
-    assert first.getextrema() == ((0, 0),) * 3 and second.getpixel((4, 4)) == (255, 0, 0)
+    assert first.getextrema() == ((255, 255),) * 3 and second.getpixel((4, 4)) == (255, 0, 0)
 
 
 def test_sixteen_bit_depths_keep_their_shades(tmp_path: Path) -> None:

@@ -6,20 +6,20 @@ known part by putting it back after each step (latent port).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch.nn.functional as F
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from infuse.conditions.base import HOLED, Encoders, Route, View, has_white, same_size
 from infuse.conditions.video.spatial import Spatial, pixels, planned, spatial_size, taken
-from infuse.encoders.annotators.masked_video import masked_video
 from infuse.errors import RecipeError, under
 from infuse.media.films import Film
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Channel, Latent, Ports, Sides
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 
 class MaskedVideo(Spatial):
@@ -72,7 +72,7 @@ class MaskedVideo(Spatial):
         shown, places = film.plan(frames)[0], hole.plan(frames)[0]
         with under("mask"):
             # most often the first one has
-            if not any(has_white(image) for _, image in hole.reader.draw(sorted(set(places)))):
+            if not any(has_white(image) for _, image in hole.reader.draw(sorted(set(places)), hole.drawn)):
                 raise RecipeError("", "it has no white pixel in any frame that is taken, so there is nothing to repaint. White is "
                                       "repainted, black is kept.")  # fmt: skip
         if film.reader.still or hole.reader.still:
@@ -89,6 +89,8 @@ class MaskedVideo(Spatial):
                 "without them it follows the film."]  # fmt: skip
 
     def encode(self, kit: Encoders) -> Sides:
+        import torch.nn.functional as F
+
         film, hole = self._shown(kit, kit.size)
         f = kit.spec.vae_factor
         small = F.interpolate(hole.transpose(0, 1), size=(hole.shape[-2] // f, hole.shape[-1] // f)).transpose(0, 1)
@@ -104,6 +106,8 @@ class MaskedVideo(Spatial):
         return Sides.both(ports)
 
     def seen(self, kit: Encoders) -> Float[Tensor, "4 f height width"]:
+        from infuse.encoders.annotators.masked_video import masked_video
+
         rgb, hole = self._shown(kit, size := spatial_size(kit.size))
         own = self._hole()
         for other in (f for f in kit.openings if isinstance(f, Film) and f != own):  # not known either
