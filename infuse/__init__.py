@@ -1,35 +1,38 @@
-"""infuse: any combination of extra information into Stable Diffusion, in one call."""
+"""infuse: any combination of extra information into Stable Diffusion, in one call.
+
+Names are fetched when they are first asked for (PEP 562), so that importing infuse imports nothing else.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from infuse.conditions import (
-    BrushNet,
-    Condition,
-    ControlNet,
-    DepthVideo,
-    Img2Img,
-    Inpaint,
-    IPAdapter,
-    MaskedVideo,
-    Motion,
-    PowerPaint,
-    SingleImage,
-    SingleSketch,
-    Size,
-    SketchVideo,
-    StyleImage,
-    Text,
-    VideoToVideo,
-)
-from infuse.errors import Cancelled, CapacityError, InfuseError, RecipeError, WeightsError
-from infuse.media.films import Film
-from infuse.media.pictures import Picture
-from infuse.recipe import Recipe
-
 if TYPE_CHECKING:
+    from infuse.conditions import (
+        BrushNet,
+        Condition,
+        ControlNet,
+        DepthVideo,
+        Img2Img,
+        Inpaint,
+        IPAdapter,
+        MaskedVideo,
+        Motion,
+        PowerPaint,
+        SingleImage,
+        SingleSketch,
+        Size,
+        SketchVideo,
+        StyleImage,
+        Text,
+        VideoToVideo,
+    )
     from infuse.engine.engine import Engine
+    from infuse.errors import Cancelled, CapacityError, InfuseError, RecipeError, WeightsError
+    from infuse.media.films import Film
+    from infuse.media.pictures import Picture
+    from infuse.recipe import Recipe
 
 __version__ = "0.4.0"
 __all__ = [
@@ -60,6 +63,29 @@ __all__ = [
     "WeightsError",
     "load",
 ]
+HOMES = {
+    "errors": ("Cancelled", "CapacityError", "InfuseError", "RecipeError", "WeightsError"),
+    "media.films": ("Film",),
+    "media.pictures": ("Picture",),
+    "recipe": ("Recipe",),
+}
+"""Where names come from; all others are conditions."""
+ROOMS = ("conditions", "errors", "media", "recipe")
+"""Modules that are there without an import of their own: `infuse.errors.RecipeError`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in ROOMS:
+        return import_module(f"infuse.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((home for home, names in HOMES.items() if name in names), "conditions")
+    found = globals()[name] = getattr(import_module(f"infuse.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *ROOMS})
 
 
 def load(model: str = "tabletop", **options: Any) -> Engine:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Guidance:
 
         Rescaling: Lin et al. 2023 (Common Diffusion Noise Schedules), sec. 3.4.
         """
+        import torch
+
         if len(self.terms) == 1:
             return answers[0]
         out = (

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
-
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from infuse.curves import Curve, value_at
 from infuse.errors import RecipeError
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Float
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class Posterior:
 
     def draw(self, generator: torch.Generator | None) -> Float[Tensor, "c h w"]:
         """One sample; without a generator, the mode."""
+        import torch
+
         if generator is None:
             return self.mean
         noise = torch.randn((1, *self.mean.shape), generator=generator, dtype=torch.float32)[0]
@@ -141,7 +144,9 @@ class Residual:
         return replace(self, context=tuple(t.at(progress) for t in self.context)) if self.context else self
 
     def drawn(self, samples: Mapping[int, Tensor]) -> Residual:
-        if isinstance(self.hint, Tensor):
+        import torch
+
+        if isinstance(self.hint, torch.Tensor):
             return self
         return replace(self, hint=torch.cat([samples[id(p)] if isinstance(p, Posterior) else p for p in self.hint]))
 
@@ -195,6 +200,7 @@ class Ports:
 
     def clip(self, first: int, last: int, count: int) -> Ports:
         """What is said of the frames `first`..`last` - 1 of a clip of `count`."""
+        from torch import Tensor
 
         def change(entry: Entry) -> Entry:
             if not isinstance(entry, Latent):
@@ -256,6 +262,8 @@ class Sides:
 
 def _tensors(value: Any) -> Iterator[Tensor]:
     """Every tensor of an entry, however deep."""
+    from torch import Tensor
+
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | Mapping):

@@ -37,7 +37,7 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def nothing_is_loaded(strange: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Among the strangers' files, where loading a network or running a pickle's code is a failure."""
-    from infuse.conditions.ip_adapter import Adapter
+    from infuse.encoders.ip_adapter import Adapter
 
     def loaded(*_: Any, **__: Any) -> None:
         raise AssertionError("a network was loaded")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
+from PIL import Image
 
 import infuse
 from infuse.ports import Ports
@@ -22,20 +28,24 @@ SOURCES = {
 BUDGET = 350
 
 LAYERS: list[tuple[str, ...]] = [
-    ("errors", "friends"),
+    ("errors", "friends", "notices"),
+    ("spellings", "seeds"),
     ("curves", "validation", "guidance", "timetable", "network.spec"),
     ("media", "media.*", "solvers"),
     ("ports",),
     (
         "encoders.motion",
         "encoders.drawn_motion",
+        "encoders.ip_kinds",
+        "encoders.ip_adapter",
+        "encoders.annotators",
         "encoders.annotators.*",
         "encoders.generations",
     ),  # what conditions look and speak with: plain functions, plain facts
     ("conditions.base",),  # a mechanism knows ports and specs; networks and encoders lie above it, out of its reach
     ("conditions.*", "conditions.powerpaint.*", "conditions.video.*"),
     ("conditions",),
-    ("recipe",),
+    ("pairs", "recipe"),
     ("batch",),
     ("network",),
     ("encoders",),
@@ -168,18 +178,92 @@ HEAVY = (
     "typer",
     "PIL",
     "yaml",
+    "torch",
+    "scipy",
+    "jaxtyping",
 )
+COMPUTING = ("torch", "diffusers", "transformers", "cv2", "scipy", "accelerate", "peft", "jaxtyping")
+"""Who takes seconds to come, and is of no use before something is computed."""
+
+
+def ran(code: str, folder: Path = ROOT) -> str:
+    """What this code prints in a process of its own."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, env=env)
+    assert not done.returncode, done.stderr
+    return done.stdout
 
 
 def test_importing_brings_no_heavy_friends() -> None:
-    """torch and numpy come, for ports; everything else is invited when it is needed."""
+    """infuse alone brings nothing, a recipe pydantic and numpy; whoever else is needed is invited when it is needed."""
     code = "import sys\n"
-    for module in ("infuse", "infuse.recipe", "infuse.cli.app"):  # each on top of those before
-        code += f"import {module}; print({module!r}, *[m for m in {HEAVY!r} if m in sys.modules])\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found = {module: set(heavy) for module, *heavy in map(str.split, done.stdout.splitlines())}
-    found["infuse.cli.app"] -= {"typer", "rich"}  # typer brings rich
-    assert found == {"infuse": set(), "infuse.recipe": set(), "infuse.cli.app": set()}
+    for module in ("infuse", "infuse.cli.app", "infuse.recipe"):  # each on top of those before
+        code += (
+            f"import {module}; print({module!r}, *[m for m in {(*HEAVY, 'numpy', 'pydantic')!r} if m in sys.modules])\n"
+        )
+    found = {module: set(heavy) for module, *heavy in map(str.split, ran(code).splitlines())}
+    commands = {"typer", "rich"} & found["infuse.cli.app"]  # typer may bring rich
+    assert found == {
+        "infuse": set(), "infuse.cli.app": commands, "infuse.recipe": {"numpy", "pydantic"} | commands
+    }  # fmt: skip
+
+
+CHECK = """
+import sys
+import infuse
+from infuse.cli.app import app
+
+recipe = infuse.Recipe(prompt="a red cube", conditions=[
+    infuse.Inpaint(image="a.png", mask="m.png"),
+    infuse.ControlNet(model="edges", image="a.png", weight={0: 1, 1: 0.5}),
+    infuse.IPAdapter(image="a.png"),
+])
+recipe.dump("r.yaml")
+assert infuse.Recipe.load("r.yaml") == recipe and recipe.digest
+for arguments in (["check", "r.yaml"], ["run", "r.yaml", "--check", "--scheduler", "DPM++ 2M Karras"], ["models"]):
+    try:
+        app(arguments)
+    except SystemExit as done:
+        assert not done.code, arguments
+"""
+
+
+def test_a_check_asks_headers_alone(tmp_path: Path) -> None:
+    """Recipes, their files and the whole check of one, the command line's as well: no torch, no network library."""
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.png")
+    Image.new("L", (64, 64), 255).save(tmp_path / "m.png")
+    said = ran(CHECK + f"print(*[m for m in {COMPUTING!r} if m in sys.modules])", tmp_path).splitlines()
+    assert any("network calls" in line for line in said) and said[-1] == ""
+
+
+@pytest.mark.parametrize(("said", "most"), [("-c 'import infuse'", 0.4), ("-m infuse.cli --help", 0.4), ("-m infuse.cli check r.yaml", 1.5)])  # fmt: skip
+@pytest.mark.slow
+def test_nobody_waits_for_what_is_not_needed(said: str, most: float, tmp_path: Path) -> None:
+    """Seconds, the best of some: another's work beside it is not infuse's. The first run writes the bytecode."""
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.png")
+    (tmp_path / "r.yaml").write_text(
+        "prompt: a red cube\nconditions:\n- {kind: controlnet, model: edges, image: a.png}\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env |= {"PYTHONPYCACHEPREFIX": str(tmp_path / "bytecode"), "PYTHONPATH": str(ROOT)}
+    taken = []
+    for _ in range(6):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, *shlex.split(said)], cwd=tmp_path, env=env, capture_output=True, check=True)
+        taken.append(time.perf_counter() - begin)
+        if taken[-1] < most:
+            return
+    raise AssertionError(f"{said}: {min(taken):.2f} s, not {most}")
+
+
+def test_names_are_there_before_they_are_fetched() -> None:
+    code = (
+        "import infuse; print(set(infuse.__all__) <= set(dir(infuse)), infuse.errors.RecipeError is infuse.RecipeError)"
+    )
+    assert ran(code).split() == ["True", "True"]
+    assert ran("from infuse import *; print(Recipe.__name__, load.__name__)").split() == ["Recipe", "load"]
+    with pytest.raises(AttributeError, match="'infuse' has no attribute 'Nothing'"):
+        infuse.Nothing  # noqa: B018  # pyright: ignore
 
 
 def test_version_and_changelog_agree() -> None:

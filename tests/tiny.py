@@ -19,7 +19,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from infuse.conditions.ip_adapter import Adapter, Plain, Resampler
+from infuse.encoders.ip_adapter import Adapter, Plain, Resampler
 from infuse.encoders.kit import Base
 from infuse.encoders.text import TextEncoders
 from infuse.engine.engine import Engine

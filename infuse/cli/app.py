@@ -20,6 +20,8 @@ from infuse.errors import CapacityError, InfuseError, RecipeError, under
 INTERRUPTED = 130
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
+MODEL = "tabletop"
+"""What recipes mean that name none, as in Engine."""
 
 
 class Letters(TyperGroup):
@@ -183,14 +185,18 @@ def train(ctx: typer.Context) -> None:
 
 
 def show_check(asked: Any, most: int = 1) -> None:
-    from rich.console import Console
+    """The report of a recipe, from headers alone: no torch, no diffusers, and so no waiting for them."""
+    from infuse.engine.model_store import ModelStore
+    from infuse.engine.resolve import resolve
+
+    recipe = asked.recipe()
+    found = resolve(recipe, ModelStore().view(recipe.model or MODEL), most)
+
+    from rich.console import Console  # when all is well: a letter needs no table
 
     from infuse.cli.show import report
-    from infuse.engine.engine import Engine
 
-    quiet()
-    recipe = asked.recipe()
-    report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), Engine(max_rows=most).check(recipe))
+    report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), found)
 
 
 def make(asked: Any, out: Path, together: bool = False, fps: float | None = None) -> list[Path]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
 from infuse.curves import Curve, span
 from infuse.errors import RecipeError
@@ -21,6 +20,9 @@ from infuse.media.pictures import Picture, px
 from infuse.network.spec import NetworkSpec, described
 from infuse.ports import LOUD, Ports, Posterior, Sides, Tokens, Vector, Voice, Windowed
 from infuse.validation import Strict
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ Source: Ju et al. 2024, sec. 3; TencentARC/BrushNet (keep = 1, hole pixels black
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch.nn.functional as F
 from pydantic import Field
-from torch import nn
 
 from infuse.conditions.base import (
     HOLED,
@@ -27,6 +25,9 @@ from infuse.errors import RecipeError
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Latent, Ports, Residual, Sides
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class BrushNet(Condition):
@@ -75,6 +76,8 @@ class BrushNet(Condition):
         ]
 
     def encode(self, kit: Encoders) -> Sides:
+        import torch.nn.functional as F
+
         image = kit.pixels(self.image)
         hole = (kit.mask(self.mask) >= 0.5).to(image)[None]
         size = [s // kit.spec.vae_factor for s in image.shape[-2:]]

@@ -6,17 +6,19 @@ Source: ControlNet (Zhang et al. 2023), sec. 3; modes as in the webui extension,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
-from torch import nn
 
 from infuse.conditions.base import Condition, Encoders, Route, View, guess_sites, same_family
 from infuse.errors import RecipeError
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Ports, Residual, Sides
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Mode = Literal["balanced", "prompt", "control", "guess"]
 

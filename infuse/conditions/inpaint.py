@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-import torch.nn.functional as F
 from pydantic import Field
 
 from infuse.conditions.base import HOLED, Condition, Encoders, Route, View, same_size, some_hole
@@ -56,6 +55,8 @@ class Inpaint(Condition):
         return (self.mask,)
 
     def encode(self, kit: Encoders) -> Sides:
+        import torch.nn.functional as F
+
         image = kit.pixels(self.image)
         hole = (kit.mask(self.mask) >= 0.5).to(image)[None]
         h, w = (s // kit.spec.vae_factor for s in image.shape[-2:])

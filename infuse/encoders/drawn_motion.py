@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from infuse.errors import RecipeError
 from infuse.media.pictures import Picture
 from infuse.validation import Strict
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 SOFT = 0.3
 """The part of a radius over which a thing's edge fades."""

@@ -10,15 +10,17 @@ import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from infuse.errors import CapacityError, RecipeError
 from infuse.media.films import Film
 from infuse.media.pictures import px
 from infuse.media.video_reader import decoded, pyav, stream
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 EXPORT = {"flags2": "+export_mvs"}
 INTRA = 12

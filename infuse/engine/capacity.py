@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
-
 from infuse.errors import CapacityError
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import Recipe
+from infuse.weights.estimate import WIDTHS
 
 CALL = 40
 """Values that a UNet keeps at a time for each place of the latent and each channel of its widest resolution."""
@@ -28,7 +27,7 @@ def working(spec: NetworkSpec, size: tuple[int, int], frames: int, rows: int, co
     """
     width, height = size
     places = (width // spec.vae_factor) * (height // spec.vae_factor)
-    each = view.dtype.itemsize
+    each = WIDTHS[view.dtype]
     own = min(frames, spec.frames) if spec.frames else 1
     together = max(1, min(rows * count, most)) if own == 1 else max(1, most // own) * own
     call = together * CALL * spec.widths[0] * places * each
@@ -38,14 +37,16 @@ def working(spec: NetworkSpec, size: tuple[int, int], frames: int, rows: int, co
     return max(call, decoding) + kept
 
 
-def available(device: torch.device) -> int:
+def available(device: str) -> int:
     """Bytes that the device has in all."""
-    if device.type == "cuda":
+    if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
 
 
-def must_fit(peak: int, weights: int, recipe: Recipe, size: tuple[int, int], device: torch.device) -> None:
+def must_fit(peak: int, weights: int, recipe: Recipe, size: tuple[int, int], device: str) -> None:
     """Raises CapacityError, with the peak, if the device could not hold it even if nobody else used it."""
     there = available(device)
     if peak <= there:

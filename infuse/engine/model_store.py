@@ -9,16 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-import torch
-from torch import Tensor, nn
-
 from infuse.conditions.base import Condition
-from infuse.encoders.kit import Base
-from infuse.encoders.tasks import TaskTexts
-from infuse.encoders.text import TextEncoders
 from infuse.engine import placement
 from infuse.engine.kept import Kept, Key
 from infuse.engine.placement import Device, Dtype
@@ -26,10 +20,14 @@ from infuse.engine.places import BRUSHES, Place, place_of
 from infuse.engine.view import Found, View, found_in_memory, found_on_disk
 from infuse.errors import WeightsError
 from infuse.friends import building, prime
-from infuse.network.attention import install
-from infuse.network.unet import Network
-from infuse.network.video import VideoNetwork
 from infuse.recipe import MODELS, Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from infuse.encoders.kit import Base
+    from infuse.encoders.tasks import TaskTexts
 
 LOADERS = ("infuse.weights.base", "infuse.weights.layouts.controlnet", "infuse.weights.layouts.powerpaint")
 
@@ -43,12 +41,24 @@ class ModelStore:
     """
 
     def __init__(self, dtype: Dtype = None, device: Device = None, memory: str | int | None = None) -> None:
-        self.device = placement.as_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.dtype = placement.as_dtype(dtype) or (torch.float32 if self.device.type == "cpu" else torch.float16)
+        self.device_name = placement.device_name(device) or placement.best_device()
+        self.dtype_name = placement.dtype_name(dtype) or ("float32" if self.device_name == "cpu" else "float16")
         self.memory = placement.as_bytes(memory)
         self._bases: dict[str, Base] = {}
         self._own: dict[str, nn.Module] = {}
         self._kept = Kept(placement.nbytes, self._added, self.memory, placement.free)
+
+    @cached_property
+    def device(self) -> torch.device:
+        import torch
+
+        return torch.device(self.device_name)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        import torch
+
+        return getattr(torch, self.dtype_name)
 
     @cached_property
     def library(self) -> Any:
@@ -61,6 +71,9 @@ class ModelStore:
 
     def add(self, name: str, thing: Base | nn.Module) -> None:
         """A base, ControlNet or IP-Adapter that is already in memory; what had the name before leaves it."""
+        from infuse.encoders.kit import Base
+        from infuse.network.attention import install
+
         shelf: dict[str, Any] = self._bases if isinstance(thing, Base) else self._own
         if hasattr(thing, "set_attn_processor"):
             install(thing)  # type: ignore[arg-type]
@@ -166,7 +179,7 @@ class ModelStore:
         """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
         if (own := self.own(model)) is not None:
             return found_in_memory(own, kind)
-        return found_on_disk(self.library, model, field, kind, str(self.dtype))
+        return found_on_disk(self.library, model, field, kind, self.dtype_name)
 
     def card(self, model: str) -> Mapping[str, Any]:
         """card.json beside a model: description, annotator. Empty if there is none."""
@@ -182,6 +195,10 @@ class ModelStore:
             return self._bases[model]
 
         def make(place: Place) -> Base:
+            from infuse.encoders.kit import Base
+            from infuse.encoders.text import TextEncoders
+            from infuse.network.unet import Network
+            from infuse.network.video import VideoNetwork
             from infuse.weights.base import load_base
 
             parts = load_base(place.what, dtype=self.dtype, device="cpu")
@@ -208,6 +225,8 @@ class ModelStore:
         """The module that a weights file holds, as `build` makes it from the tensors."""
 
         def make(place: Place) -> nn.Module:
+            from torch import nn
+
             from infuse.weights.formats import read_tensors
             from infuse.weights.layouts.ip_adapter import read_ip_adapter
 
@@ -221,6 +240,7 @@ class ModelStore:
         """A ControlNet in any layout, ready to hear ports."""
 
         def make(place: Place) -> nn.Module:
+            from infuse.network.attention import install
             from infuse.weights.layouts.controlnet import load_controlnet
 
             unet: Any = base.network.unet

@@ -1,53 +1,104 @@
-"""Where models live and in which numbers: dtype, device and memory as people write them, and moving without surprises."""
+"""Where models live and in which numbers: dtype, device and memory as people write them, and moving without surprises.
+
+torch is asked only where tensors are, or where this machine may have more than a CPU: a check needs neither.
+"""
 
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import torch
-from torch import Tensor, nn
-
-from infuse.encoders.kit import Base
 from infuse.errors import CapacityError, RecipeError
 
-T = TypeVar("T")
-Device = str | torch.device | None
-Dtype = str | torch.dtype | None
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-DTYPES = {
-    torch.float16: ("float16", "fp16", "half"),
-    torch.bfloat16: ("bfloat16", "bf16"),
-    torch.float32: ("float32", "fp32", "float"),
-    torch.float64: ("float64", "fp64", "double"),
-}
+T = TypeVar("T")
+Device: TypeAlias = "str | torch.device | None"
+Dtype: TypeAlias = "str | torch.dtype | None"
+
+DTYPES = (
+    ("float16", "fp16", "half"),
+    ("bfloat16", "bf16"),
+    ("float32", "fp32", "float"),
+    ("float64", "fp64", "double"),
+)
+"""torch's name of each dtype that networks run in, and what else people call it."""
+NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvmap", "/dev/kfd")
+"""What Linux shows of a GPU that torch calls cuda: NVIDIA's, under WSL, of a Jetson, and AMD's."""
 AMOUNT = re.compile(r"(\d+\.?\d*(?:e\d+)?) *(?:([kmgt])(i?))?b?", re.IGNORECASE)
 
 
 # ── what people write ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def as_dtype(said: Dtype) -> torch.dtype | None:
-    """A dtype by any of its names (`fp16`, `half`, `torch.float16`). Raises RecipeError for one that networks don't run in."""
+def dtype_name(said: Dtype) -> str | None:
+    """torch's name of a dtype by any of its names (`fp16`, `half`, `torch.float16`).
+
+    Raises RecipeError for one that networks don't run in.
+    """
     if said is None:
         return None
     name = str(said).strip().lower().removeprefix("torch.")
-    for dtype, names in DTYPES.items():
+    for names in DTYPES:
         if name in names:
-            return dtype
-    known = ", ".join(f"{first} ({', '.join(others)})" for first, *others in DTYPES.values())
+            return names[0]
+    known = ", ".join(f"{first} ({', '.join(others)})" for first, *others in DTYPES)
     why = "networks do not run in whole numbers" if "int" in name or name == "bool" else "no such dtype is known here"
     raise RecipeError("dtype", f"{said!r}: {why}. Use {known}; or leave it out: float16 on a GPU, float32 elsewhere.")
+
+
+def as_dtype(said: Dtype) -> torch.dtype | None:
+    """The dtype itself."""
+    import torch
+
+    name = dtype_name(said)
+    return None if name is None else getattr(torch, name)
+
+
+def device_name(said: Device) -> str | None:
+    """The name of a device that is there; torch is asked for all but the CPU. Raises RecipeError as `as_device` does."""
+    if isinstance(said, str) and said.strip().lower() == "cpu":
+        return "cpu"
+    return None if said is None else str(as_device(said))
+
+
+def best_device() -> str:
+    """cuda where there is one, else cpu. Costs nothing where nothing of a GPU is to be seen."""
+    if "torch" not in sys.modules and not _may_have_cuda():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _may_have_cuda() -> bool:
+    """Is there a GPU's device node or its driver? Only torch knows for certain, and that is two seconds of importing."""
+    if not sys.platform.startswith("linux"):
+        return sys.platform != "darwin"
+    if any(Path(node).exists() for node in NODES):
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def as_device(said: Device) -> torch.device | None:
     """A device that is there. Raises RecipeError for an unknown kind, and for one that this machine does not have."""
     if said is None:
         return None
+    import torch
+
     counts: dict[str, Callable[[], int]] = {
         "cpu": lambda: 1,
         "cuda": lambda: torch.cuda.device_count() if torch.cuda.is_available() else 0,
@@ -100,6 +151,10 @@ def in_words(size: int) -> str:
 
 def parts(thing: Any) -> Iterator[nn.Module]:
     """The modules of a base, of task texts, of an image encoder with its processor, or a module itself."""
+    from torch import nn
+
+    from infuse.encoders.kit import Base
+
     if isinstance(thing, Base):
         small = thing.composer.modules if thing.composer else ()
         tasks = thing.tasks and thing.tasks.model
@@ -137,6 +192,8 @@ def nbytes(*things: Any) -> int:
 
 def same_place(a: torch.device, b: torch.device) -> bool:
     """`cuda` is the current one of several."""
+    import torch
+
     if a.type != b.type or a.type in ("cpu", "mps"):
         return a.type == b.type
     at = [torch.get_device_module(a.type).current_device() if d.index is None else d.index for d in (a, b)]
@@ -151,6 +208,8 @@ def lies_at(module: nn.Module, dtype: torch.dtype, device: torch.device) -> bool
 
 def copied(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """A module like this one, in this dtype on this device; the original stays as it is. Task texts are shared."""
+    from torch import nn
+
     tasks = getattr(module, "tasks", None)
     memo = {} if tasks is None else {id(tasks): tasks}
     # diffusers' own `to` warns of layers to keep in float32 even where there are none
@@ -159,6 +218,8 @@ def copied(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Mo
 
 def settled(thing: T, device: torch.device, beside: Any = None) -> T:
     """What was just read, on its device and in memory of its own. What it shares with `beside` stays shared on the CPU."""
+    from torch import nn
+
     if device.type != "cpu":
         for module in parts(thing):
             nn.Module.to(module, device=device)
@@ -173,6 +234,8 @@ def settled(thing: T, device: torch.device, beside: Any = None) -> T:
 
 def free() -> None:
     """Give back at once what nobody holds: networks hold themselves in circles, and torch keeps a GPU's memory for later."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -191,6 +254,8 @@ def room_for(name: str, size: int, device: torch.device) -> Iterator[None]:
 
 
 def _full(error: BaseException | None) -> bool:
+    import torch
+
     while error is not None:  # a loader may have made a letter of it
         said = str(error).lower()
         if (
@@ -204,6 +269,8 @@ def _full(error: BaseException | None) -> bool:
 
 
 def _free(device: torch.device) -> str:
+    import torch
+
     if device.type != "cuda" or not torch.cuda.is_available():
         return ""
     free, total = torch.cuda.mem_get_info(device)

@@ -1,6 +1,6 @@
 """Resolve a recipe once, before anything is loaded: everything filled in, who speaks when, where it enters, what it costs.
 
-Looks at headers of files and sizes of pictures only. `infuse check` prints what comes out, `submit` runs it, a picture's
+Looks at headers of files and sizes of pictures only, and imports no torch. `infuse check` prints what comes out, `submit` runs it, a picture's
 record keeps it; nobody works it out a second time.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from infuse.conditions.base import Condition, Route
@@ -18,10 +19,9 @@ from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, reg
 from infuse.engine.view import View
 from infuse.engine.windows import windows
 from infuse.errors import RecipeError, under
-from infuse.friends import prime
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import Recipe, opened
-from infuse.solvers import Choice, Plan, parse, plan
+from infuse.solvers import Choice, Plan, evaluations, parse, plan
 from infuse.timetable import PROMPT, Timetable, heard, timetable
 
 
@@ -41,7 +41,8 @@ class Resolved:
     windows: tuple[tuple[int, int], ...]
     """Of a clip: the frames (first, last + 1) of each look that the network takes at it; () for a picture."""
     choice: Choice
-    plan: Plan
+    schedule: Mapping[str, Any]
+    """The model's own scheduler_config.json."""
     strength: float | None
     """How much of a start picture is repainted; None without one."""
     speakers: Mapping[str, Condition]
@@ -71,6 +72,11 @@ class Resolved:
         sampler of second order."""
         return len(self.timetable)
 
+    @cached_property
+    def plan(self) -> Plan:
+        """The run's timesteps, made when somebody is about to run it."""
+        return plan(self.choice, self.schedule, self.recipe.steps, self.strength)
+
     def plain(self) -> dict[str, Any]:
         """What a record keeps: the recipe's open fields as they were filled, the machine's part in it, and the timetable."""
         r = self.recipe
@@ -85,20 +91,18 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
 
     `view` is of the model that is meant when the recipe names none. `most`: rows of a network call.
     """
-    prime()
     opened(recipe)
     recipe = recipe.model_copy(update={"model": view.model})
     spec, conditions = view.spec, named(recipe)
     view.frames = frames = clip_length(recipe, spec)
     view.size = size = canvas(recipe, conditions, spec)
     choice = parse(recipe.scheduler, view.scheduler.get("_class_name", "PNDMScheduler"))
-    strength, plan = begins(recipe, conditions, choice, view.scheduler)
-    evaluations = len(plan.timesteps)
-    active = {who: c for who, c in conditions.items() if heard(c, evaluations)}
+    strength, asked = begins(recipe, conditions, choice, view.scheduler)
+    active = {who: c for who, c in conditions.items() if heard(c, asked)}
     speakers = joined(recipe, active)
     guidance = spec.guidance if recipe.guidance is None else recipe.guidance
     own = {who: c.guided for who, c in speakers.items() if c.guided is not None}
-    table = timetable(speakers, evaluations, guidance, own, recipe.guidance_rescale)
+    table = timetable(speakers, asked, guidance, own, recipe.guidance_rescale)
     routes, notes = routed({PROMPT: speakers[PROMPT], **conditions}, view)
     exclusive(routes)
     one_ground(active)
@@ -110,10 +114,10 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     # fmt: off
     return Resolved(
         recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
-        plan, strength, speakers, table, tuple(routes), calls, sum(table.rows) * recipe.count * max(len(looks), 1),
-        branch_rows(table, routes) * recipe.count * max(len(looks), 1), memory, peak, str(view.dtype).removeprefix("torch."), str(view.device),
+        view.scheduler, strength, speakers, table, tuple(routes), calls, sum(table.rows) * recipe.count * max(len(looks), 1),
+        branch_rows(table, routes) * recipe.count * max(len(looks), 1), memory, peak, view.dtype, view.device,
         view.version,
-        (*warnings(recipe, conditions, active, size, evaluations), *notes),
+        (*warnings(recipe, conditions, active, size, asked), *notes),
     )
     # fmt: on
 
@@ -132,20 +136,20 @@ def filled(recipe: Recipe, size: tuple[int, int], frames: int | None, choice: Ch
 
 def begins(
     recipe: Recipe, conditions: Mapping[str, Condition], choice: Choice, schedule: Mapping[str, Any]
-) -> tuple[float | None, Plan]:
-    """(strength, plan): with a start picture that is heard, the last steps alone; else None and all of them."""
-    found: dict[str, tuple[float, Plan]] = {}
+) -> tuple[float | None, int]:
+    """(strength, evaluations): with a start picture that is heard, the last steps alone; else None and all of them."""
+    found: dict[str, tuple[float, int]] = {}
     for where, condition in conditions.items():
         strength = condition.strength_of_start()
         if strength is not None:
             with under(where):
-                partial = plan(choice, schedule, recipe.steps, strength)
-            if heard(condition, len(partial.timesteps)):
+                partial = evaluations(choice, schedule, recipe.steps, strength)
+            if heard(condition, partial):
                 found[where] = strength, partial
     if len(found) > 1:
         first, second, *_ = found
         raise RecipeError(second, f"it starts from a picture, and so does {first}. Keep one of the two.")
-    return next(iter(found.values()), None) or (None, plan(choice, schedule, recipe.steps, None))
+    return next(iter(found.values()), None) or (None, evaluations(choice, schedule, recipe.steps, None))
 
 
 def joined(recipe: Recipe, active: Mapping[str, Condition]) -> dict[str, Condition]:

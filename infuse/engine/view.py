@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import nn
-
-from infuse.encoders.kit import Base
-from infuse.encoders.tasks import TaskTexts
 from infuse.engine.placement import nbytes
 from infuse.engine.places import BRUSHES, place_of
 from infuse.errors import WeightsError
 from infuse.network.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from infuse.encoders.kit import Base
+    from infuse.encoders.tasks import TaskTexts
 
 VAE_WIDTH = 128
 """Of every released VAE of Stable Diffusion; checkpoints don't say it."""
@@ -48,8 +49,8 @@ class Store(Protocol):
     """What a view asks of a model store: nothing that loads."""
 
     library: Any
-    dtype: torch.dtype
-    device: torch.device
+    dtype_name: str
+    device_name: str
 
     def at_hand(self, model: str) -> Base | None: ...
     def own(self, name: str) -> nn.Module | None: ...
@@ -89,13 +90,13 @@ class View:
         return self.store.version(self.model)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """What the network computes in."""
-        return self._loaded.network.dtype if self._loaded else self.store.dtype
+    def dtype(self) -> str:
+        """What the network computes in: float32, bfloat16 and so on."""
+        return str(self._loaded.network.dtype).removeprefix("torch.") if self._loaded else self.store.dtype_name
 
     @property
-    def device(self) -> torch.device:
-        return self._loaded.network.device if self._loaded else self.store.device
+    def device(self) -> str:
+        return str(self._loaded.network.device) if self._loaded else self.store.device_name
 
     @property
     def scheduler(self) -> Mapping[str, Any]:
@@ -108,7 +109,7 @@ class View:
             return nbytes(self._loaded)
         from infuse.weights.estimate import estimate
 
-        return estimate(self.store.library.find(self.model).header, str(self.store.dtype))
+        return estimate(self.store.library.find(self.model).header, self.store.dtype_name)
 
     @property
     def vae_width(self) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 
 def windows(count: int, native: int) -> tuple[tuple[int, int], ...]:
@@ -28,6 +29,8 @@ def blended(answers: Float[Tensor, "windows c n h w"], windows: Sequence[tuple[i
 
     The temporal form of MultiDiffusion (Bar-Tal et al. 2023, eq. 5). A frame that only one window sees is that window's.
     """
+    import torch
+
     n, total = answers.shape[2], windows[-1][1]
     ramp = torch.arange(n, device=answers.device, dtype=answers.dtype)
     ramp = torch.minimum(ramp + 1, n - ramp)[:, None, None]

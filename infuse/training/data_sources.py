@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infuse.conditions.ip_adapter import Adapter
+from infuse.encoders.ip_adapter import Adapter
 from infuse.ports import Decoupled, Ports, Sides
 
 

@@ -18,7 +18,7 @@ from some import some
 from torch import nn
 
 import tiny
-from infuse.conditions.ip_adapter import Adapter
+from infuse.encoders.ip_adapter import Adapter
 from infuse.encoders.text import TextEncoders
 from infuse.engine.kept import Kept, Key
 from infuse.engine.model_store import ModelStore

@@ -47,7 +47,7 @@ from infuse import (
     Text,
 )
 from infuse.batch import Row
-from infuse.conditions.ip_adapter import Adapter, Plain
+from infuse.encoders.ip_adapter import Adapter, Plain
 from infuse.engine.engine import Engine
 from infuse.engine.job import Job
 from infuse.engine.model_store import ModelStore

@@ -53,7 +53,7 @@ def parts() -> dict[str, Any]:
 
 
 def film_adapter(network: Network) -> Any:
-    from infuse.conditions.ip_adapter import Adapter, Plain
+    from infuse.encoders.ip_adapter import Adapter, Plain
 
     widths = [w for _, w in network.spec.cross_layers]
     return tiny.randomized(Adapter("plain", Plain(24, 4, 32), len(widths), widths, 32), 9)

@@ -30,7 +30,7 @@ def parts() -> tuple[tiny.Tiny, tiny.Tiny, dict[str, Any]]:
 
 
 def video_adapter(spec: Any) -> Any:
-    from infuse.conditions.ip_adapter import Adapter, Plain
+    from infuse.encoders.ip_adapter import Adapter, Plain
 
     torch.manual_seed(9)
     widths = [w for _, w in spec.cross_layers]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from infuse.conditions.base import Encoders
 from infuse.encoders.generations import Generation
 from infuse.errors import RecipeError
 from infuse.media.pictures import Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GRAY = 127
 

@@ -8,12 +8,9 @@ ever and a BrushNet beside it hears the tokens. Which of them it is, the weights
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
 
 from infuse.conditions.base import (
     HOLED,
@@ -36,6 +33,9 @@ from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.ports import LOUD, Channel, Latent, Ports, Posterior, Residual, Sides, Tokens, Voice
 from infuse.timetable import PROMPT
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 MOST = 4.0
 """The largest ratio of canvas to picture: beyond it there is hardly a picture to continue."""
@@ -265,6 +265,9 @@ class PowerPaints(Condition):
 
     def shown(self, kit: Encoders) -> tuple[Latent, Tensor, Posterior]:
         """(what is kept and where, all holes on the latent's grid (1 h w), picture without what lies in them)."""
+        import torch
+        import torch.nn.functional as F
+
         image, holes = self.laid()
         known, hole = blanked(kit, image, holes, self.generation(kit))
         size, told = [s // kit.spec.vae_factor for s in hole.shape[-2:]], kit.open(hole)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from infuse.conditions.base import Encoders, Route, View
 from infuse.conditions.video.spatial import Spatial, annotator, named, pixels, planned, spatial_size, taken
-from infuse.encoders.annotators import midas
+from infuse.encoders.annotators import MIDAS
 from infuse.errors import RecipeError
 from infuse.media.films import Film
 from infuse.network.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 WHITE = 2.0
 """VideoComposer's unit of depth is clamp(raw / 20, 0, 10), and DPT-Large's raw answer to near things is about 20 to 40.
@@ -39,7 +41,7 @@ class DepthVideo(Spatial):
     @model_validator(mode="before")
     @classmethod
     def _files(cls, data: Any) -> Any:
-        return named(data, midas={"annotator_model": midas.FILE})
+        return named(data, midas={"annotator_model": MIDAS})
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         super().check(net, view)
@@ -49,6 +51,8 @@ class DepthVideo(Spatial):
             raise RecipeError("annotator_model", "there is no annotator to use it. Say annotator: midas, or remove it.")
         if self.white != WHITE:
             raise RecipeError("white", "what is measured has a unit already. Remove white, or the annotator.")
+        from infuse.encoders.annotators import midas
+
         field = "annotator_model"
         memory = annotator(view, self.annotator_model, field, "fusion1.layer1.residual.1.weight", midas.missing(field))
         step = midas.step_of(view.shapes(self.annotator_model, field))
@@ -57,6 +61,8 @@ class DepthVideo(Spatial):
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:
         if self.annotator_model is None:
             return self.white * pixels(taken(self.film, "film", kit, spatial_size(kit.size)), kit, "L")
+        from infuse.encoders.annotators import midas
+
         net = kit.module(self.annotator_model, midas.DPT.load)
         rgb = pixels(taken(self.film, "film", kit, stepped(kit.size, net.step)), kit)
         return midas.depth(rgb.transpose(0, 1), net).transpose(0, 1)

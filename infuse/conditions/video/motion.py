@@ -7,12 +7,10 @@ each block of 16 px and zeros around it. Dense fields are thinned out to look li
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from infuse.conditions.base import Encoders, Route, View, has_white
 from infuse.conditions.video.spatial import Spatial, planned, taken
@@ -22,6 +20,10 @@ from infuse.errors import RecipeError, under
 from infuse.media.films import Film
 from infuse.media.video_reader import pyav
 from infuse.network.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 log = logging.getLogger("infuse.conditions")
 

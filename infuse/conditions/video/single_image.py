@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from infuse.conditions.base import Encoders, Route, View
 from infuse.conditions.video.spatial import Spatial, covering, cut, pixels, spatial_size
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 
 class SingleImage(Spatial):

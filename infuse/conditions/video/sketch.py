@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from infuse.conditions.base import Encoders, Route, View
 from infuse.conditions.video.spatial import (
@@ -22,15 +20,17 @@ from infuse.conditions.video.spatial import (
     spatial_size,
     taken,
 )  # fmt: skip
-from infuse.encoders.annotators import sketch
-from infuse.encoders.annotators.pidinet import PiDiNet
-from infuse.encoders.annotators.sketch_simplification import SketchSimplification
+from infuse.encoders.annotators import PIDINET, SIMPLIFIER
 from infuse.errors import RecipeError, under
 from infuse.media.films import Film
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 
-FILES = {"annotator_model": "table5_pidinet.pth", "cleaner_model": "sketch_simplification_gan.pth"}
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+FILES = {"annotator_model": PIDINET, "cleaner_model": SIMPLIFIER}
 MARKERS = {"annotator_model": "init_block.weight", "cleaner_model": "layers.44.weight"}
 
 
@@ -55,9 +55,14 @@ class Sketched(Spatial):
 
     def lines(self, frames: Sequence[Any], kit: Encoders) -> Float[Tensor, "1 f height width"]:
         """PIL images to what the encoder is shown: 1 on a line, 0 elsewhere."""
+        from infuse.encoders.annotators import sketch
+
         if self.annotator == "canny":
             return kit.vector(np.stack([sketch.sketch_without_models(np.asarray(f)) for f in frames])[None])
         if self.annotator == "pidinet":
+            from infuse.encoders.annotators.pidinet import PiDiNet
+            from infuse.encoders.annotators.sketch_simplification import SketchSimplification
+
             edges = kit.module(str(self.annotator_model), PiDiNet.load)
             clean = kit.module(str(self.cleaner_model), SketchSimplification.load)
             return sketch.sketch(pixels(frames, kit).transpose(0, 1), edges, clean).transpose(0, 1)
@@ -82,6 +87,8 @@ class Sketched(Spatial):
                 if model is not None:
                     raise RecipeError(field, "nobody would use it. Say annotator: pidinet, or remove it.")
             return 0
+        from infuse.encoders.annotators import sketch
+
         return sum(annotator(view, m, f, MARKERS[f], sketch.missing(f)) for f, m in models.items())
 
 

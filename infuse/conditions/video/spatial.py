@@ -10,11 +10,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
 from infuse.conditions.base import Condition, Encoders, Route, View
 from infuse.curves import Curve
@@ -23,6 +21,10 @@ from infuse.media.films import Film
 from infuse.media.pictures import Picture, px
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Channel, Ports, Sides, Voice
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 SPATIAL = 1.5
 """Of the canvas: the size of depths, sketches and pictures. VideoComposer's encoders saw 384 px beside videos of 256."""

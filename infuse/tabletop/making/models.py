@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infuse.conditions.ip_adapter import Adapter, Resampler
+from infuse.encoders.ip_adapter import Adapter, Resampler
 from infuse.encoders.kit import Base
 from infuse.encoders.text import TextEncoders
 from infuse.network.attention import install

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from infuse.errors import WeightsError
 from infuse.weights.formats import read_tensors
 from infuse.weights.kinds import Identity, wrong_kind
 from infuse.weights.source import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TRAINING = {"image_proj_model.": "image_proj.", "adapter_modules.": "ip_adapter."}
 """Prefixes in the original trainer's checkpoints -> those of released files."""
