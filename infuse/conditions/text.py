@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from infuse.conditions.base import Condition, Encoders, Route, View, said
-from infuse.errors import CapacityError
+from infuse.errors import CapacityError, RecipeError
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Ports, Sides, Tokens
 
@@ -25,6 +25,10 @@ class Text(Condition):
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.positive()
+        if self.negative_prompt and self.applies_to != "both":
+            own = "prompt" if self.applies_to == "prompt" else "negative"
+            raise RecipeError("negative_prompt", f"this text is heard on the {own} side alone, where only its prompt would be said. Remove "
+                                                 "it, or applies_to.")  # fmt: skip
         for field in ("prompt", "negative_prompt"):
             words = len(getattr(self, field).split())
             if words > MOST_TOKENS:

@@ -27,6 +27,7 @@ class StyleImage(Framed):
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         composed(net, self.kind, net.style)
         self.positive()
+        self.forward()
         have = view.vision(self.image_encoder)
         if have is None:
             raise WeightsError(
