@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from infuse.media.films import Film
     from infuse.media.pictures import Picture
     from infuse.recipe import Recipe
+    from infuse.tabletop.examples import examples
 
 __version__ = "0.4.0"
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "Text",
     "VideoToVideo",
     "WeightsError",
+    "examples",
     "load",
 ]
 HOMES = {
@@ -68,6 +70,7 @@ HOMES = {
     "media.films": ("Film",),
     "media.pictures": ("Picture",),
     "recipe": ("Recipe",),
+    "tabletop.examples": ("examples",),
 }
 """Where names come from; all others are conditions."""
 ROOMS = ("conditions", "errors", "media", "recipe")

@@ -170,6 +170,15 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the p
     typer.echo(demo(out, say=lambda path: typer.echo(f"made {path}", err=True)))
 
 
+@app.command()
+def examples(folder: Annotated[Path, typer.Argument(help="Where to put them.")] = Path(".")) -> None:
+    """Put the pictures that the documents speak of into a folder; what lies there stays as it is."""
+    from infuse.tabletop.examples import examples
+
+    for path in examples(folder):
+        typer.echo(path)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def train(ctx: typer.Context) -> None:
     """Train conditions, or the embedded models from nothing."""

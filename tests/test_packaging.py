@@ -1,0 +1,121 @@
+"""What pyproject promises is so: every package is used, what is used is asked for, and the Pythons agree everywhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parent.parent
+WHOLE = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT = WHOLE["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line[0] != "#"]
+TOOLS = {"docs", "dev"}
+"""Extras whose packages are commands, of the Makefile."""
+
+
+def named(requirements: list[str]) -> set[str]:
+    return {Requirement(r).name.lower().replace("_", "-") for r in requirements} - {"infuse"}
+
+
+def imported() -> dict[str, set[str]]:
+    """Distribution -> files of infuse that import something of it."""
+    owners = packages_distributions()
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "infuse").rglob("*.py"):
+        for name in names(ast.parse(path.read_text("utf-8"))):
+            top = name.split(".")[0]
+            if top not in sys.stdlib_module_names and top != "infuse":
+                owner = owners[top][0].lower().replace("_", "-")
+                found.setdefault(owner, set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+def spoken() -> set[str]:
+    """Every string in infuse's sources: a sampler that has another package do its work names it so."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in (ROOT / "infuse").rglob("*.py")]
+    return {
+        node.value
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def test_what_is_imported_is_asked_for_and_what_is_asked_for_is_used() -> None:
+    used = imported()
+    core = named(PROJECT["dependencies"])
+    extras = {extra: named(packages) for extra, packages in EXTRAS.items()}
+    brought = {"pydantic-core"}  # by pydantic, of the version that it fits
+    missing = {d: sorted(files) for d, files in used.items() if d not in core.union(brought, *extras.values())}
+    assert not missing, "imported, and nobody installs it"
+    assert not core - set(used), "installed for everybody, and imported nowhere"
+    for extra in set(extras) - TOOLS:
+        idle = extras[extra] - set(used) - spoken()
+        assert not idle, f"the extra {extra!r} installs what infuse does not use"
+    assert "numba" not in core, "208 MB for drawing data sets"
+
+
+def test_an_extra_is_known_where_a_letter_names_it() -> None:
+    texts = [p.read_text("utf-8") for p in (ROOT / "infuse").rglob("*.py")]
+    texts += [p.read_text("utf-8") for p in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+    told = {extra for text in texts for extra in re.findall(r"infuse\[(\w+)\]", text)}
+    assert told and told <= set(EXTRAS)
+
+
+def test_the_pythons_agree() -> None:
+    listed = [c.rsplit(" ", 1)[1] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)]
+    promised = SpecifierSet(PROJECT["requires-python"])
+    first, last = listed[0], listed[-1]
+    assert listed == [f"3.{n}" for n in range(int(first[2:]), int(last[2:]) + 1)]
+    assert all(promised.contains(v) for v in listed)
+    assert not promised.contains(f"3.{int(first[2:]) - 1}"), "older Pythons are promised than listed"
+    assert WHOLE["tool"]["pyright"]["pythonVersion"] == first
+    assert WHOLE["tool"]["ruff"]["target-version"] == f"py{first.replace('.', '')}"
+    assert f"Python {first}" in (ROOT / "README.md").read_text("utf-8")
+    assert f"{sys.version_info.major}.{sys.version_info.minor}" in listed
+
+
+def test_the_pins_are_among_what_is_asked_for() -> None:
+    ranges = {
+        r.name: r.specifier
+        for text in [*PROJECT["dependencies"], *sum(EXTRAS.values(), [])]
+        if (r := Requirement(text))
+    }
+    for pin in PINS:
+        (exact,) = pin.specifier
+        assert ranges.get(pin.name, SpecifierSet()).contains(exact.version), pin
+        assert version(pin.name).split("+")[0] == exact.version, "this environment has another version"
+
+
+@pytest.mark.slow
+def test_every_module_is_imported_without_the_extras() -> None:
+    """Optional friends are invited where they are needed, so a plain install lacks nothing at the door."""
+    optional = {"av", "numba", "scipy", "torchsde", "peft"}
+    modules = sorted(
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for p in (ROOT / "infuse").rglob("*.py")
+        if p.name != "__main__.py"
+    )
+    code = f"import importlib, sys\nsys.modules.update(dict.fromkeys({sorted(optional)!r}))\n"
+    code += f"for name in {modules!r}: importlib.import_module(name)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
