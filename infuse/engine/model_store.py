@@ -182,10 +182,8 @@ class ModelStore:
         return found_on_disk(self.library, model, field, kind, self.dtype_name)
 
     def card(self, model: str) -> Mapping[str, Any]:
-        """card.json beside a model: description, annotator. Empty if there is none."""
-        from infuse.weights.source import read_json
-
-        return {} if model in self._own else read_json(self.library.find(model).path / "card.json")
+        """card.json in a model's folder, or <name>.card.json beside its file: description, annotator. Empty if there is none."""
+        return {} if model in self._own else self.library.find(model).card
 
     # ── loading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

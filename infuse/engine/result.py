@@ -38,7 +38,7 @@ class Result:
 
     def record(self, i: int = 0) -> Record:
         """The recipe that makes exactly the i-th picture, with hashes of what it was made from."""
-        one = self.recipe.model_copy(update={"seed": self.recipe.seed + i, "count": 1})
+        one = self.recipe.model_copy(update={"seed": self.recipe.seeds[i], "count": 1})
         return Record.of(one, self.weights, self.resolved)
 
     def save(self, path: str | Path, fps: float = 8) -> list[Path]:
