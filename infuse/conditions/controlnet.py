@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from infuse.conditions.base import Condition, Encoders, Route, View, guess_sites, same_family
+from infuse.encoders.annotators.kinds import auto
 from infuse.errors import RecipeError
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
@@ -46,6 +47,7 @@ class ControlNet(Condition):
             raise RecipeError(
                 "sites", f"{len(self.sites)} factors, but {net.name} has {net.sites} sites. Give one for each."
             )
+        note = auto(self.model, view.card(self.model), self.image.image)[1] if self.annotator == "auto" else ""
         return [
             Route(
                 "residuals",
@@ -53,6 +55,7 @@ class ControlNet(Condition):
                 found.memory,
                 f"mode {self.mode}",
                 one_sided=self.mode in ("control", "guess"),
+                warnings=(f"annotator: {note}",) if note else (),
             )
         ]
 
@@ -82,17 +85,10 @@ def mode_sites(mode: Mode, sites: int) -> tuple[float, ...] | None:
 
 
 def annotated(picture: Picture, annotator: str, kit: Any, model: str) -> Picture:
-    """The hint: the picture itself, or what an annotator makes of it. `auto` asks the model's card, if it is no map yet."""
+    """The hint: the picture itself, or what an annotator makes of it. `auto` asks the model's card and name, if it is no map yet."""
     if annotator == "auto":
-        annotator = "none" if is_map(picture) else kit.card(model).get("annotator", "none")
+        annotator = auto(model, kit.card(model), picture.image)[0]
     return canny(picture) if annotator == "canny" else picture
-
-
-def is_map(picture: Picture) -> bool:
-    """Does the picture already look like an edge map: grey, and nearly all of it black or white?"""
-    pixels = np.asarray(picture.image.convert("RGB"), dtype=np.int16)
-    grey = (np.ptp(pixels, axis=-1) < 12).mean() > 0.99
-    return bool(grey and ((pixels < 32) | (pixels > 223)).mean() > 0.9)
 
 
 def canny(picture: Picture, low: int = 100, high: int = 200) -> Picture:

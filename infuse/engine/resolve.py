@@ -15,6 +15,7 @@ from infuse.conditions.base import Condition, Route
 from infuse.conditions.text import Prompt
 from infuse.curves import value_at
 from infuse.engine import capacity
+from infuse.engine.advice import advice
 from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, region
 from infuse.engine.view import View
 from infuse.engine.windows import windows
@@ -77,6 +78,11 @@ class Resolved:
         """The run's timesteps, made when somebody is about to run it."""
         return plan(self.choice, self.schedule, self.recipe.steps, self.strength)
 
+    def alone(self) -> tuple[Resolved, ...]:
+        """The same for each picture by itself, in the order of their seeds: costs excepted, which stay those of all."""
+        each = [{"seed": seed, "count": 1} for seed in self.asked.seeds]
+        return tuple(replace(self, asked=self.asked.model_copy(update=u), recipe=self.recipe.model_copy(update=u)) for u in each)
+
     def plain(self) -> dict[str, Any]:
         """What a record keeps: the recipe's open fields as they were filled, the machine's part in it, and the timetable."""
         r = self.recipe
@@ -92,7 +98,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     `view` is of the model that is meant when the recipe names none. `most`: rows of a network call.
     """
     opened(recipe)
-    recipe = recipe.model_copy(update={"model": view.model})
+    recipe = recipe.seeded().model_copy(update={"model": view.model})
     spec, conditions = view.spec, named(recipe)
     view.frames = frames = clip_length(recipe, spec)
     view.size = size = canvas(recipe, conditions, spec)
@@ -117,7 +123,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
         view.scheduler, strength, speakers, table, tuple(routes), calls, sum(table.rows) * recipe.count * max(len(looks), 1),
         branch_rows(table, routes) * recipe.count * max(len(looks), 1), memory, peak, view.dtype, view.device,
         view.version,
-        (*warnings(recipe, conditions, active, size, asked), *notes),
+        (*warnings(recipe, conditions, active, size, asked), *advice(recipe, active, table), *notes),
     )
     # fmt: on
 

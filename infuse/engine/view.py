@@ -56,6 +56,7 @@ class Store(Protocol):
     def own(self, name: str) -> nn.Module | None: ...
     def identity(self, model: str, field: str, kind: str) -> Found: ...
     def version(self, name: str, kind: str = "") -> Hashable: ...
+    def card(self, model: str) -> Mapping[str, Any]: ...
 
 
 @dataclass(eq=False)
@@ -120,6 +121,10 @@ class View:
     def identity(self, model: str, field: str, kind: str) -> Found:
         """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
         return self.store.identity(model, field, kind)
+
+    def card(self, model: str) -> Mapping[str, Any]:
+        """What is written beside a model: its annotator and the like."""
+        return self.store.card(model)
 
     def shapes(self, model: str, field: str) -> Mapping[str, tuple[int, ...]]:
         """Of the tensors of a weights file of any kind."""

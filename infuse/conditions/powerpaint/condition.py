@@ -131,6 +131,11 @@ class PowerPaint(Condition):
                     raise RecipeError(
                         name, f"task {self.task} does not change the canvas. Remove it, or say task: outpaint."
                     )
+            if self.overlap != type(self).model_fields["overlap"].default:
+                raise RecipeError(
+                    "overlap",
+                    f"only outpainting paints over a picture's rim, not {self.task}. Remove it, or say task: outpaint.",
+                )
             if self.mask is None:
                 raise RecipeError(
                     "mask", f"task {self.task} needs one: a picture of the image's size, white where to paint."

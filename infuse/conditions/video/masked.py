@@ -45,6 +45,8 @@ class MaskedVideo(Spatial):
         composed_here = self.composition in net.compositions
         if not net.frames:
             raise RecipeError("", f"{net.name} makes pictures. Use inpaint, or choose a video base.")
+        self.part()
+        self.forward()
         warnings = planned(self.film, "film", view, spatial_size(view.size))
         with under("mask"):
             hole = self._hole()

@@ -6,7 +6,6 @@ each block of 16 px and zeros around it. Dense fields are thinned out to look li
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,12 +19,11 @@ from infuse.errors import RecipeError, under
 from infuse.media.films import Film
 from infuse.media.video_reader import pyav
 from infuse.network.spec import NetworkSpec
+from infuse.notices import note
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-log = logging.getLogger("infuse.conditions")
 
 
 class Motion(Spatial):
@@ -53,6 +51,10 @@ class Motion(Spatial):
             both = "it takes its motion from a film and draws it as well. Keep one of them, or make two conditions"
             none = "nothing says what moves. Give a film, draw arrows or paths, or a camera"
             raise ValueError(f"{none if self.film is None else both}.")
+        if self.film is None and self.source != "codec":
+            raise ValueError(
+                "source says how a film's motion is told, and this one is drawn. Remove source, or give a film."
+            )
         if self.scale == 0:
             raise ValueError("at scale 0 nothing moves. Remove the condition, or give it another scale.")
         return self
@@ -102,8 +104,8 @@ class Motion(Spatial):
         elif self.source == "codec":
             with under("film"):
                 found, notes = codec_motion(self.film, kit.frames)
-                for note in notes[len(self.film.plan(kit.frames)[1]) :]:  # those before are told by `check`
-                    log.warning("%s", note)
+                for text in notes[len(self.film.plan(kit.frames)[1]) :]:  # those before are told by `check`
+                    note(f"film: {text}")
             return fitted_motion(found, height, width)  # sparse as it is, and in the film's own pixels, as trained
         else:
             dense = optical_flow(taken(self.film, "film", kit, kit.size))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from infuse.conditions.base import Condition, Encoders, Route, View
-from infuse.curves import Curve
+from infuse.curves import Curve, span
 from infuse.errors import RecipeError, WeightsError, under
 from infuse.media.films import Film
 from infuse.media.pictures import Picture, px
@@ -46,6 +46,13 @@ class Framed(Condition):
 
     frames: Curve | None = None
 
+    def forward(self) -> None:
+        """Refuse frames in which it would be heard less than not at all: an encoder was never asked for less than nothing."""
+        if self.frames is not None and span(self.frames)[0] < 0:
+            raise RecipeError(
+                "frames", f"{self.kind} cannot be heard less than not at all, in no frame. Use 0 or more."
+            )
+
     def voice(self, kit: Encoders) -> Voice:
         return replace(super().voice(kit), frames=self.frames)
 
@@ -65,6 +72,8 @@ class Spatial(Framed):
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         composed(net, self.kind, self.composition in net.compositions)
+        self.positive()
+        self.forward()
         return [self.route(view)]
 
     def route(self, view: View, memory: int = 0, note: str = "", warnings: Sequence[str] = ()) -> Route:
