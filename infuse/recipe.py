@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
+from infuse import pairs
 from infuse.conditions import AnyCondition
 from infuse.curves import Curve
-from infuse.errors import RecipeError, under
+from infuse.errors import InfuseWarning, RecipeError, under
 from infuse.media.films import Film
 from infuse.media.metadata import changed_inputs
-from infuse.media.pictures import Picture, at_home, relative_to
+from infuse.media.pictures import Picture
+from infuse.media.plain_data import read_data, shallow
+from infuse.media.reading import BY_HASH, OWN, STRICT, Reading, at_home, policy
+from infuse.media.reading import reading as under_policy
+from infuse.seeds import RANDOM, Seed, drawn, listed
 from infuse.validation import Strict
 
-log = logging.getLogger("infuse.recipe")
-
 LARGEST_SIDE = 8192
-MADE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".m4v", ".mov")
+MADE = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".gif", ".mp4", ".m4v", ".mov")
 """What may be a picture or film made by infuse; so may be a folder of frames."""
 
 
@@ -49,26 +53,80 @@ class Recipe(Strict):
     """Guidance scale of the prompt, or a curve of it; 1 and below mean none, and half of the work. The model's own
     (7.5 for SD 1/2, 5 for SDXL, as in diffusers) if left out."""
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: Seed = 0
+    """A number below 2**63; as many numbers as there are pictures; or "random", drawn when the recipe is resolved."""
     count: int = Field(default=1, ge=1, le=1024)
-    """How many pictures; each has its own seed: seed, seed + 1, ..."""
+    """How many pictures; each has its own seed: seed, seed + 1, ... With a list of seeds, as many as it has."""
     conditions: tuple[AnyCondition, ...] = ()
 
     @classmethod
-    def load(cls, source: str | Path | dict[str, Any]) -> Recipe:
-        """From a .yaml or .json file, a picture or film made by infuse, or a dictionary. Relative paths start at the file.
+    def spelled(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return pairs.spelled(cls.model_fields, data)
 
-        Logs a warning for every film outside of the file that is not what made it.
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each picture. Raises ValueError while it is random: `seeded` draws it."""
+        return listed(self.seed, self.count)
+
+    def seeded(self) -> Recipe:
+        """The same recipe, with a number where its seed was random."""
+        return self.model_copy(update={"seed": drawn()}) if self.seed == RANDOM else self
+
+    _reading: Reading = PrivateAttr(default_factory=policy)
+    """What may be read for it; neither equality nor the digest looks at it."""
+    _notes: tuple[str, ...] = PrivateAttr(default=())
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path | dict[str, Any],
+        *,
+        trust: bool | None = None,
+        inputs: Sequence[str | Path] = (),
+        reading: Reading | None = None,
+    ) -> Recipe:
+        """From a .yaml or .json file, a dictionary, or a picture or film: one made by infuse, or by another program as far as its
+        text can be meant here. Relative paths start at the file.
+
+        trust: may it name any file and model? Left out, one's own .yaml, .json and dictionaries may, and a recipe that
+        came out of a picture may not. inputs: folders in which what was too large to travel is found again, by its hash.
+        reading: the whole policy, instead of these two. What was left out or has changed is an InfuseWarning and in
+        `notes`. Raises RecipeError or CapacityError.
         """
         if isinstance(source, dict):
-            return cls(**source)
-        path = at_home(str(source))
-        data, inputs = read(path)
-        with relative_to(path.parent):
-            recipe = cls(**data)
-        for note in changed_inputs(recipe.pictures(), inputs, path):
-            log.warning("%s", note)
+            given = reading or (STRICT if trust is False else policy())
+            shallow(source, given)
+            found, folder = Found(source, {}), None
+        else:
+            path = at_home(str(source))
+            strange = trust is False or (trust is None and is_made(path))
+            given, folder = reading or (STRICT if strange else OWN), path.parent
+            found = read(path, given)
+        rules = given if folder is None or given.folder else given.at(folder)
+        if inputs:
+            rules = replace(rules, inputs=tuple(Path(i) for i in inputs))
+        with under_policy(rules):
+            recipe = cls(**found.data)
+        notes = list(found.notes)
+        if rules.trusting and not isinstance(source, dict):
+            notes += changed_inputs(recipe.pictures(), found.record.get("inputs", {}), at_home(str(source)))
+        recipe._notes = tuple(notes)
+        for note in notes:
+            warnings.warn(note, InfuseWarning, stacklevel=2)
         return recipe
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out when it was read out of a picture, or what has changed since; one sentence each."""
+        return self._notes
+
+    def __eq__(self, other: object) -> bool:
+        """By what is asked for, whoever may read it."""
+        if not isinstance(other, Recipe):
+            return NotImplemented
+        return all(getattr(self, n) == getattr(other, n) for n in type(self).model_fields)
+
+    __hash__ = Strict.__hash__
 
     def dump(self, path: str | Path | None = None) -> dict[str, Any]:
         """As plain data without fields left at their defaults; also written to a .yaml or .json file if one is named.
@@ -110,52 +168,49 @@ class Recipe(Strict):
 
 def seen_from(folder: Path, found: Picture | Film) -> Picture | Film:
     """The same picture or film, its relative path written as it is from a (resolved) folder."""
-    if found.source.startswith("data:") or at_home(found.source).is_absolute():
+    if found.source.startswith(("data:", BY_HASH)) or at_home(found.source).is_absolute():
         return found
     here = Path(found.source)
     there = os.path.relpath(here.parent.resolve() / here.name, folder)
-    return Picture(there) if isinstance(found, Picture) else found.model_copy(update={"source": there})
+    return replace(found, source=there) if isinstance(found, Picture) else found.model_copy(update={"source": there})
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """A recipe file's data, and hashes of what it was made from. Raises RecipeError if it is not to be read, or no mapping."""
-    from infuse.media.film_writer import read_record_of
+@dataclass(frozen=True)
+class Found:
+    """What was read as a recipe."""
+
+    data: dict[str, Any]
+    record: Mapping[str, Any]
+    """All that a picture made by infuse says of itself; empty for everything else."""
+    notes: tuple[str, ...] = ()
+    """What another program said that cannot be meant here."""
+
+
+def is_made(path: Path) -> bool:
+    """Is it a picture or film by its name, or a folder of frames, rather than a file of fields and values?"""
+    return path.suffix.lower() in MADE or path.is_dir()
+
+
+def read(path: Path, limits: Reading = OWN) -> Found:
+    """A recipe file's data, or what a picture or film says. Raises RecipeError if it is not to be read, or no mapping, or
+    CapacityError."""
+    from infuse.foreign import foreign
+    from infuse.media.film_writer import record_in
 
     if not path.exists():
         raise RecipeError("", f"there is no recipe file {path}. Check the path.")
-    if path.suffix.lower() in MADE or path.is_dir():
-        record = read_record_of(path)
-        return record["recipe"], record.get("inputs", {})
-    data = parsed(path)
+    if is_made(path):
+        record, others = record_in(path, limits)
+        if record is not None:
+            return Found(record["recipe"], record)
+        data, notes = foreign(others, path)
+        return Found(data, {}, notes)
+    data = read_data(path, limits)
     if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
         raise RecipeError(
             "", f"{path} does not hold fields and values. A recipe looks like this:\nprompt: a red cube\nsteps: 20"
         )
-    return data, {}
-
-
-def parsed(path: Path) -> Any:
-    """A YAML or JSON file's data. Raises RecipeError if it is neither, or says a field twice."""
-    import yaml
-
-    class Once(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            once((key.value, None) for key, _ in node.value)
-            return super().construct_mapping(node, deep)
-
-    def once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
-        for key, value in pairs:
-            if isinstance(key, str) and key in found:
-                raise RecipeError("", f"{path} says {key!r} twice. Keep one of them.")
-            found[str(key)] = value
-        return found
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=once) if path.suffix.lower() == ".json" else yaml.load(text, Once)
-    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError("", f"{path} is not YAML or JSON: {' '.join(str(error).split())}") from None
+    return Found(data, {})
 
 
 def seen(value: Any, field: str) -> Iterator[tuple[str, Picture | Film]]:
@@ -203,20 +258,26 @@ def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def digest(model: Strict, voiced: bool = True) -> str:
-    """sha256 over a recipe's or condition's fields, pictures and films by content.
+    """sha256 over what a recipe's or condition's fields say, pictures and films by content.
 
-    Not `voiced`: without what says how loudly, when and where conditions are heard; what they are encoded to.
+    A field at its default says nothing, so that one more in a later version changes no digest. Not `voiced`: without
+    what says how loudly, when and where conditions are heard; what they are encoded to.
     """
 
     def plain(value: Any) -> Any:
         match value:
             case Picture():
-                return value.sha256
+                return value.digest
             case Film():
                 return value.digest
             case Strict():
                 skipped = frozenset() if voiced else getattr(value, "VOICE", frozenset())
-                return {n: plain(getattr(value, n)) for n in type(value).model_fields if n not in skipped}
+                said = {
+                    n: v
+                    for n, f in type(value).model_fields.items()
+                    if (v := getattr(value, n)) != f.get_default() or n == "kind"
+                }
+                return {n: plain(v) for n, v in said.items() if n not in skipped}
             case tuple() | list():
                 return [plain(v) for v in value]
             case dict():

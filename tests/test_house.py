@@ -32,6 +32,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("spellings", "seeds"),
     ("curves", "validation", "guidance", "timetable", "network.spec"),
     ("media", "media.*", "solvers"),
+    ("foreign.*",),  # what other programs write into their pictures
+    ("foreign",),
     ("ports",),
     (
         "encoders.motion",

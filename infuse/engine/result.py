@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from infuse.media.metadata import Record, write_png
+from infuse import solvers
+from infuse.curves import value_at
+from infuse.engine.carried import Kind, public, recorded
+from infuse.errors import RecipeError
+from infuse.foreign import webui
+from infuse.media.film_writer import writable, write_film
+from infuse.media.metadata import Record, versions
+from infuse.media.picture_writer import MOST_TEXT, room, writable_picture, write_picture
+from infuse.notices import note
 from infuse.recipe import Recipe
-
-log = logging.getLogger("infuse.engine")
+from infuse.weights.formats import SUFFIXES
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,32 +43,61 @@ class Result:
     def image(self) -> Any:
         return self.images[0]
 
-    def record(self, i: int = 0) -> Record:
-        """The recipe that makes exactly the i-th picture, with hashes of what it was made from."""
-        one = self.recipe.model_copy(update={"seed": self.recipe.seeds[i], "count": 1})
-        return Record.of(one, self.weights, self.resolved)
+    def record(self, i: int = 0, kind: Kind = "full", most: int = MOST_TEXT) -> Record:
+        """What the i-th picture says of itself: the recipe that makes exactly it, as it was asked and as it was resolved, versions,
+        hashes. kind: "hashes" names inputs by their hashes alone. most: about how many characters it may have."""
+        seed = self.recipe.seeds[i]
+        one = self.recipe.model_copy(update={"seed": seed, "count": 1})
+        resolved = {**self.resolved, "seed": seed} if self.resolved else {}
+        if isinstance(device := resolved.get("device"), str):
+            resolved["device"] = device.partition(":")[0]
+        parameters = self._parameters(resolved, i)
+        facts = {"weights": self.weights, "resolved": resolved, "versions": versions(sys.modules["infuse"].__version__),
+                 "warnings": self.warnings, "parameters": parameters}  # fmt: skip
+        return recorded(one, kind, most - 2 * len(parameters), facts)  # in EXIF they are UTF-16
 
-    def save(self, path: str | Path, fps: float = 8) -> list[Path]:
+    def _parameters(self, resolved: Mapping[str, Any], i: int) -> str:
+        """The same in the webui's words."""
+        recipe, size = self.recipe, self.images[i].size
+        guidance = resolved.get("guidance", recipe.guidance)
+        scale = value_at(guidance, 0.0) if guidance is not None else None
+        name = recipe.scheduler or resolved.get("scheduler")
+        name, schedule = spoken(name) if name else (None, None)
+        model = public(str(recipe.model)) if recipe.model else None
+        digest = self.weights.get(str(recipe.model), "")
+        strength = next(
+            (getattr(c, "strength", None) for c in recipe.conditions if c.strength_of_start() is not None), None
+        )
+        return webui.written(recipe.prompt, recipe.negative_prompt, {
+            "Steps": recipe.steps, "Sampler": name, "Schedule type": schedule, "CFG scale": scale if scale is None else f"{scale:g}",
+            "Seed": recipe.seeds[i], "Size": f"{size[0]}x{size[1]}", "Model hash": digest[:10] or None,
+            "Model": Path(model).stem if model and Path(model).suffix in SUFFIXES else model, "Denoising strength": strength, "RNG": "CPU",
+            "Version": f"infuse {sys.modules['infuse'].__version__}",
+        })  # fmt: skip
+
+    def save(self, path: str | Path, fps: float = 8, record: Kind = "full") -> list[Path]:
         """Write files that carry their recipe: `path`, or `path` with -0, -1, ... before the suffix for several.
 
-        Pictures become PNGs. Clips become .mp4, .gif, .webp or, without a suffix, folders of PNG frames, shown at `fps`
-        frames per second (0.02 to 1000), which their record names. Raises RecipeError if they cannot be written.
+        Pictures become what the suffix says: .png, .jpg, .webp, .tiff or .avif. Clips become .mp4, .gif, .webp or, without a
+        suffix, folders of PNG frames, shown at `fps` frames per second (0.02 to 1000), which their record names.
+        record: "full", with inputs inside that are small; "hashes", inputs by their hashes alone; "none", pixels and
+        nothing else. Raises RecipeError if they cannot be written. What did not travel is an InfuseWarning.
         """
-        path = Path(path)
-        if self.frames:
-            return self._save_films(path, fps)
-        several = len(self.images) > 1
-        out = [path.with_stem(f"{path.stem}-{i}") if several else path for i in range(len(self.images))]
-        for i, (image, to) in enumerate(zip(self.images, out, strict=True)):
-            write_png(image, to, self.record(i))
+        if record not in get_args(Kind):
+            raise RecipeError("record", f"{record!r} is no kind of record. Choose full, hashes or none.")
+        path, whole = Path(path), self.frames or self.images
+        writable(path) if self.frames else writable_picture(path)
+        out = [path.with_stem(f"{path.stem}-{i}") if len(whole) > 1 else path for i in range(len(whole))]
+        for i, (made, to) in enumerate(zip(whole, out, strict=True)):
+            said = None if record == "none" else self.record(i, record, room(to.suffix))
+            notes = write_film(made, to, said, fps) if self.frames else write_picture(made, to, said)
+            for text in (*(said.notes if said is not None else ()), *notes):
+                note(f"{to.name}: {text}")
         return out
 
-    def _save_films(self, path: Path, fps: float) -> list[Path]:
-        from infuse.media.film_writer import write_film
 
-        several = len(self.frames) > 1
-        out = [path.with_stem(f"{path.stem}-{i}") if several else path for i in range(len(self.frames))]
-        for i, (frames, to) in enumerate(zip(self.frames, out, strict=True)):
-            for note in write_film(frames, to, self.record(i), fps):
-                log.warning("%s: %s", to, note)
-        return out
+def spoken(name: str) -> tuple[str, str | None]:
+    """(sampler, schedule type) in the webui's words."""
+    if (theirs := getattr(solvers, "spoken", None)) is not None:
+        return theirs(solvers.parse(name, name))
+    return name, None

@@ -13,11 +13,11 @@ from typing import Any
 
 from infuse.errors import RecipeError
 from infuse.media.film_readers import FOLDER_RATE, SUFFIXES, numbered
-from infuse.media.metadata import Elsewhere, Record, parsed, reachable, read_record, write_png, writing
-from infuse.media.video_reader import pyav, stream
+from infuse.media.metadata import Elsewhere, Record, reachable, read_record, record_in_file, writing
+from infuse.media.picture_writer import exif, write_png
+from infuse.media.reading import OWN, Reading
+from infuse.media.video_reader import pyav
 
-DESCRIPTION = 0x010E
-"""EXIF's ImageDescription."""
 SLOWEST, FASTEST = 0.02, 1000
 """Frames per second that all formats can say."""
 
@@ -65,59 +65,48 @@ def write_film(
     if record is not None:
         record = replace(record, fps=float(fps))
     if path.suffix:
-        with writing(path):
-            return WRITERS[path.suffix.lower()](frames, path, "" if record is None else record.text(), fps)
+        with writing(path) as to:
+            return WRITERS[path.suffix.lower()](frames, to, record, fps)
     for i, frame in enumerate(frames):
-        to = path / f"{i:04}.png"
-        with writing(to):
-            frame.save(to, "PNG") if record is None else write_png(frame, to, Elsewhere("0000.png") if i else record)
+        with writing(path / f"{i:04}.png") as to:
+            write_png(frame, to, Elsewhere("0000.png") if i and record else record)
     return ()
 
 
-def read_record_of(path: str | Path) -> dict[str, Any]:
-    """The record in a film or picture made by infuse: {"recipe", "inputs", "weights", a film's "fps"}.
+def read_record_of(path: str | Path, limits: Reading = OWN) -> dict[str, Any]:
+    """The record in a film or picture made by infuse, or in the first frame of a folder: {"recipe", "inputs", "weights",
+    a film's "fps", ...}.
 
     Raises RecipeError if there is none.
     """
-    path = Path(path)
-    if path.is_dir():
-        if not (
-            frames := sorted((p for p in path.iterdir() if p.suffix.lower() == ".png"), key=lambda p: numbered(p.name))
-        ):
-            raise RecipeError("", f"the folder {path} holds no PNG frames.")
-        return read_record(frames[0])
-    suffix = path.suffix.lower()
-    if suffix in (".mp4", ".m4v", ".mov"):
-        with stream(str(path), path) as (container, _):
-            text = container.metadata.get("comment")
-    elif suffix in (".gif", ".webp"):
-        text = _pillow_text(path)
-    else:
-        return read_record(path)
-    if not text:
-        raise RecipeError(
-            "", f"{path} carries no recipe. Only films written by infuse, and not converted since, can be run again."
-        )
-    return parsed(text, path)
+    return read_record(_carrier(Path(path)), limits)
 
 
-def _pillow_text(path: Path) -> str | None:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.format == "WEBP":
-                return image.getexif().get(DESCRIPTION)
-            return image.info.get("comment", b"").decode("utf-8", "replace")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise RecipeError("", f"{path} is not a film that can be read ({error}).") from None
+def record_in(path: str | Path, limits: Reading = OWN) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """(the same record, or None; every text that is written there). Raises RecipeError if it cannot be read."""
+    return record_in_file(_carrier(Path(path)), limits)
 
 
-def _mp4(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str, ...]:
-    """The same frames and record give the same bytes: one thread, no dates."""
+def _carrier(path: Path) -> Path:
+    """The file that has the record: of a folder of frames, the first."""
+    if not path.is_dir():
+        return path
+    frames = sorted((p for p in path.iterdir() if p.suffix.lower() == ".png"), key=lambda p: numbered(p.name))
+    if not frames:
+        raise RecipeError("", f"the folder {path} holds no PNG frames.")
+    return frames[0]
+
+
+def _mp4(frames: Sequence[Any], path: Path, record: Record | None, fps: float) -> tuple[str, ...]:
+    """The same frames and record give the same bytes: one thread, no dates. Colours are BT.709, and say so."""
     import numpy as np
 
     av = pyav("writing .mp4")
+    bt709, full, video_range = (
+        av.video.reformatter.Colorspace.ITU709,
+        av.video.reformatter.ColorRange.JPEG,
+        av.video.reformatter.ColorRange.MPEG,
+    )
     width, height = frames[0].size
     odd = (width % 2, height % 2)
     notes = []
@@ -129,17 +118,27 @@ def _mp4(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str,
     x264 = "libx264" in av.codecs_available
     try:
         with av.open(str(path), "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
-            if text:
-                container.metadata["comment"] = text
+            if record:
+                container.metadata["comment"] = record.text()
             video = container.add_stream("libx264" if x264 else "mpeg4", rate=Fraction(fps).limit_denominator(1001))
             video.width, video.height, video.pix_fmt = width + odd[0], height + odd[1], "yuv420p"
             # crf 16 and qscale 2 lie just below what eyes tell from the original
             # x264's macroblock tree reads memory that nobody wrote when frames are small: other bytes each time
             video.options = {"crf": "16", "x264-params": "mbtree=0"} if x264 else {"qmin": "2", "qmax": "2"}
             video.codec_context.thread_count = 1
+            # primaries, transfer and matrix 1: BT.709; without these tags players guess by the size of the frame
+            video.codec_context.color_primaries = video.codec_context.color_trc = video.codec_context.colorspace = 1
+            video.codec_context.color_range = 1
             for frame in frames:
                 pixels = np.pad(np.asarray(frame), ((0, odd[1]), (0, odd[0]), (0, 0)), "edge")
-                container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+                shown = av.VideoFrame.from_ndarray(pixels, "rgb24")
+                container.mux(
+                    video.encode(
+                        shown.reformat(
+                            format="yuv420p", dst_colorspace=bt709, src_color_range=full, dst_color_range=video_range
+                        )
+                    )
+                )
             container.mux(video.encode(None))
     except av.error.FFmpegError as error:
         raise OSError(error.errno, error.strerror) from None
@@ -148,7 +147,7 @@ def _mp4(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str,
     return tuple(notes)
 
 
-def _gif(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str, ...]:
+def _gif(frames: Sequence[Any], path: Path, record: Record | None, fps: float) -> tuple[str, ...]:
     from PIL import Image
 
     tile = (min(frames[0].width, 256), min(frames[0].height, 256))
@@ -159,21 +158,18 @@ def _gif(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str,
     palette = strip.quantize(256)
     first, *rest = [f.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for f in frames]
     shown = _durations(len(frames), fps, 10)
-    first.save(path, "GIF", save_all=True, append_images=rest, duration=shown, loop=0, comment=text.encode())
+    text = record.text().encode() if record else b""
+    first.save(path, "GIF", save_all=True, append_images=rest, duration=shown, loop=0, comment=text)
     # a frame stays for one unit at least
     faster = (f"a GIF shows 100 frames per second at most: it plays at 100, not at {fps:g}",) if fps > 100 else ()
     return (*faster, *_same(first, rest, shown))
 
 
-def _webp(frames: Sequence[Any], path: Path, text: str, fps: float) -> tuple[str, ...]:
-    from PIL import Image
-
+def _webp(frames: Sequence[Any], path: Path, record: Record | None, fps: float) -> tuple[str, ...]:
     first, *rest = frames
-    exif = Image.Exif()
-    if text:
-        exif[DESCRIPTION] = text
     shown = _durations(len(frames), fps, 1)
-    first.save(path, "WEBP", save_all=True, append_images=rest, duration=shown, loop=0, lossless=True, exif=exif)
+    said = exif(record)
+    first.save(path, "WEBP", save_all=True, append_images=rest, duration=shown, loop=0, lossless=True, exif=said)
     return _same(first, rest, shown)
 
 
@@ -194,7 +190,7 @@ def _same(first: Any, rest: Sequence[Any], shown: Sequence[int]) -> tuple[str, .
     return tuple(notes)
 
 
-WRITERS: Mapping[str, Callable[[Sequence[Any], Path, str, float], tuple[str, ...]]] = {
+WRITERS: Mapping[str, Callable[[Sequence[Any], Path, Record | None, float], tuple[str, ...]]] = {
     ".mp4": _mp4,
     ".gif": _gif,
     ".webp": _webp,

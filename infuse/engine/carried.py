@@ -1,0 +1,168 @@
+"""What of a recipe's inputs travels inside of a result: their pixels without metadata if they are small, else their hash.
+
+A result must open everywhere and tell nothing of the machine. So models are named as others find them, inputs lose what
+their cameras said, and the whole text keeps to what the format holds: the smallest inputs first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from infuse.errors import InfuseError
+from infuse.media.films import Film
+from infuse.media.metadata import Record
+from infuse.media.pictures import Picture
+from infuse.media.reading import BY_HASH, at_home
+from infuse.media.stripped import stripped
+from infuse.recipe import MODELS, Recipe
+
+Kind = Literal["full", "hashes", "none"]
+"""How much a result says: everything, inputs by their hashes only, nothing."""
+LARGEST = 256 << 10
+"""Bytes of an input that travels."""
+
+
+def recorded(recipe: Recipe, kind: Kind, most: int, facts: Mapping[str, Any]) -> Record:
+    """The record of a picture made of this recipe, of at most about `most` characters. `facts`: the other fields of a Record.
+
+    Its notes name what did not travel.
+    """
+    found = list(recipe.pictures())
+    inputs = {where: _known(one) for where, one in found}
+    weights = {public(name): digest for name, digest in facts.get("weights", {}).items()}
+    plain = {str(one): where for where, one in found} | {one.source: where for where, one in found}
+    said = tuple(anonymous(text, plain) for text in facts.get("warnings", ()))
+    resolved = public_models(dict(facts.get("resolved", {})))
+    common = {
+        **facts,
+        "weights": dict(sorted(weights.items())),
+        "warnings": said,
+        "resolved": resolved,
+        "digest": recipe.digest,
+    }
+    sources = {where: BY_HASH + inputs[where]["sha256"] for where, _ in found}
+
+    def made() -> Record:
+        left = {
+            where: i if sources[where].startswith(BY_HASH) else {k: v for k, v in i.items() if k != "name"}
+            for where, i in inputs.items()
+        }
+        return Record(_data(recipe, dict(sources)), left, **common)
+
+    left = most - len(made().text())
+    forms = {where: form for where, one in found if kind == "full" and (form := _travelling(where, one)) is not None}
+    for where in sorted(forms, key=lambda w: (len(forms[w]), w)):
+        cost = len(json.dumps(forms[where])) - len(sources[where])
+        if cost <= left:
+            sources[where], left = forms[where], left - cost
+    notes = [f"{where}: {inputs[where].get('name', 'its picture')} ({inputs[where]['bytes'] / 2**20:.1f} MiB) is too large to travel in the result, "
+             "which names it by its hash. To run that again, keep the file and name its folder: --inputs, or Recipe.load(..., inputs=[folder])"
+             for where, _ in found if kind == "full" and sources[where].startswith(BY_HASH)]  # fmt: skip
+    record = made()
+    return Record(record.recipe, record.inputs, **common, notes=tuple(notes))
+
+
+def _data(recipe: Recipe, sources: Mapping[str, str]) -> dict[str, Any]:
+    """A recipe's plain data, models by their public names, inputs by these sources."""
+    where = iter([w for w, _ in recipe.pictures()])
+
+    def moved(one: Any) -> Any:
+        source = sources[next(where)]
+        return Picture(source) if isinstance(one, Picture) else one.model_copy(update={"source": source})
+
+    return public_models(recipe.with_pictures(moved).dump())
+
+
+def public_models(data: Any) -> Any:
+    """Plain data with every model by its public name."""
+    if isinstance(data, dict):
+        return {k: public(v) if k in MODELS and isinstance(v, str) else public_models(v) for k, v in data.items()}
+    return [public_models(v) for v in data] if isinstance(data, list) else data
+
+
+def public(model: str) -> str:
+    """A model as others find it: Hub ids, names and relative paths as they are, a path in INFUSE_MODELS from there on, any other
+    path by its last part."""
+    path = at_home(model)
+    if not path.is_absolute() and ".." not in path.parts:
+        return model
+    place = Path(os.path.normpath(path))
+    for root in filter(None, os.environ.get("INFUSE_MODELS", "").split(os.pathsep)):
+        inside = os.path.normpath(Path(root).expanduser().absolute())
+        if place.is_relative_to(inside) and place != Path(inside):
+            return str(place.relative_to(inside))
+    return place.name
+
+
+def anonymous(text: str, inputs: Mapping[str, str]) -> str:
+    """A sentence without places: inputs by their fields, other absolute paths by their last part."""
+    for shown in sorted(inputs, key=len, reverse=True):
+        text = text.replace(shown, inputs[shown])
+    for place in (os.getcwd(), str(Path.home())):
+        text = text.replace(place + os.sep, "") if len(place) > 1 else text
+    return re.sub(r"(?<![\w./:])(?:[A-Za-z]:\\|/)(?:[^\s'\",:;()/\\]+[/\\])+", "", text)
+
+
+def _known(one: Picture | Film) -> dict[str, Any]:
+    """{"sha256", "bytes", "name"} of an input."""
+    known: dict[str, Any] = {"sha256": one.sha256, "bytes": _size(one)}
+    if not one.source.startswith(("data:", BY_HASH)):
+        known["name"] = at_home(one.source).name
+    return known
+
+
+def _size(one: Picture | Film) -> int:
+    data = one.content if isinstance(one, Picture) else one.data
+    if isinstance(data, bytes):
+        return len(data)
+    return sum(f.stat().st_size for f in data.iterdir() if f.is_file()) if data.is_dir() else data.stat().st_size
+
+
+def _travelling(where: str, one: Picture | Film) -> str | None:
+    """The first form of an input that is small enough, as a data URI."""
+    try:
+        for source in _forms(where, one):
+            if len(source) * 3 // 4 <= LARGEST + 100:
+                return source
+    except (InfuseError, OSError):  # what cannot be opened any more does not travel
+        return None
+    return None
+
+
+def _forms(where: str, one: Picture | Film) -> Iterator[str]:
+    """Data URIs that show the same: the file without its metadata, then its pixels coded anew without loss."""
+    if isinstance(one, Film):
+        whole = one if one.source.startswith("data:") else one.embedded() if _size(one) <= 4 * LARGEST else None
+        if whole is not None and whole.source.startswith("data:"):
+            yield from _bare(whole.source, Picture(whole.source).content, lambda uri: True)
+        return
+    drawn = where.rpartition(".")[2] == "mask"
+
+    def shows(picture: Picture) -> tuple[Any, bytes]:
+        image = picture.mask if drawn else picture.image
+        return image.size, image.tobytes()
+
+    def same(uri: str) -> bool:
+        return shows(Picture(uri, one.behind)) == shows(one)
+
+    head = one.source if one.source.startswith("data:") else one.embedded().source
+    yield from _bare(head, one.content, same)
+    image = one.mask if drawn else one.image
+    if image.width * image.height <= 16 * LARGEST:  # noise of that size is larger, and most pictures are
+        yield Picture.of(image).source
+
+
+def _bare(uri: str, content: bytes, same: Callable[[str], bool]) -> Iterator[str]:
+    """The URI itself if its file has no metadata, else one without."""
+    from infuse.media.film_arrays import data_uri
+
+    plain = stripped(content)
+    if plain == content:
+        yield uri
+    elif plain is not None and same(found := data_uri(plain, uri[5:].partition(";")[0])):
+        yield found
