@@ -6,6 +6,8 @@ touches the network: what a source leaves out is an error, never a download.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from infuse.weights.layouts.composer_folder import load_composer
 from infuse.weights.layouts.ldm_checkpoint import from_checkpoint, read_open_clip, read_open_clip_visual, read_vae
 from infuse.weights.layouts.powerpaint import tasks_of, text_model
 from infuse.weights.layouts.video_composer import build, read
+from infuse.weights.layouts.wrapped import unwrapped
 from infuse.weights.outline import VIDEO_UNET, release_config, schedule, scheduler_of, spec_of, unet_config
 from infuse.weights.parts import BaseParts, Loading, log, vae_dtype
 from infuse.weights.source import Source, read_json, variant_of, weights_of
@@ -179,7 +182,11 @@ def _task_encoder(loading: Loading) -> Any:
 
 
 def _tensors(source: Source, part: str) -> dict[str, torch.Tensor]:
-    return {k: t for path in source.weights[part] for k, t in read_tensors(path).items()}
+    return _unwrapped(source.weights[part])
+
+
+def _unwrapped(files: list[Path]) -> dict[str, torch.Tensor]:
+    return {unwrapped(k): t for path in files for k, t in read_tensors(path).items()}
 
 
 def load_vision(
@@ -226,11 +233,14 @@ def load_module(
     Raises WeightsError for broken files and for missing or misshapen tensors.
     """
     files = weights_of(folder, field)
-    for path in files:
-        read_header(path, field)
+    wrapped = any(unwrapped(key) != key for path in files for key in read_header(path, field))
     config = read_json(folder / "config.json", field)
     if cls is AutoencoderKL:
         dtype = vae_dtype(dtype, bool(config.get("force_upcast", True)) and config.get("scaling_factor") == 0.13025)
+    if wrapped:  # saved by a trainer that had compiled or distributed it; `from_pretrained` knows no such names
+        tensors = _unwrapped(files)
+        outer = "text_model." if any(k.startswith("text_model.") for k in tensors) else ""
+        return assemble(partial(_empty, cls, config), tensors, dtype, device, what, field, outer)
     # Asked for half precision, both libraries change torch's default dtype while they build: that of every thread's step.
     plain: dict[str, Any] = {} if issubclass(cls, ModelMixin) else {"dtype": torch.float32}
     load: Any = cls.from_pretrained
@@ -251,6 +261,12 @@ def load_module(
             "%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0]
         )
     return nn.Module.to(module, device=device, dtype=dtype).eval()
+
+
+def _empty(cls: type[Any], config: Mapping[str, Any]) -> Any:
+    """The network of a config, with weights to come."""
+    make: Any = cls
+    return make.from_config(config) if issubclass(cls, ModelMixin) else make(make.config_class.from_dict(config))
 
 
 def _first_line(error: Exception) -> str:

@@ -59,6 +59,8 @@ class Header(Mapping[str, Entry]):
     tensors: Mapping[str, Entry] = field(repr=False)
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     size: int = 0
+    stored: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Key here -> key in the file, where the two differ (see `layouts.wrapped`)."""
 
     def __getitem__(self, key: str) -> Entry:
         return self.tensors[key]
@@ -277,6 +279,13 @@ def read_tensors(path: str | Path, keys: Iterable[str] | None = None, prefix: st
 
     with safe_open(header.path, framework="pt") as f:
         return {k.removeprefix(prefix): f.get_tensor(k) for k in wanted}
+
+
+def read_keys(header: Header, keys: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors by the keys that this header has for them, whatever the file calls them. Raises as `read_tensors` does."""
+    names = {k: header.stored.get(k, k) for k in keys}
+    found = read_tensors(header.path, names.values())
+    return {k: found[name] for k, name in names.items()}
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -14,10 +14,11 @@ from typing import Any
 from infuse.weights.formats import Header
 from infuse.weights.kinds import Identity
 from infuse.weights.layouts import video_keys
+from infuse.weights.layouts.wrapped import EMA, UNET
 from infuse.weights.prediction import predicted
 
 CHANNELS = {4: "", 5: "depth", 7: "upscaler", 8: "pix2pix", 9: "inpaint"}
-UNET, VAE = "model.diffusion_model.", "first_stage_model."
+VAE = "first_stage_model."
 LEARNED, TASK_ROWS, VOCABULARY = "trainable_embeddings.", 30, 49408
 """PowerPaint's learned vectors as the releases name them, how many they are, and CLIP's words before them."""
 
@@ -79,7 +80,9 @@ def _base(header: Header) -> Identity | None:
         variant = "powerpaint"
     notes: list[str] = []
     ema = sum(k.startswith("model_ema.") for k in header)
-    if ema > 2:  # two are counters that stay behind when the copies are pruned
+    if any(EMA in old for old in header.stored.values()):
+        notes.append("only the averages (EMA) of its UNet are there; they are used")
+    elif ema > 2:  # two are counters that stay behind when the copies are pruned
         notes.append(f"EMA copies are there too ({ema:,} tensors); the plain weights are used")
     if variant == "unclip" and layout == "ldm":
         notes.append("its image encoder is read from the model's diffusers folder only")
@@ -102,7 +105,7 @@ PARTS = {
     "unet": (UNET, "unet/"),
     "vae": (f"{VAE}decoder.", "vae/decoder.", "vae.decoder."),
     "text_encoder": ("cond_stage_model.transformer.", "cond_stage_model.model.token_embedding",
-                     "conditioner.embedders.0.transformer.", "text_encoder/"),
+                     "conditioner.embedders.0.transformer.", "conditioner.embedders.0.model.", "text_encoder/"),
     "text_encoder_2": ("conditioner.embedders.1.model.", "text_encoder_2/"),
     "image_encoder": ("embedder.model.visual.", "image_encoder/"),
 }  # fmt: skip
@@ -230,7 +233,10 @@ def _inversion(header: Header) -> Identity | None:
 
 
 def _component(header: Header) -> Identity | None:
-    """A VAE or a CLIP tower on its own."""
+    """A VAE or a CLIP tower on its own, or several of a checkpoint's parts without its UNet."""
+    parts = _parts(header)
+    if len(parts) > 1:
+        return Identity("parts", "diffusers" if any("/" in k for k in header) else "ldm", parts=parts)
     prefix = _prefix(header, "decoder.conv_in.weight")
     if prefix is not None and f"{prefix}encoder.conv_in.weight" in header:
         ldm = any(k.startswith(f"{prefix}decoder.mid.") for k in header)

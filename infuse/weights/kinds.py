@@ -8,7 +8,7 @@ from infuse.errors import InfuseError, RecipeError, WeightsError
 from infuse.network.spec import described, family_of
 
 KINDS = {
-    "base": "a base model", "unet": "a UNet alone", "vae": "a VAE", "text_encoder": "a text encoder",
+    "base": "a base model", "unet": "a UNet alone", "parts": "a checkpoint without a UNet", "vae": "a VAE", "text_encoder": "a text encoder",
     "image_encoder": "an image encoder", "controlnet": "a ControlNet", "controlnet_union": "a ControlNet-Union",
     "controlnet_xs": "a ControlNet-XS", "control_lora": "a Control-LoRA", "lllite": "a ControlLLLite",
     "brushnet": "a BrushNet", "ip_adapter": "an IP-Adapter", "t2i_adapter": "a T2I-Adapter",
@@ -89,5 +89,6 @@ ADVICE = {
     "brushnet": "Use it in a condition of kind brushnet, or of kind powerpaint if its task encoder lies beside it",
     "base": "Use it as the recipe's `model`",
     "unet": "Use the whole model, with its VAE and text encoder, as the recipe's `model`",
+    "parts": "Use the whole checkpoint, or the model's diffusers folder",
     "foreign": "infuse runs SD 1.x, SD 2.x and SDXL; choose a model of these",
 }

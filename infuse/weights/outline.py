@@ -63,6 +63,10 @@ def outline(source: Source, *, prediction: str | None = None) -> Outline:
         shapes = source.header.shapes()
         parameters = sum(prod(shapes[plan.prefix + k]) for k in plan.names)
         factor = _vae_factor({k.removeprefix("first_stage_model.").removeprefix("vae.") for k in shapes})
+        if factor < 1:
+            raise WeightsError(
+                source.field, f'"{source.name}" is incomplete: its VAE has no encoder. Use the file with the whole VAE.'
+            )
         spec = spec_of(source, plan.config, factor, identity.prediction, parameters)
         return Outline(spec, scheduler_of(plan.kin, identity, source.header), None, identity)
     folders = {p: source.component(p) for p in ("vae", "image_encoder")}
@@ -165,6 +169,9 @@ def must_be_base(source: Source, identity: Identity) -> None:
     if pipeline:
         raise WeightsError(source.field, f'"{source.name}" is a {pipeline} without a unet/ folder; infuse runs SD 1.x, SD 2.x and '
                                          "SDXL. Choose a model of these, or download the folder again.")  # fmt: skip
+    if identity.kind == "unet" and identity.layout == "diffusers" and identity.parts:
+        raise WeightsError(source.field, f'"{source.name}" holds a model\'s parts under diffusers\' names in one file. Save them as a '
+                                         "folder with unet/, vae/ and text_encoder/, or use the original checkpoint.")  # fmt: skip
     if "unet" not in identity.parts or identity.layout != "ldm":
         raise wrong_kind(source.field, identity, "base", name=source.name)
     if identity.variant == "refiner":
@@ -186,6 +193,10 @@ def plan_unet(header: Header, identity: Identity, field: str) -> Plan:
     vector = "class_embedding" if identity.context_width == 1024 else "add_embedding"
     stored = header.shapes(prefix)
     names = ldm_keys.trunk(stored, vector)
+    if not any(new.startswith("down_blocks.") for new in names.values()) or "conv_in.weight" not in names.values():
+        named = f"named as in no layout that infuse reads (first: {next(iter(stored))})" if stored else "not there"
+        raise WeightsError(field, f"{header.path.name} is incomplete: the tensors of its UNet's encoder are {named}. Download it again, or "
+                                  "save it as its trainer's documentation says.")  # fmt: skip
     pooled = next(
         (e.shape[-1] for k, e in header.items() if k.startswith("conditioner.") and k.endswith(".text_projection")),
         None,
@@ -196,8 +207,9 @@ def plan_unet(header: Header, identity: Identity, field: str) -> Plan:
         config = ldm_configs.unet({new: stored[old] for old, new in names.items()}, pooled=pooled, sample_size=size)
     except WeightsError as e:
         raise e.under(field) from e
-    except (KeyError, ValueError) as e:
-        raise WeightsError(field, f"{header.path.name} is incomplete: its UNet lacks {e}. Download it again.") from e
+    except (KeyError, ValueError, IndexError) as e:
+        lacks = f"lacks {e}" if isinstance(e, KeyError) else "has tensors of odd shapes"
+        raise WeightsError(field, f"{header.path.name} is incomplete: its UNet {lacks}. Download it again.") from e
     kin = "sdxl" if "text_encoder_2" in identity.parts else "sd2" if config["use_linear_projection"] else "sd1"
     return Plan(prefix, names, config, kin)
 

@@ -19,6 +19,7 @@ from infuse.weights.formats import PICKLES, SUFFIXES, Entry, Header, digest, rea
 from infuse.weights.identify import identify
 from infuse.weights.kinds import Identity
 from infuse.weights.layouts.video_release import VideoRelease, release_at
+from infuse.weights.layouts.wrapped import plain
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "composer")
 """Components with weights that infuse loads; safety checkers and the like are left on the disk."""
@@ -106,7 +107,10 @@ class Source:
 
     @cached_property
     def header(self) -> Header:
-        """The merged table of all files, keys of a pipeline folder as `unet/conv_in.weight`. Reads no tensor."""
+        """The merged table of all files, keys of a pipeline folder as `unet/conv_in.weight`. Reads no tensor.
+
+        What training wraps around names is taken off (`layouts.wrapped`).
+        """
         tensors: dict[str, Entry] = {}
         metadata: dict[str, str] = {}
         size = 0
@@ -123,7 +127,7 @@ class Source:
         if scheduler and not self.release:
             said = read_json(scheduler / "scheduler_config.json", self.field).get("prediction_type", "epsilon")
             metadata["prediction_type"] = said
-        return Header(self.path, tensors, metadata, size)
+        return plain(Header(self.path, tensors, metadata, size))
 
     @cached_property
     def identity(self) -> Identity:

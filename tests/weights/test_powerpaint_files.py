@@ -214,7 +214,7 @@ BENT2: dict[str, tuple[str, Callable[[State], State], str]] = {
     "without P_shape": ("py", without("P_shape"), "the task encoder .* the ten vectors of P_shape are missing"),
     "nine vectors": ("py", shorter, "the ten vectors of P_ctxt .* not ten"),
     "an encoder with one too many": ("py", stranger, "the task encoder .* 1 of .* have no place .*somebody"),
-    "an encoder under other names": ("py", lambda s: {f"module.{k}": t for k, t in s.items()}, "the task encoder .* token table is missing"),
+    "an encoder under other names": ("py", lambda s: {f"somewhere.{k}": t for k, t in s.items()}, "the task encoder .* token table is missing"),
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from infuse.weights.build import assemble
-from infuse.weights.formats import Header, read_tensors
+from infuse.weights.formats import Header, read_keys
 from infuse.weights.identify import VAE
 from infuse.weights.kinds import Identity
 from infuse.weights.layouts import ldm_configs, ldm_keys
@@ -28,7 +28,8 @@ SKIPPED = (
     "model_ema.", "model.model_ema.", "first_stage_model.model_ema.", "first_stage_model.loss.", "loss.",
     "control_model.", "depth_model.", "embedder.", "noise_augmentor.", "low_scale_model.", "denoiser.", "edm_vpred.",
     "cond_stage_model.logit_scale", "cond_stage_model.model.logit_scale", "cond_stage_model.model.text_projection",
-    "cond_stage_model.model.attn_mask", "conditioner.embedders.1.model.logit_scale", "conditioner.embedders.1.logit_scale",
+    "cond_stage_model.model.attn_mask", "conditioner.embedders.0.model.logit_scale", "conditioner.embedders.0.model.text_projection",
+    "conditioner.embedders.1.model.logit_scale", "conditioner.embedders.1.logit_scale",
 )  # fmt: skip
 """Known passengers of checkpoints that no part of the network reads at this place."""
 TRANSPOSED = ("text_projection", "proj")
@@ -61,7 +62,7 @@ def from_checkpoint(loading: Loading, identity: Identity) -> BaseParts:
 
 def take(header: Header, prefix: str, names: Mapping[str, str], used: set[str]) -> dict[str, Tensor]:
     """Tensors under their diffusers names; the stored keys are added to `used`. A name with braces is one stored tensor that makes three."""
-    stored = read_tensors(header.path, [prefix + k for k in names])
+    stored = read_keys(header, [prefix + k for k in names])
     used.update(stored)
     found: dict[str, Tensor] = {}
     for key, name in names.items():
@@ -105,7 +106,7 @@ def read_vae(loading: Loading, header: Header, family: str, used: set[str]) -> A
     tensors = take(header, prefix, names, used)
     config = ldm_configs.vae(shapes_of(tensors), family=family)
     if {"edm_mean", "edm_std"} <= header.keys():  # playground 2.5 normalises its latents
-        stats = read_tensors(header.path, ["edm_mean", "edm_std"])
+        stats = read_keys(header, ["edm_mean", "edm_std"])
         config |= {"latents_mean": stats["edm_mean"].flatten().tolist(), "latents_std": stats["edm_std"].flatten().tolist(),
                    "scaling_factor": 0.5}  # fmt: skip
     dtype = vae_dtype(loading.dtype, config["force_upcast"])
@@ -114,7 +115,7 @@ def read_vae(loading: Loading, header: Header, family: str, used: set[str]) -> A
 
 
 def _text_encoders(loading: Loading, header: Header, used: set[str]) -> tuple[list[Any], list[Any]]:
-    """SD 1.x: ViT-L in transformers' names. SD 2.x: OpenCLIP ViT-H without its last layer. SDXL: ViT-L and bigG."""
+    """SD 1.x: ViT-L in transformers' names. SD 2.x (LDM or SGM): OpenCLIP ViT-H without its last layer. SDXL: ViT-L and bigG."""
     encoders, tokenizers = [], []
     for prefix in ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."):
         keys = [k.removeprefix(prefix) for k in header if k.startswith(prefix)]
@@ -122,9 +123,9 @@ def _text_encoders(loading: Loading, header: Header, used: set[str]) -> tuple[li
             tensors = take(header, prefix, ldm_keys.clip(keys), used)
             encoders.append(_clip(loading, tensors, "quick_gelu", projected=False))
             tokenizers.append(clip_tokenizer(END))
-    for prefix in ("cond_stage_model.model.", "conditioner.embedders.1.model."):
+    for prefix in ("cond_stage_model.model.", "conditioner.embedders.0.model.", "conditioner.embedders.1.model."):
         if any(k.startswith(prefix) for k in header):
-            encoders.append(read_open_clip(loading, header, prefix, used, whole=prefix.startswith("conditioner")))
+            encoders.append(read_open_clip(loading, header, prefix, used, whole="embedders.1." in prefix))
             tokenizers.append(clip_tokenizer("!"))
     return encoders, tokenizers
 

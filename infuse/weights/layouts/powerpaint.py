@@ -18,6 +18,7 @@ from infuse.errors import WeightsError
 from infuse.weights.formats import SUFFIXES, digest, read_header, read_tensors
 from infuse.weights.identify import LEARNED, TASK_ROWS, VOCABULARY
 from infuse.weights.kinds import wrong_kind
+from infuse.weights.layouts.wrapped import unwrapped
 from infuse.weights.source import Source, read_json, weights_of
 
 if TYPE_CHECKING:
@@ -185,7 +186,11 @@ def load_brushnet(brush: Brush, unet: Any, dtype: Any, device: Any) -> BrushNet:
     source, what = brush.source, f'the BrushNet "{brush.source.name}"'
     tensors: dict[str, Any] = {}
     for path in source.weights[""]:
-        tensors |= {placed(k): t for k, t in read_tensors(path, prefix=source.identity.prefix).items()}
+        names = {k: unwrapped(k) for k in read_header(path, source.field)}
+        own = {
+            k: n.removeprefix(source.identity.prefix) for k, n in names.items() if n.startswith(source.identity.prefix)
+        }
+        tensors |= {placed(own[k]): t for k, t in read_tensors(path, own).items()}
     config = config_beside(unet.config, attention=source.identity.variant == "powerpaint")
     said = read_json(brush.folder / "config.json", source.field)
     bgr = said.get("brushnet_conditioning_channel_order", "rgb") == "bgr"
@@ -211,6 +216,8 @@ def load_tasks(brush: Brush, texts: Any, dtype: Any, device: Any) -> TaskTexts:
     if brush.tasks == "v2":
         lent[f"{TABLE}wrapped.weight"] = table
     what = f'the task encoder of "{brush.source.name}"'
-    tensors = {f"text_model.{k.removeprefix('text_model.')}": t for k, t in read_tensors(brush.encoder).items()}
+    tensors = {
+        f"text_model.{unwrapped(k).removeprefix('text_model.')}": t for k, t in read_tensors(brush.encoder).items()
+    }
     model = text_model({**lent, **tensors}, base.config.to_dict(), dtype, device, what, brush.source.field)
     return TaskTexts(model.requires_grad_(False), tokenizer, GENERATIONS[brush.tasks])
