@@ -3,7 +3,8 @@ be written is known before the work."""
 
 from __future__ import annotations
 
-import logging
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,17 @@ import filming
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from infuse import Film, Recipe
-from infuse.cli.app import named
 from infuse.conditions import DepthVideo, Img2Img
+from infuse.engine import carried
 from infuse.engine.result import Result
-from infuse.errors import RecipeError
-from infuse.media import films, metadata
-from infuse.media.film_writer import read_record_of, writable, write_film
+from infuse.errors import InfuseWarning, RecipeError
+from infuse.media import metadata
+from infuse.media.film_writer import read_record_of, shown_at, writable, write_film
 from infuse.media.metadata import Record, reachable, read_record
+from infuse.media.picture_writer import writable_picture
 
 FRAMES = filming.drifting(4, size=(32, 24))
 RECORD = Record({"prompt": "a red cube"}, {}, {})
@@ -62,22 +65,43 @@ def test_what_is_dumped_is_found_from_any_folder(name: str, tmp_path: Path, monk
         assert [c.image.source for c in again.conditions[2:3]] == [absolute]  # type: ignore[union-attr]
 
 
-def test_a_film_too_large_to_travel_is_named_absolutely_and_a_change_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_what_is_too_large_to_travel_is_named_by_its_hash_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(films, "LARGEST_EMBEDDED", 10)
+    monkeypatch.setattr(carried, "LARGEST", 10)
     filming.folder(Path("depths"), FRAMES)
     FRAMES[0].save("one.gif")
-    made = result(DepthVideo(film="depths"), DepthVideo(film="one.gif"))
-    (path,) = made.save("made/clip.gif")
-    assert [c.film.source for c in Recipe.load(path).conditions] == [str(tmp_path / n) for n in ("depths", "one.gif")]  # type: ignore[union-attr]
-    assert not caplog.records
-    FRAMES[3].save("depths/0.png")
-    os.remove("one.gif")
-    with caplog.at_level(logging.WARNING):
-        Recipe.load(path)
-    (said,) = [r.getMessage() for r in caplog.records]
-    assert said.startswith("conditions.0.film: ") and "is not what made made/clip.gif" in said and "put it back" in said
+    asked = [DepthVideo(film="one.gif"), Img2Img(image="depths/0.png")]
+    with pytest.warns(InfuseWarning, match=r"conditions\.\d\.(film|image): .* is too large to travel") as said:
+        (path,) = result(*asked).save("made/clip.gif")
+    assert len(said) == 2
+    again = Recipe.load(path)
+    film, picture = (c.film if i == 0 else c.image for i, c in enumerate(again.conditions))  # type: ignore[union-attr]
+    assert film.source == "sha256:" + hashlib.sha256(Path("one.gif").read_bytes()).hexdigest()
+    assert read_record_of(path)["inputs"]["conditions.0.film"]["name"] == "one.gif"
+    with pytest.raises(RecipeError, match="--inputs"):
+        _ = picture.content
+    Path("kept").mkdir()
+    Path("one.gif").rename("kept/another name.gif")
+    found = Recipe.load(path, inputs=["kept", "depths"])
+    assert found.digest == Recipe(conditions=[DepthVideo(film="kept/another name.gif"), asked[1]]).digest
+    assert len(found.conditions[0].film.frames(1)) == 1  # type: ignore[union-attr]
+
+
+def test_a_film_of_an_old_record_that_has_changed_is_said(tmp_path: Path) -> None:
+    FRAMES[0].save("one.gif")
+    then = hashlib.sha256(Path("one.gif").read_bytes()).hexdigest()
+    said = {"conditions": [{"kind": "depth_video", "film": str(tmp_path / "one.gif")}]}
+    old = {"version": 1, "recipe": said, "inputs": {"conditions.0.film": then}, "weights": {}}
+    info = PngInfo()
+    info.add_itxt("infuse", json.dumps(old), zip=True)
+    FRAMES[0].save("old.png", pnginfo=info)
+    assert Recipe.load("old.png", trust=True).notes == ()
+    FRAMES[3].save("one.gif")
+    with pytest.warns(InfuseWarning, match=r"^conditions\.0\.film: .*is not what made old\.png.*put it back"):
+        Recipe.load("old.png", trust=True)
+    with pytest.raises(RecipeError, match="not carried along"):
+        Recipe.load("old.png")
 
 
 # Folders of frames ------------------------------------------------------------------------------------------------
@@ -93,7 +117,8 @@ def test_the_first_frame_carries_the_recipe_and_the_others_say_where_it_is() -> 
         read_record(Path("clip/0002.png"))
 
 
-@pytest.mark.parametrize("text", ['"a"', "[]", "{}", '{"recipe": 3}', '{"recipe": {}, "fps": "x"}', '{"recipe": {}, "inputs": 1}', "{"])  # fmt: skip
+@pytest.mark.parametrize("text", ['"a"', "[]", "{}", '{"recipe": 3}', '{"recipe": {}, "fps": "x"}', '{"recipe": {}, "inputs": 1}', "{",
+                                  '{"recipe": {}, "inputs": {"a": {}}}', '{"recipe": {"seed": NaN}}'])  # fmt: skip
 def test_a_damaged_record_is_a_letter(text: str) -> None:
     with pytest.raises(RecipeError, match=r"the recipe in a\.png is damaged"):
         metadata.parsed(text, Path("a.png"))
@@ -109,7 +134,7 @@ NOWHERE = {
 
 
 @pytest.mark.parametrize("case", NOWHERE)
-@pytest.mark.parametrize("suffix", ["png", "mp4", "gif"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "mp4", "gif"])
 def test_a_place_that_cannot_be_is_known_before_the_work(case: str, suffix: str) -> None:
     if suffix == "mp4":
         pytest.importorskip("av")
@@ -117,9 +142,9 @@ def test_a_place_that_cannot_be_is_known_before_the_work(case: str, suffix: str)
     path, words = NOWHERE[case]
     to = Path(path.format(suffix))
     with pytest.raises(RecipeError, match=words) as caught:
-        named(to, Recipe(), suffix != "png")
-    assert caught.value.field == "--out" and "Choose a folder" in caught.value.message
-    made = result() if suffix != "png" else Result((FRAMES[0],), Recipe(), None)
+        (writable_picture if suffix in ("png", "jpg") else writable)(to)
+    assert "Choose a folder" in caught.value.message
+    made = result() if suffix not in ("png", "jpg") else Result((FRAMES[0],), Recipe(), None)
     with pytest.raises(RecipeError, match="cannot be written"):
         made.save(to)
 
@@ -172,7 +197,7 @@ def test_a_film_s_rate_is_in_its_record(name: str) -> None:
     if name == "a.mp4":
         pytest.importorskip("av")
     write_film(FRAMES, name, RECORD, 25)
-    assert read_record_of(name) == {"version": 1, "recipe": RECORD.recipe, "inputs": {}, "weights": {}, "fps": 25}
+    assert read_record_of(name) == {"version": 2, "recipe": RECORD.recipe, "inputs": {}, "weights": {}, "fps": 25}
     assert "fps" not in RECORD.text()
 
 
@@ -180,7 +205,7 @@ def test_a_film_s_rate_is_in_its_record(name: str) -> None:
 def test_a_rate_that_films_cannot_say_is_refused(fps: float) -> None:
     for ask, field in (
         (lambda: write_film(FRAMES, "a.gif", fps=fps), "fps"),
-        (lambda: named(Path("a.gif"), Recipe(), True, fps), "--fps"),
+        (lambda: shown_at(fps, "--fps"), "--fps"),
     ):
         with pytest.raises(RecipeError, match=r"Choose 0\.02 to 1000") as caught:
             ask()
