@@ -28,8 +28,8 @@ def _read(value: Any) -> int | tuple[int, ...] | str:
     if isinstance(value, list | tuple):
         if not value:
             raise ValueError("it is empty. Give a number, several ([3, 5, 8]), or random")
-        found = tuple(_one(v) for v in value)
-        return found if len(found) > 1 else found[0]
+        found = [_one(v) for v in value]
+        return tuple(found) if len(found) > 1 else found[0]
     return RANDOM if type(value) is int and value == -1 else _one(value)
 
 

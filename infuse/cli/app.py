@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from infuse.errors import CapacityError, InfuseError, RecipeError, under
+from infuse.cli.options import Request, asking
+from infuse.errors import CapacityError, InfuseError, InfuseWarning, RecipeError
 
 INTERRUPTED = 130
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
-MODEL = "tabletop"
-"""What recipes mean that name none, as in Engine."""
 
 
 class Letters(TyperGroup):
@@ -61,73 +62,24 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-Source = Annotated[str, typer.Argument(help="A recipe (.yaml, .json), a picture or film made by infuse, or a prompt.")]
-Controls = Annotated[
-    list[str],
-    typer.Option(
-        metavar="NAME=PICTURE[@WEIGHT]", help="A ControlNet and its hint, or a photo to make one of. Repeatable."
-    ),
-]
-Pictures = Annotated[
-    list[str], typer.Option(metavar="PICTURE[@WEIGHT]", help="A picture as a prompt (IP-Adapter). Repeatable.")
-]
-Init = Annotated[Optional[str], typer.Option(metavar="PICTURE[@STRENGTH]", help="Start from this picture.")]  # noqa: UP045
-Hole = Annotated[
-    tuple[str, str] | None,
-    typer.Option(metavar="PICTURE MASK", help="Repaint what is white in the mask: two paths."),
-]
-Sets = Annotated[
-    list[str],
-    typer.Option("--set", metavar="FIELD=VALUE", help="Any other field: --set conditions.0.weight=0.5. Repeatable."),
-]
-Text = Optional[str]  # noqa: UP045  typer reads these at run time
-Whole = Optional[int]  # noqa: UP045
-Rate = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="Frames per second of a clip's file; 8, or those of the film that is run again, if left out."),
-]
-Out = Annotated[
-    Path,
-    typer.Option(
-        "--out", "-o",
-        help="A .png file (a clip: .mp4, .gif or .webp), or a folder: then the name is the recipe's digest.",
-    ),
-]  # fmt: skip
-Together = Annotated[
-    bool,
-    typer.Option(
-        help="All pictures of --count in shared network calls: faster on a GPU, where the last bits then depend on --count."
-    ),
-]
-
-
-@app.command()
+@app.command(cls=Request)
+@asking
 def run(
-    source: Source, model: Text = None, negative: Text = None, width: Whole = None, height: Whole = None, frames: Whole = None, steps: Whole = None,
-    scheduler: Text = None, guidance: Optional[float] = None, seed: Whole = None, count: Whole = None,  # noqa: UP045
-    control: Controls = [], ip: Pictures = [], init: Init = None, inpaint: Hole = None, sets: Sets = [],  # noqa: B006  typer copies
-    out: Out = Path("out"), fps: Rate = None, together: Together = False,
-    check: Annotated[bool, typer.Option("--check", help="Only show what would happen.")] = False,
-) -> None:  # fmt: skip
+    asked: Any, check: Annotated[bool, typer.Option("--check", help="Only show what would happen.")] = False
+) -> None:
     """Make pictures, or clips with a video model. Options win over what the recipe says."""
-    from infuse.cli.recipe import Asked
-
-    fields = {"model": model, "negative_prompt": negative, "width": width, "height": height, "frames": frames, "steps": steps,
-              "scheduler": scheduler, "guidance": guidance, "seed": seed, "count": count}  # fmt: skip
-    asked = Asked(source, fields, control, ip, init, inpaint, sets)
     if check:
-        show_check(asked, 64 if together else 1)
+        show_check(asked)
         return
-    for path in make(asked, out, together, fps):
+    for path in make(asked):
         typer.echo(path)
 
 
-@app.command("check")
-def check_command(source: Source, model: Text = None, sets: Sets = []) -> None:  # noqa: B006
-    """What a recipe would do, from headers alone: nothing is loaded."""
-    from infuse.cli.recipe import Asked
-
-    show_check(Asked(source, {"model": model}, sets=sets))
+@app.command("check", cls=Request)
+@asking
+def check_command(asked: Any) -> None:
+    """What a recipe would do, from headers alone: nothing is loaded. Takes every option of `run`."""
+    show_check(asked)
 
 
 @app.command("models")
@@ -193,13 +145,12 @@ def train(ctx: typer.Context) -> None:
     typer.main.get_command(training).main(args=ctx.args, prog_name="infuse train", standalone_mode=False)
 
 
-def show_check(asked: Any, most: int = 1) -> None:
+def show_check(asked: Any) -> None:
     """The report of a recipe, from headers alone: no torch, no diffusers, and so no waiting for them."""
-    from infuse.engine.model_store import ModelStore
-    from infuse.engine.resolve import resolve
+    from infuse.cli.making import checked
 
-    recipe = asked.recipe()
-    found = resolve(recipe, ModelStore().view(recipe.model or MODEL), most)
+    with spoken():
+        found = checked(asked)
 
     from rich.console import Console  # when all is well: a letter needs no table
 
@@ -208,62 +159,33 @@ def show_check(asked: Any, most: int = 1) -> None:
     report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), found)
 
 
-def make(asked: Any, out: Path, together: bool = False, fps: float | None = None) -> list[Path]:
-    """Run what is asked and save it; says on stderr what it does, warns of what is odd."""
+def make(asked: Any) -> Iterator[Path]:
+    """Run what is asked; each picture's path as soon as it is saved. Says on stderr what it does, warns of what is odd."""
     quiet()
-    from rich.console import Console
+    from infuse.cli.making import made
 
-    from infuse.cli.show import progress
-    from infuse.engine.engine import Engine
-    from infuse.media.film_readers import FOLDER_RATE
-
-    recipe = asked.recipe()
-    rate: float = asked.record.get("fps", FOLDER_RATE) if fps is None else fps
-    # One picture's rows to a call: a picture's bytes then do not depend on how many were made with it.
-    engine = Engine(max_rows=64 if together else 1)
-    report = engine.check(recipe)
-    recipe = report.asked
-    path = named(out, recipe, bool(report.spec.frames), rate)
-    notes = [*report.warnings, *changed(asked, engine.store.digests(report.asked))]
-    for note in notes:
-        typer.echo(f"warning: {note}", err=True)
-    with progress(Console(stderr=True), recipe.prompt[:40] or "no prompt") as watch:
-        result = engine.run(report, watch=watch)
-    for note in result.warnings[len(report.warnings) :]:
-        typer.echo(f"warning: {note}", err=True)
-    typer.echo(f"recipe {recipe.digest}", err=True)
-    return result.save(path, rate)
+    with spoken() as say:
+        yield from made(asked, say)
 
 
-def named(out: Path, recipe: Any, clip: bool, fps: float = 8) -> Path:
-    """The file to be written: as named, or by the recipe's digest in a folder. Complains before long work."""
-    from importlib.util import find_spec
+@contextmanager
+def spoken() -> Iterator[Callable[[str], None]]:
+    """What infuse warns of goes to stderr, each sentence once; yields what says a line there."""
+    said: set[str] = set()
 
-    from infuse.media.film_writer import shown_at, writable
-    from infuse.media.metadata import reachable
+    def say(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            typer.echo(text, err=True)
 
-    if clip:
-        shown_at(fps, "--fps")
-    suffix = ".png" if not clip else ".mp4" if find_spec("av") else ".gif"
-    path = out if out.suffix else out / f"{recipe.digest[:16]}{suffix}"
-    with under("--out"):
-        if clip:
-            writable(path)
-        elif path.suffix.lower() != ".png":
-            raise RecipeError("", f"{out} is no .png, and only PNGs carry their recipe. Name a .png file or a folder.")
-        else:
-            reachable(path)
-    return path
+    def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
+        say(f"warning: {message}") if issubclass(category, InfuseWarning) else others(message, category, *where, **more)
 
-
-def changed(asked: Any, here: Mapping[str, str]) -> list[str]:
-    """What a picture that is run again was made with, as far as it differs from what would be loaded now."""
-    recorded = asked.record.get("weights", {})
-    return [
-        f"the weights of {name!r} are not those that made {asked.source} ({recorded[name][:12]} then, "
-        f"{here[name][:12]} now): expect another {'film' if asked.is_film else 'picture'}."
-        for name in sorted(recorded.keys() & here.keys()) if recorded[name] != here[name]
-    ]  # fmt: skip
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+        warnings.simplefilter("always", InfuseWarning)
+        warnings.showwarning = show
+        yield say
 
 
 def quiet() -> None:

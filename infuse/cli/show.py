@@ -98,9 +98,15 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(console: Console, text: str) -> Iterator[Callable[[Any], None]]:
-    """A bar over a ticket's solver steps: yields what the engine calls after each of them."""
+def progress(console: Console, text: str, count: int = 1) -> Iterator[Callable[[Any], None]]:
+    """A bar over the solver steps of `count` pictures, each with a ticket of its own: yields what the engine calls after each step."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=None)
-        yield lambda ticket: bar.update(task, completed=ticket.done, total=ticket.total)
+        done: dict[int, int] = {}
+
+        def watch(ticket: Any) -> None:
+            done[ticket.recipe.seed] = ticket.done
+            bar.update(task, completed=sum(done.values()), total=ticket.total * count)
+
+        yield watch

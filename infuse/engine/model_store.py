@@ -37,10 +37,12 @@ class ModelStore:
 
     dtype, device: as people write them ("fp16", "cuda:1"); None: float16 on a GPU if there is one, else float32 on the CPU.
     memory: bytes that models may take (8 * 10**9, "8GB", "500MB"); beyond, those used longest ago leave. None: no limit.
-    Safe to use from several threads. Raises RecipeError for a dtype, device or memory that is not known or not there.
+    offline: never ask the Hub; None asks HF_HUB_OFFLINE. Safe to use from several threads. Raises RecipeError for a dtype, device or memory that is not known or not there.
     """
 
-    def __init__(self, dtype: Dtype = None, device: Device = None, memory: str | int | None = None) -> None:
+    def __init__(self, dtype: Dtype = None, device: Device = None, memory: str | int | None = None,
+                 offline: bool | None = None) -> None:  # fmt: skip
+        self.offline = offline
         self.device_name = placement.device_name(device) or placement.best_device()
         self.dtype_name = placement.dtype_name(dtype) or ("float32" if self.device_name == "cpu" else "float16")
         self.memory = placement.as_bytes(memory)
@@ -65,7 +67,7 @@ class ModelStore:
         """Names to files; made when the first name is looked up."""
         from infuse.weights.library import Library
 
-        return Library()
+        return Library(offline=self.offline)
 
     # ── your own ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -128,7 +128,7 @@ def test_what_set_cannot_do(assignment: str, words: str) -> None:
 @pytest.mark.parametrize("words", [
     ("run", "x", "--model", "./nowhere"), ("run", "missing.yaml"), ("run", "x", "--model", "./base", "--steps", "0"),
     ("run", "x", "--steps", "many"), ("run", "x", "--nonsense"), ("run",), ("frobnicate",), ("run", "a.png"),
-    ("run", "x", "--model", "./base", "-o", "x.jpg"), ("run", "x", "--control", "edges"), ("run", "x", "--set", "steps"),
+    ("run", "x", "--model", "./base", "-o", "x.bmp"), ("run", "x", "--control", "edges"), ("run", "x", "--set", "steps"),
     ("run", "x", "--model", "./base", "--init", "missing.png"), ("check", "x", "--model", "./edges"),
 ], ids=" ".join)  # fmt: skip
 def test_whatever_cannot_be_done_is_a_letter_and_exit_code_2(words: tuple[str, ...]) -> None:
