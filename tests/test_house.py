@@ -45,6 +45,7 @@ LAYERS: list[tuple[str, ...]] = [
         "encoders.generations",
     ),  # what conditions look and speak with: plain functions, plain facts
     ("conditions.base",),  # a mechanism knows ports and specs; networks and encoders lie above it, out of its reach
+    ("conditions.frames",),
     ("conditions.*", "conditions.powerpaint.*", "conditions.video.*"),
     ("conditions",),
     ("pairs", "recipe"),
@@ -60,7 +61,9 @@ LAYERS: list[tuple[str, ...]] = [
     ("tabletop.demo",),
     ("tabletop.making",),  # the demo shows what is made; how it was made lies above it, out of its reach
     ("",),  # infuse/__init__.py
-    ("cli.recipe", "cli.show", "cli.train"),
+    ("cli.words", "cli.show", "cli.train"),
+    ("cli.recipe",),
+    ("cli.options", "cli.making"),
     ("cli.app",),
     ("cli", "cli.__main__"),
 ]
