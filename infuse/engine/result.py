@@ -59,7 +59,7 @@ class Result:
     def _parameters(self, resolved: Mapping[str, Any], i: int) -> str:
         """The same in the webui's words."""
         recipe, size = self.recipe, self.images[i].size
-        guidance = resolved.get("guidance", recipe.guidance)
+        guidance = resolved.get("guidance") if recipe.guidance is None else recipe.guidance
         scale = value_at(guidance, 0.0) if guidance is not None else None
         name = recipe.scheduler or resolved.get("scheduler")
         name, schedule = spoken(name) if name else (None, None)
