@@ -13,7 +13,7 @@ import zlib
 
 from infuse.errors import RecipeError
 from infuse.media.png_text import SIGNATURE
-from infuse.media.video_reader import pyav
+from infuse.media.video_reader import CONTAINERS, pyav
 
 PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"sRGB", b"acTL", b"fcTL", b"fdAT")
 """What pixels and animations are made of, and the word that they are sRGB. gAMA and cHRM are not looked at by readers."""
@@ -164,8 +164,8 @@ def _remuxed(content: bytes) -> bytes | None:
     out = io.BytesIO()
     try:
         with (
-            av.open(io.BytesIO(content), options={"format_whitelist": "mov,mp4"}) as source,
-            av.open(out, "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as to,
+            av.open(io.BytesIO(content), options={"format_whitelist": CONTAINERS}) as source,
+            av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as to,
         ):
             video = source.streams.video[0]
             copy = to.add_stream_from_template(video)

@@ -1,0 +1,338 @@
+"""What a result tells: how it was made, so that it can be made again; and nothing of the machine, the camera or the user."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import filming
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from infuse import Film, Recipe
+from infuse.conditions import ControlNet, DepthVideo, Img2Img, Inpaint, IPAdapter
+from infuse.engine import carried
+from infuse.engine.carried import anonymous, public
+from infuse.engine.result import Result
+from infuse.errors import InfuseWarning, RecipeError
+from infuse.media.film_writer import read_record_of, write_film
+from infuse.media.metadata import Record, read_record
+from infuse.media.picture_writer import MOST_EXIF, MOST_TEXT, weight
+from infuse.media.pictures import Picture
+from infuse.media.stripped import stripped
+
+CAMERA = ("Secret Camera", "SecretCam 9000", "Secret Person")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def noise(side: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def soft(side: int = 64) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((side, side))
+
+
+def photo(path: str, image: Image.Image | None = None, turned: int = 1, **options: Any) -> str:
+    """As a phone writes it: camera, place, name of its owner."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110], exif[0x013B] = CAMERA
+    exif[0x0112] = turned
+    exif.get_ifd(0x8825)[1], exif.get_ifd(0x8825)[2] = "N", (52.0, 31.0, 12.3)
+    (image or soft()).save(path, exif=exif, **options)
+    return path
+
+
+def result(*said: Any, **fields: Any) -> Result:
+    made = {
+        "resolved": {"width": 16, "height": 16, "device": "cuda:0", "dtype": "float16"},
+        "weights": {"tabletop": "ab" * 32},
+    }
+    return Result((soft(16),), Recipe(model="tabletop", conditions=said), None, **(made | fields))
+
+
+def everything(path: Path) -> bytes:
+    """A file's bytes, with every chunk of text unpacked, and every data URI in it decoded."""
+    raw = path.read_bytes()
+    try:
+        text = json.dumps(read_record(path))
+    except RecipeError:
+        return raw
+    inside = [Picture(u).content for u in json.dumps(json.loads(text)).split('"') if u.startswith("data:")]
+    return b"\n".join([raw, text.encode(), *inside])
+
+
+# Privacy ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("turned", [1, 6])
+@pytest.mark.parametrize("out", ["out.png", "out.jpg", "out.webp", "out.gif"])
+def test_a_result_tells_nothing_of_camera_place_or_machine(suffix: str, turned: int, out: str, tmp_path: Path) -> None:
+    photo(f"in.{suffix}", turned=turned)
+    assert b"Secret" in Path(f"in.{suffix}").read_bytes()
+    absolute = str(tmp_path / f"in.{suffix}")
+    made = result(
+        Img2Img(image=absolute), ControlNet(model=str(tmp_path / "my models" / "edges.safetensors"), image=f"in.{suffix}"),
+        warnings=(f"{absolute}: it was turned", f"the file {tmp_path}/x.png is odd", "/etc/passwd was not read"),
+        frames=((soft(16), noise(16)),) if out.endswith("gif") else (),
+    )  # fmt: skip
+    (path,) = made.save(out)
+    told = everything(path)
+    for secret in (
+        *CAMERA,
+        str(tmp_path),
+        str(Path.home()),
+        str(Path.cwd()),
+        "Exif\0\0II*\0\x0b",
+        "/etc/",
+        "my models",
+    ):
+        assert secret.encode() not in told or (secret == str(Path.home()) == "/"), secret
+    record = read_record_of(path)
+    assert record["recipe"]["conditions"][1]["model"] == "edges.safetensors"
+    assert record["resolved"]["device"] == "cuda"
+    assert record["warnings"] == ["conditions.0.image: it was turned", "the file x.png is odd", "passwd was not read"]
+    again = Recipe.load(path)
+    for now, then in zip(again.pictures(), made.recipe.pictures(), strict=True):
+        assert np.array_equal(now[1].image, then[1].image), "the same pixels, upright"  # type: ignore[union-attr]
+
+
+def test_models_by_the_names_that_others_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFUSE_MODELS", f"{tmp_path / 'models'}:{tmp_path / 'more'}")
+    assert (
+        public("tabletop") == "tabletop"
+        and public("owner/name") == "owner/name"
+        and public("owner/name@main") == "owner/name@main"
+    )
+    assert public("./edges") == "./edges" and public("models/a.safetensors") == "models/a.safetensors"
+    assert public(str(tmp_path / "more" / "sd" / "a.safetensors")) == "sd/a.safetensors"
+    assert public(str(tmp_path / "other" / "a.safetensors")) == "a.safetensors"
+    assert public("~/secret/a.safetensors") == "a.safetensors" and public("../secret/a") == "a"
+    made = result(IPAdapter(model=str(tmp_path / "more" / "ip"), image=soft(), image_encoder=str(tmp_path / "x" / "eye")),
+                  weights={str(tmp_path / "more" / "ip"): "cd"}, resolved={"model": str(tmp_path / "sd15")})  # fmt: skip
+    record = made.record()
+    assert (record.recipe["conditions"][0]["model"], record.recipe["conditions"][0]["image_encoder"]) == ("ip", "eye")
+    assert record.weights == {"ip": "cd"} and record.resolved["model"] == "sd15"
+
+
+def test_sentences_without_places() -> None:
+    assert anonymous("/a b/c.png is odd", {"/a b/c.png": "conditions.0.image"}) == "conditions.0.image is odd"
+    assert anonymous("see /var/lib/x.bin, and a/b of c", {}) == "see x.bin, and a/b of c"
+    assert anonymous("half of 1/2 and https://example.org/a/b", {}) == "half of 1/2 and https://example.org/a/b"
+
+
+# What it tells ------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_says_how_it_was_made() -> None:
+    """0.3 said {"guidance": 1, "prompt": "x"}."""
+    import infuse
+
+    made = Result((soft(16), soft(16)), Recipe(prompt="x", guidance=1, seed=5, count=2), None,
+                  resolved={"steps": 30, "scheduler": "PNDMScheduler", "dtype": "float32", "device": "cpu", "timetable": []}, warnings=("odd",))  # fmt: skip
+    first, second = made.save("x.png")
+    record = read_record(second)
+    assert record["version"] == 2 and record["recipe"] == {"prompt": "x", "guidance": 1.0, "seed": 6}
+    assert record["resolved"] == {
+        "steps": 30,
+        "scheduler": "PNDMScheduler",
+        "dtype": "float32",
+        "device": "cpu",
+        "timetable": [],
+        "seed": 6,
+    }
+    assert record["versions"]["infuse"] == infuse.__version__ and {"torch", "diffusers", "transformers"} <= set(
+        record["versions"]
+    )
+    assert "+" not in record["versions"]["torch"]
+    assert record["warnings"] == ["odd"] and record["digest"] == Recipe.load(second).digest != Recipe.load(first).digest
+
+
+@pytest.mark.parametrize("out", ["a.png", "a.jpg", "a.webp", "a.tiff", "clip.gif", "clip.webp", "clip"])
+def test_how_much_is_said_is_chosen(out: str) -> None:
+    photo("in.jpg")
+    frames = ((soft(16), noise(16)),) if out.startswith("clip") else ()
+    made = result(Img2Img(image="in.jpg"), frames=frames)
+    (path,) = made.save(f"hashes/{out}", record="hashes")
+    record = read_record_of(path)
+    assert record["recipe"]["conditions"][0]["image"] == "sha256:" + record["inputs"]["conditions.0.image"]["sha256"]
+    assert record["inputs"]["conditions.0.image"] == {
+        "sha256": Picture("in.jpg").sha256,
+        "bytes": Path("in.jpg").stat().st_size,
+        "name": "in.jpg",
+    }
+    assert Recipe.load(path, inputs=["."]).digest == made.recipe.digest
+    (path,) = made.save(f"none/{out}", record="none")
+    with pytest.raises(RecipeError, match="carries no recipe"):
+        read_record_of(path)
+    file = path / "0000.png" if path.is_dir() else path
+    assert b"infuse" not in file.read_bytes() and b"Steps" not in file.read_bytes()
+    with pytest.raises(RecipeError, match="Choose full, hashes or none"):
+        made.save(out, record="some")  # type: ignore[arg-type]
+
+
+# What travels -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_what_is_stripped_shows_the_same(turned: int, suffix: str) -> None:
+    photo(f"in.{suffix}", turned=turned)
+    (source,) = [
+        v
+        for v in json.loads(result(Img2Img(image=f"in.{suffix}")).record().text())["recipe"]["conditions"][0].values()
+        if "data:" in str(v)
+    ]
+    assert b"Secret" not in Picture(source).content
+    assert np.array_equal(Picture(source).image, Picture(f"in.{suffix}").image)
+    bare = stripped(Path(f"in.{suffix}").read_bytes())
+    assert (bare is None) == (turned > 1), "a turn is written out, what is upright keeps its own bytes"
+    assert bare is None or (stripped(bare) == bare and len(bare) < Path(f"in.{suffix}").stat().st_size)
+
+
+def test_progressive_and_odd_jpegs_are_stripped_too() -> None:
+    for name, options in (
+        ("a", {"progressive": True}),
+        ("b", {"quality": 100, "subsampling": 0}),
+        ("c", {"restart_marker_blocks": 4}),
+        ("d", {"comment": b"Secret"}),
+    ):
+        photo(f"{name}.jpg", noise(40), **options)
+        raw = Path(f"{name}.jpg").read_bytes() + b"\xff\xd8\xff\xe1Secret film of the moment\xff\xd9"
+        bare = stripped(raw)
+        assert bare is not None and b"Secret" not in bare and stripped(bare) == bare
+        assert np.array_equal(Image.open(io.BytesIO(bare)), Image.open(io.BytesIO(raw)))
+    grey = io.BytesIO()
+    noise(40).convert("CMYK").save(grey, "JPEG")
+    bare = stripped(grey.getvalue())
+    assert bare is not None and np.array_equal(Image.open(io.BytesIO(bare)), Image.open(io.BytesIO(grey.getvalue())))
+
+
+def test_gifs_and_damaged_files() -> None:
+    noise(16).save(
+        "a.gif", save_all=True, append_images=[noise(16, 1), noise(16, 2)], comment=b"Secret", loop=0, duration=50
+    )
+    raw = Path("a.gif").read_bytes()
+    bare = stripped(raw)
+    assert bare is not None and b"Secret" not in bare and stripped(bare) == bare
+    a, b = Film.of(io_uri(raw)), Film.of(io_uri(bare))
+    assert a.reader.times == b.reader.times and [f.tobytes() for f in a.frames(3)] == [f.tobytes() for f in b.frames(3)]
+    photo("a.png"), photo("a.jpg"), photo("a.webp")
+    for name in ("a.gif", "a.png", "a.jpg"):
+        raw = Path(name).read_bytes()
+        for cut in (3, 10, 30, len(raw) // 2, len(raw) - 3):
+            stripped(raw[:cut])
+    assert stripped(b"BM") is None and stripped(b"") is None
+
+
+def io_uri(raw: bytes) -> str:
+    from infuse.media.film_arrays import data_uri
+
+    return data_uri(raw, "image/gif")
+
+
+def test_a_film_s_own_recipe_does_not_travel() -> None:
+    pytest.importorskip("av")
+    write_film([soft(16), noise(16)], "in.mp4", Record({"prompt": "Secret"}, {}, {}))
+    made = result(DepthVideo(film="in.mp4"), frames=((soft(16), noise(16)),))
+    (path,) = made.save("out.mp4")
+    assert b"Secret" not in everything(path)
+    source = read_record_of(path)["recipe"]["conditions"][0]["film"]
+    assert source.startswith("data:")
+    assert [f.tobytes() for f in Film.of(source).frames(2)] == [f.tobytes() for f in Film.of("in.mp4").frames(2)]
+    bare = Picture(source).content
+    assert stripped(bare) == bare
+
+
+def test_frames_in_a_folder_travel_stripped() -> None:
+    filming.folder(Path("depths"), [soft(32), noise(32)])
+    photo("depths/2.png", noise(32, 3))
+    source = result(DepthVideo(film="depths")).record().recipe["conditions"][0]["film"]
+    assert b"Secret" not in Picture(source).content
+    assert [f.tobytes() for f in Film.of(source).frames(3)] == [f.tobytes() for f in Film.of("depths").frames(3)]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_every_result_opens_however_large_what_went_in(suffix: str) -> None:
+    """After a photo of 0.75 MB nobody could open what 0.3 saved."""
+    import cv2
+
+    noise(700).save("large.png")
+    noise(100).save("small.png")
+    assert Path("large.png").stat().st_size > 1 << 20
+    made = result(Img2Img(image="large.png"), *(ControlNet(model=f"m{i}", image="small.png") for i in range(40)))
+    before = PngImagePlugin.MAX_TEXT_CHUNK
+    with pytest.warns(
+        InfuseWarning, match=r"conditions\.0\.image: large\.png \(1\.4 MiB\) is too large to travel"
+    ) as said:
+        (path,) = made.save(f"a{suffix}")
+    with Image.open(path) as image:
+        image.load()
+    assert cv2.imread(str(path)) is not None and PngImagePlugin.MAX_TEXT_CHUNK == before == 1 << 20
+    travelling = [c["image"].startswith("data:") for c in read_record(path)["recipe"]["conditions"]]
+    assert not travelling[0] and (len(said) == travelling.count(False))
+    record = made.record(most=MOST_EXIF if suffix == ".jpg" else MOST_TEXT)
+    assert weight(record, suffix) <= (MOST_EXIF if suffix == ".jpg" else MOST_TEXT)
+    assert sum(travelling) == (1 if suffix == ".jpg" else 22), "as many as there is room for"
+    assert Recipe.load(path, inputs=["."]).digest == made.recipe.digest
+
+
+def test_the_smallest_travel_first() -> None:
+    for side in (300, 280, 90):
+        noise(side).save(f"{side}.png")
+    made = result(*(ControlNet(model=f"m{s}", image=f"{s}.png") for s in (300, 280, 90)))
+    record = made.record(most=400_000)
+    assert [c["image"][:5] for c in record.recipe["conditions"]] == ["sha25", "data:", "data:"] and len(
+        record.notes
+    ) == 1
+    assert len(record.text()) <= 400_000
+
+
+def test_what_has_no_metadata_travels_byte_by_byte_and_runs_to_the_same_record() -> None:
+    soft().save("a.png")
+    soft().save("m.webp", lossless=True)
+    made = result(
+        Img2Img(image="a.png"),
+        Inpaint(image="a.png", mask=Image.new("L", (64, 64), 255)),
+        IPAdapter(image=("a.png", "m.webp")),
+    )
+    (path,) = made.save("one.png")
+    again = Recipe.load(path)
+    assert again.digest == made.recipe.digest
+    (other,) = Result(made.images, again, None, made.weights, resolved=made.resolved).save("two.png")
+    assert other.read_bytes() == path.read_bytes()
+
+
+def test_arrays_come_back_exactly() -> None:
+    made = result(
+        Img2Img(image=np.asarray(noise(32))), DepthVideo(film=np.stack([np.asarray(noise(32, i)) for i in range(3)]))
+    )
+    assert Recipe(**read_record(made.save("a.png")[0])["recipe"]) == made.recipe
+
+
+def test_what_is_gone_by_now_is_no_reason_to_lose_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft().save("a.png")
+    made = result(Img2Img(image="a.png"))
+    _ = next(made.recipe.pictures())[1].sha256  # type: ignore[union-attr]
+    Path("a.png").unlink()
+    made.save("out.png")
+    assert read_record(Path("out.png"))["recipe"]["conditions"][0]["image"].startswith(("data:", "sha256:"))
+
+
+def test_the_digest_is_of_content(tmp_path: Path) -> None:
+    soft().save("a.png")
+    raw = Path("a.png").read_bytes()
+    forms = ["a.png", tmp_path / "a.png", raw, Picture("a.png").embedded(), "./a.png"]
+    assert len({Recipe(conditions=[Img2Img(image=f)]).digest for f in forms}) == 1
+
+
+def test_forms_are_at_most_so_large() -> None:
+    assert carried.LARGEST == 256 << 10
