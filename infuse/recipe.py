@@ -19,7 +19,7 @@ from infuse.curves import Curve
 from infuse.errors import InfuseWarning, RecipeError, under
 from infuse.media.films import Film
 from infuse.media.metadata import changed_inputs
-from infuse.media.pictures import Picture
+from infuse.media.pictures import Colour, Picture
 from infuse.media.plain_data import read_data, shallow
 from infuse.media.reading import BY_HASH, OWN, STRICT, Reading, at_home, policy
 from infuse.media.reading import reading as under_policy
@@ -41,9 +41,9 @@ class Recipe(Strict):
     """`tabletop`, a Hub id, a diffusers folder, or one .safetensors checkpoint; the engine's own if left out."""
     prompt: str = ""
     negative_prompt: str = ""
-    width: int | None = Field(default=None, ge=16)
-    """Pixels, a multiple of 8; what the model was trained at if left out."""
-    height: int | None = Field(default=None, ge=16)
+    width: int | None = Field(default=None, ge=8)
+    """Pixels, any number of them; the start picture's, or what the model was trained at, if left out."""
+    height: int | None = Field(default=None, ge=8)
     frames: int | None = Field(default=None, ge=1)
     """For video networks."""
     steps: int = Field(default=30, ge=1, le=1000)
@@ -57,6 +57,8 @@ class Recipe(Strict):
     """A number below 2**63; as many numbers as there are pictures; or "random", drawn when the recipe is resolved."""
     count: int = Field(default=1, ge=1, le=1024)
     """How many pictures; each has its own seed: seed, seed + 1, ... With a list of seeds, as many as it has."""
+    background: Colour = "white"
+    """What is seen through transparent pixels of pictures and films: a name or #rrggbb."""
     conditions: tuple[AnyCondition, ...] = ()
 
     @classmethod
@@ -125,8 +127,6 @@ class Recipe(Strict):
         if not isinstance(other, Recipe):
             return NotImplemented
         return all(getattr(self, n) == getattr(other, n) for n in type(self).model_fields)
-
-    __hash__ = Strict.__hash__
 
     def dump(self, path: str | Path | None = None) -> dict[str, Any]:
         """As plain data without fields left at their defaults; also written to a .yaml or .json file if one is named.

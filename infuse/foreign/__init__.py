@@ -9,8 +9,11 @@ from typing import Any
 from infuse.errors import RecipeError
 from infuse.foreign import comfyui, diffusers, invokeai, novelai, swarmui, webui
 from infuse.foreign.said import Said, loose_json, mapping, meant
-from infuse.media.reading import STRICT
+from infuse.media.film_writer import record_in
+from infuse.media.reading import OWN, STRICT, Reading, at_home, shown
 
+LONGEST = 2000
+"""Characters of one value that are still shown."""
 DEEPEST = STRICT.deepest
 """Levels of lists and mappings in what a stranger wrote."""
 
@@ -76,3 +79,33 @@ def _graphs(texts: Mapping[str, str]) -> list[Any]:
 
 def _inner(value: Any) -> Any:
     return loose_json(value, DEEPEST) if isinstance(value, str) else value
+
+
+def shown_record(path: str | Path, limits: Reading = OWN) -> str:
+    """What a picture, film or folder of frames says of its making, as YAML; files that travel inside are named by their size.
+
+    Of another program's picture: the recipe that it becomes, and what was left out. Raises RecipeError if it says nothing.
+    """
+    import yaml
+
+    path = at_home(str(path))
+    if not path.exists():
+        raise RecipeError("", f"there is no file {path}. Check the path.")
+    record, texts = record_in(path, limits)
+    if record is None:
+        recipe, notes = foreign(texts, path)
+        record = {"recipe": recipe, "left out": list(notes)} if notes else {"recipe": recipe}
+    first = ("recipe", "resolved", "inputs", "weights", "warnings", "versions", "digest")
+    inner = {k: record[k] for k in first if record.get(k)} | {k: v for k, v in record.items() if k not in first}
+    return yaml.safe_dump(_short(inner), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {shown(str(k)): _short(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(v) for v in value]
+    if isinstance(value, str) and value.startswith("data:"):
+        head, _, body = value.partition(",")
+        return f"{shown(head.partition(';')[0], 60)}: {len(body) * 3 // 4 / 1024:.1f} KiB inside"
+    return value[:LONGEST] if isinstance(value, str) else value
