@@ -22,9 +22,10 @@ VOICE = {
     "region": "mask", "attention_mask": "mask", "effective_region_mask": "mask",
 }  # fmt: skip
 """Of every condition that has the field; a condition's own field of such a name wins."""
-PICTURED = {"init_image": "image", "input_image": "image", "denoising_strength": "strength", "denoise": "strength"}
+STRENGTH = {"denoising_strength": "strength", "denoise": "strength"}
+PICTURED = {"init_image": "image", "input_image": "image"}
 HOLED = {**PICTURED, "mask_image": "mask"}
-FILMED = {"video": "film", "denoising_strength": "strength", "denoise": "strength", "mask_video": "mask"}
+FILMED = {"video": "film"}
 SPELLINGS: Mapping[str, Mapping[str, str]] = {
     RECIPE: {
         "positive": "prompt", "positive_prompt": "prompt", "negative": "negative_prompt", "neg_prompt": "negative_prompt",
@@ -38,8 +39,8 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         "model_id": "model", "base_model": "model", "pretrained_model_name_or_path": "model",
     },
     "text": {"text": "prompt", "negative": "negative_prompt"},
-    "img2img": {**PICTURED, "init_images": "image"},
-    "inpaint": HOLED,
+    "img2img": {**PICTURED, **STRENGTH, "init_images": "image"},
+    "inpaint": {**HOLED, **STRENGTH},
     "brushnet": {**HOLED, "brushnet_conditioning_scale": "weight", "brushnet": "model"},
     "powerpaint": {
         **HOLED, "fitting_degree": "fit", "brushnet_conditioning_scale": "weight", "horizontal_expansion_ratio": "horizontal",
@@ -57,7 +58,7 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         "ip_adapter_masks": "mask",
     },
     "size": {"original_size": "original", "crops_coords_top_left": "crop", "crop_coords": "crop"},
-    "video_to_video": FILMED, "masked_video": FILMED, "depth_video": FILMED, "sketch_video": FILMED, "motion": FILMED,
+    "video_to_video": {**FILMED, **STRENGTH}, "masked_video": {**FILMED, **STRENGTH, "mask_video": "mask"}, "depth_video": FILMED, "sketch_video": FILMED, "motion": FILMED,
 }  # fmt: skip
 """Kind of a condition, or the recipe itself -> spelling -> field."""
 KINDS = {

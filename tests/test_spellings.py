@@ -1,0 +1,133 @@
+"""Fields by the names that other programs have for them: the same recipe, the same letters, never dropped (cases U10)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infuse import Img2Img, Inpaint, Recipe, Size, Text, spellings
+from infuse.errors import RecipeError
+
+PICTURE = np.zeros((16, 16, 3), np.uint8)
+
+THE_SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    # diffusers
+    ({"num_inference_steps": 20, "guidance_scale": 7, "negative_prompt": "x"}, {"steps": 20, "guidance": 7, "negative_prompt": "x"}),
+    ({"num_images_per_prompt": 3}, {"count": 3}),
+    ({"num_frames": 16}, {"frames": 16}),
+    # the webui
+    ({"cfg_scale": 4.5, "sampler_name": "Euler a"}, {"guidance": 4.5, "scheduler": "Euler a"}),
+    ({"batch_size": 2, "n_iter": 3}, {"count": 6}),
+    ({"seed": -1}, {"seed": "random"}),
+    ({"CFG scale": 4.5, "Steps": 9, "Size": "512x768", "Negative prompt": "x"},
+     {"guidance": 4.5, "steps": 9, "width": 512, "height": 768, "negative_prompt": "x"}),
+    ({"sd_model_checkpoint": "tabletop"}, {"model": "tabletop"}),
+    # ComfyUI
+    ({"cfg": 8, "noise_seed": 5, "ckpt_name": "tabletop"}, {"guidance": 8, "seed": 5, "model": "tabletop"}),
+    # what says nothing
+    ({"clip_skip": None, "eta": 0.0, "styles": [], "tiling": False, "subseed": -1, "output_type": "pil"}, {}),
+    # the same twice
+    ({"cfg": 4, "guidance_scale": 4}, {"guidance": 4}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("theirs", "ours"), THE_SAME, ids=lambda v: " ".join(v) if isinstance(v, dict) else "")
+def test_a_recipe_in_others_words_is_the_same_recipe(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    said, meant = Recipe(**{"prompt": "a", **theirs}), Recipe(**{"prompt": "a", **ours})
+    assert said == meant and said.digest == meant.digest
+    assert said.dump() == meant.dump() and set(said.dump()) <= set(Recipe.model_fields)
+
+
+CONDITIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"kind": "Control-Net", "model": "edges", "control_image": PICTURE, "controlnet_conditioning_scale": 0.5, "control_guidance_start": 0.1,
+      "control_guidance_end": 0.6, "guess_mode": True},
+     {"kind": "controlnet", "model": "edges", "image": PICTURE, "weight": 0.5, "start": 0.1, "end": 0.6, "mode": "guess"}),
+    ({"kind": "controlnet", "model": "edges", "hint": PICTURE, "strength": 0.7, "end_percent": 0.4, "control_mode": "My prompt is more important"},
+     {"kind": "controlnet", "model": "edges", "image": PICTURE, "weight": 0.7, "end": 0.4, "mode": "prompt"}),
+    ({"kind": "controlnet", "model": "edges", "image": PICTURE, "control_mode": 2},
+     {"kind": "controlnet", "model": "edges", "image": PICTURE, "mode": "control"}),
+    ({"kind": "inpaint", "init_image": PICTURE, "mask_image": PICTURE, "denoising_strength": 0.5},
+     {"kind": "inpaint", "image": PICTURE, "mask": PICTURE, "strength": 0.5}),
+    ({"kind": "img2img", "init_image": PICTURE, "denoise": 0.5}, {"kind": "img2img", "image": PICTURE, "strength": 0.5}),
+    ({"kind": "ipadapter", "ip_adapter_image": PICTURE, "ip_adapter_scale": 0.6}, {"kind": "ip_adapter", "image": [PICTURE], "weight": 0.6}),
+    # diffusers counts (height, width) and (top, left)
+    ({"kind": "size", "original_size": (512, 768), "crops_coords_top_left": (1, 2)}, {"kind": "size", "original": (768, 512), "crop": (2, 1)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("theirs", "ours"), CONDITIONS, ids=lambda v: str(v["kind"]))
+def test_a_condition_in_others_words(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    said, meant = (Recipe(**{"conditions": [data]}) for data in (theirs, ours))
+    assert said == meant and said.dump() == meant.dump()
+
+
+def test_in_python_too() -> None:
+    words: dict[str, Any] = {"negative": "x"}
+    assert Text(prompt="a", **words).negative_prompt == "x"
+    words = {"init_image": PICTURE, "denoising_strength": 0.3}
+    assert Img2Img(**words).strength == 0.3
+
+
+def test_own_fields_win_over_others_spellings() -> None:
+    """`strength` of an inpainting is how much is repainted; ComfyUI's strength of a ControlNet is its weight."""
+    inpaint = Inpaint(image=PICTURE, mask=PICTURE, strength=0.5)  # pyright: ignore[reportArgumentType]
+    assert (inpaint.strength, inpaint.weight) == (0.5, 1)
+
+
+@pytest.mark.parametrize(("data", "field", "words"), [
+    ({"cfg": 4, "guidance": 5}, "guidance", ("it is 5, and cfg is 4", "Keep one")),
+    ({"size": "512x768", "width": 500}, "width", ("500", "512")),
+    ({"clip_skip": 2}, "clip_skip", ("last layer",)),
+    ({"eta": 0.3}, "eta", ("Euler a",)),
+    ({"vae": "x.safetensors"}, "vae", ("inside of the model",)),
+    ({"loras": ["x"]}, "loras", ("none yet",)),
+    ({"image": "a.png"}, "image", ("img2img", "--init")),
+    ({"mask_image": "a.png"}, "mask_image", ("inpaint", "--inpaint")),
+    ({"denoising_strength": 0.5}, "denoising_strength", ("img2img",)),
+    ({"controlnet_conditioning_scale": 0.5}, "controlnet_conditioning_scale", ("controlnet", "--control")),
+    ({"ip_adapter_scale": 0.5}, "ip_adapter_scale", ("ip_adapter",)),
+    ({"device": "cuda"}, "device", ("Engine(device=...)", "--device")),
+    ({"enable_hr": True}, "enable_hr", ("img2img",)),
+    ({"guidance_scle": 3}, "guidance_scle", ("Did you mean guidance?",)),
+    ({"num_inference_step": 3}, "num_inference_step", ("Did you mean steps?",)),
+    ({"conditions": [{"kind": "controlnet", "model": "x", "image": PICTURE, "weight": 1, "strength": 2}]}, "conditions.0.strength",
+     ("weight is 1", "both mean weight")),
+    ({"schedule_type": "Karras"}, "schedule_type", ("belongs to a sampler",)),
+    ({"size": "large"}, "size", ("512x768",)),
+])  # fmt: skip
+def test_what_cannot_be_meant_is_a_letter_that_points_to_the_right_thing(
+    data: dict[str, Any], field: str, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(RecipeError) as letter:
+        Recipe(**{"prompt": "a", **data})
+    assert letter.value.field == field and all(w in letter.value.message for w in words), letter.value
+
+
+def test_sampler_and_schedule_are_one_scheduler() -> None:
+    for theirs in ({"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, {"sampler_name": "dpmpp_2m", "scheduler": "karras"},
+                   {"sampler": "DPM++ 2M", "schedule_type": "Karras"}):  # fmt: skip
+        assert Recipe(**theirs).scheduler == "DPM++ 2M Karras", theirs
+    with pytest.raises(RecipeError, match="DDIM"):
+        Recipe(**{"sampler_name": "Euler a", "scheduler": "DDIM"})
+
+
+def test_the_schema_and_dumps_show_our_names_only() -> None:
+    assert set(Recipe.model_json_schema()["properties"]) == set(Recipe.model_fields)
+    assert set(Size.model_json_schema()["properties"]) == set(Size.model_fields)
+
+
+def test_every_spelling_leads_to_a_field_that_is_there() -> None:
+    """A field that is renamed takes its spellings along."""
+    from typing import get_args
+
+    from infuse.conditions import AnyCondition
+
+    fields = {m.model_fields["kind"].default: set(m.model_fields) for m in get_args(get_args(AnyCondition)[0])}
+    fields[spellings.RECIPE] = set(Recipe.model_fields)
+    wrong = [(kind, spelling) for kind, known in spellings.SPELLINGS.items() for spelling, field in known.items()
+             if field not in fields[kind]]  # fmt: skip
+    assert not wrong
+    assert not set(spellings.ELSEWHERE) & set(spellings.SPELLINGS[spellings.RECIPE])
+    assert set(spellings.KINDS.values()) <= set(fields)
