@@ -1,9 +1,9 @@
-# make demo | test | check | tabletop. The first of them makes .venv; nothing outside of this folder is touched.
+# make demo | test | check | docs | tabletop. The first of them makes .venv; nothing outside of this folder is touched.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check tabletop format
+.PHONY: demo test check docs tabletop format
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -20,15 +20,18 @@ test: $(STAMP)  ## every test, the slow ones too
 # Types are checked beside the tests. Tests stay compiled, and each worker has a half of them, so that neighbours share
 # what their module made.
 check: $(STAMP)  ## before every commit, two minutes: format, lint, types, house rules, fast tests
-	$(BIN)/ruff format --check infuse tests
-	$(BIN)/ruff check infuse tests
+	$(BIN)/ruff format --check infuse tests examples
+	$(BIN)/ruff check infuse tests examples
 	$(BIN)/pyright & types=$$!; \
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal; tests=$$?; \
 	wait $$types && exit $$tests
+
+docs: $(STAMP)  ## the pages and the reference, in site/: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 tabletop: $(STAMP)  ## train the embedded models from nothing
 	$(BIN)/infuse train tabletop
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix infuse tests
-	$(BIN)/ruff format infuse tests
+	$(BIN)/ruff check --fix infuse tests examples
+	$(BIN)/ruff format infuse tests examples

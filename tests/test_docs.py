@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,3 +126,24 @@ def test_the_fields_are_all_documented() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
     missing = [f for f in Recipe.model_fields if f"`{f}`" not in text]
     assert not missing
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = (ROOT / "docs" / "api.md").read_text("utf-8")
+    told = set(re.findall(r"^::: infuse\.(?:\w+\.)*(\w+)$", text, re.M))
+    errors = {name for name in infuse.__all__ if getattr(infuse, name).__module__ == "infuse.errors"}
+    assert "errors" in told and not set(infuse.__all__) - told - errors
+
+
+@pytest.mark.slow
+def test_the_pages_build_with_warnings_as_errors(tmp_path: Path) -> None:
+    """As `make docs` does; and what was built asks nothing of a network."""
+    pytest.importorskip("mkdocs", reason="pip install '.[docs]'")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        build, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert not done.returncode, done.stdout + done.stderr
+    for page in tmp_path.glob("*.html"):
+        assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?https?:", page.read_text("utf-8")), page.name
+    assert 'id="infuse.Inpaint"' in (tmp_path / "api.html").read_text("utf-8")

@@ -13,16 +13,18 @@ import numpy as np
 from infuse.tabletop.world import LAMP_RADIUS, WALL_Y
 
 try:
-    from numba import njit
-
-    COMPILED = True
+    import numba
 except ModuleNotFoundError:
-    COMPILED = False
+    numba = None
 
-    def njit(**_: Any) -> Callable[[Any], Any]:
-        """A function as it is."""
-        return lambda function: function
+COMPILED = numba is not None
 
+
+def _as_it_is(**_: Any) -> Callable[[Any], Any]:
+    return lambda function: function
+
+
+njit: Callable[..., Callable[[Any], Any]] = numba.njit if numba else _as_it_is
 
 SPHERE, CUBE, CYLINDER, CONE = range(4)  # the order of world.SHAPES
 MISS = 1e9
