@@ -47,6 +47,8 @@ class Evaluation:
     """A row for each of its terms; in each, the guided conditions that it names say `on`, other guided ones `off`."""
     weights: Mapping[str, float]
     """Everyone who speaks, with a weight other than 0."""
+    scale: float = 1.0
+    """The recipe's guidance scale here. A network that hears it as a number has one term only, whatever it is."""
 
     @property
     def structure(self) -> tuple[Any, ...]:
@@ -114,18 +116,25 @@ class Timetable:
 
 
 def timetable(
-    speakers: Mapping[str, Speaker], evaluations: int, guidance: Curve, own: Mapping[str, float], rescale: float = 0.0
+    speakers: Mapping[str, Speaker],
+    evaluations: int,
+    guidance: Curve,
+    own: Mapping[str, float],
+    rescale: float = 0.0,
+    embedded: bool = False,
 ) -> Timetable:
     """Ask everyone about every evaluation, once.
 
     guidance: the prompt's scale; 1 and below mean none, as in diffusers. own: scales of conditions that have one of their
-    own, which stand before the prompt's in the chain while they speak.
+    own, which stand before the prompt's in the chain while they speak. embedded: the network hears the scale as a number
+    and answers with guidance, so that nothing is asked twice (guided distillation, arXiv:2210.03142).
     """
 
     def at(step: Step) -> Evaluation:
         weights = {who: w for who, s in speakers.items() if (w := loudness(s, step))}
         scale = value_at(guidance, step.begin)
-        scales = {**{who: g for who, g in own.items() if who in weights}, PROMPT: scale} if scale > 1 else {PROMPT: 1.0}
-        return Evaluation(step.begin, chain(tuple(weights), scales, rescale if scale > 1 else 0.0), weights)
+        summed = scale > 1 and not embedded
+        scales = {**{who: g for who, g in own.items() if who in weights}, PROMPT: scale} if summed else {PROMPT: 1.0}
+        return Evaluation(step.begin, chain(tuple(weights), scales, rescale if summed else 0.0), weights, scale)
 
     return Timetable(tuple(at(Step(i, evaluations)) for i in range(evaluations)))

@@ -16,21 +16,24 @@ from infuse.timetable import Timetable
 WORDS = ("prompt", "negative_prompt")
 
 
-def advice(recipe: Recipe, active: Mapping[str, Condition], table: Timetable) -> list[str]:
-    """`active`: conditions that are heard, by field."""
-    return [*unguided(recipe, active, table), *syntax(recipe, active)]
+def advice(recipe: Recipe, active: Mapping[str, Condition], table: Timetable, embedded: bool = False) -> list[str]:
+    """`active`: conditions that are heard, by field. embedded: the network hears guidance as a number (LCM)."""
+    return [*unguided(recipe, active, table, embedded), *syntax(recipe, active)]
 
 
-def unguided(recipe: Recipe, active: Mapping[str, Condition], table: Timetable) -> Iterator[str]:
+def unguided(
+    recipe: Recipe, active: Mapping[str, Condition], table: Timetable, embedded: bool = False
+) -> Iterator[str]:
     """What only guidance would hear, in a run that has none at any step."""
     if any(rows > 1 for rows in table.rows):
         return
-    remedy = "Set guidance above 1, or remove it."
-    why = "it changes nothing: there is no guidance at any step, so the negative side is never asked."
+    remedy = "Remove it, or choose a base that is none." if embedded else "Set guidance above 1, or remove it."
+    none = "this LCM hears guidance as a number" if embedded else "there is no guidance at any step"
+    why = f"it changes nothing: {none}, so the negative side is never asked."
     if recipe.negative_prompt:
         yield f"negative_prompt: {why} {remedy}"
     if recipe.guidance_rescale:
-        yield f"guidance_rescale: it changes nothing: there is no guidance at any step to rescale. {remedy}"
+        yield f"guidance_rescale: it changes nothing: {none}, so there is none to rescale. {remedy}"
     for where, condition in active.items():
         if condition.applies_to == "negative":
             yield f"{where}.applies_to: {why} {remedy}"

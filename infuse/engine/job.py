@@ -17,6 +17,7 @@ from infuse.encoders.kit import Kit
 from infuse.engine.holes import Hold, holes
 from infuse.engine.windows import blended
 from infuse.errors import InfuseError
+from infuse.network.unet import guidance_vector
 from infuse.ports import Channel, Ports, Sides, Vector
 from infuse.solvers import Plan, Solver, solve
 from infuse.timetable import Evaluation, Timetable
@@ -105,10 +106,14 @@ class Job:
     def ports(self, speaks: frozenset[str]) -> Ports:
         """What is said in the present evaluation when these guided conditions speak."""
         progress, weights = self.now.progress, self.now.weights
+        below = self.ground
+        if slot := next((v for v in below.embedding if v.slot == "guidance"), None):
+            told = guidance_vector(self.now.scale, len(slot.value)).to(slot.value)
+            below += Ports(embedding=(Vector("guidance", told),))
         said = (
             (s.on if who in speaks else s.off).at(progress, weights[who]) for who, s in self.sides.items() if who in weights
         )  # fmt: skip
-        return reduce(add, said, self.ground)
+        return reduce(add, said, below)
 
     def answer(self, answers: Float[Tensor, "terms c h w"]) -> None:
         """Combine the rows' answers and let the solver go on; sets `latent` when it is done.
@@ -145,6 +150,8 @@ def ground(kit: Kit, sides: Mapping[str, Sides], timetable: Timetable) -> Ports:
     if "time_ids" in spec.embedding_slots:
         h, w = kit.size[::-1]
         vectors = (Vector("time_ids", kit.vector((h, w, 0, 0, h, w)), ground=True),)
+    if spec.embeds_guidance:  # told anew for every evaluation, as the scale may be a curve
+        vectors += (Vector("guidance", kit.vector([0.0] * spec.embedding_slots["guidance"]), ground=True),)
     return Ports(channels=channels, embedding=vectors)
 
 

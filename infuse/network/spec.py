@@ -34,6 +34,8 @@ SLOTS: Mapping[int, tuple[Slot, ...]] = {
     9: (Slot("mask", 1, 1.0), Slot("masked_image", 4)),  # inpainting: [latents 4 | mask 1 | masked latents 4]
 }
 """Input channels of the first convolution -> what follows the latents, in order."""
+LCM_GUIDANCE = 8.5
+"""Guidance scale of diffusers' LatentConsistencyModelPipeline."""
 CLIP, CLIP_SIDE, CLIP_GUIDANCE = 16, 32, 9.0
 """Frames, latents a side and guidance scale of ModelScope's text-to-video network and of VideoComposer."""
 
@@ -80,6 +82,8 @@ class NetworkSpec:
     """Does it have VideoComposer's style network?"""
     guidance: float = 7.5
     """The guidance scale of a recipe that names none."""
+    unheard: str = ""
+    """What this network is and wants to be told, if no condition can tell it yet; "" if it can run."""
     parameters: int = 0
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -141,8 +145,58 @@ class NetworkSpec:
             frames=(frames or CLIP) if video else 0,
             compositions=compositions,
             style=style,
-            guidance=guidance or (CLIP_GUIDANCE if video else 5.0 if "time_ids" in embedding else 7.5),
+            guidance=guidance
+            or (
+                CLIP_GUIDANCE
+                if video
+                else LCM_GUIDANCE
+                if "guidance" in embedding
+                else 5.0
+                if "time_ids" in embedding
+                else 7.5
+            ),
+            unheard="" if video else _unheard(config, channels, latent),
         )
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Was it distilled to hear the guidance scale as a number (LCM), instead of being asked twice?"""
+        return "guidance" in self.embedding_slots
+
+
+WANTS = {
+    5: ("a depth2img model", "a depth map beside the latents"),
+    7: ("an upscaler", "a small picture beside the latents"),
+    8: ("an InstructPix2Pix model", "the latents of a picture to be edited"),
+}
+"""Input channels -> what such a base is, and what it must be shown besides (no condition does, yet)."""
+INSTEAD = "Choose a base of 4 channels, or an inpainting model of 9."
+
+
+def _unheard(config: Mapping[str, Any], channels: int, latent: int) -> str:
+    """A sentence about what nobody tells this network; "" when text, sizes and masks are all that it listens to."""
+    told = config.get("class_embed_type") or ("noise level" if config.get("num_class_embeds") else None)
+    added, hidden = config.get("addition_embed_type"), config.get("encoder_hid_dim_type")
+    if channels in WANTS:
+        what, wants = WANTS[channels]
+        wants += " and how much noise it has" if told else ""
+    elif told == "projection":
+        what, wants = "an unCLIP model", "an image embedding with its noise level"
+    elif told:
+        what, wants = "a class-conditioned model", f"a class for every picture ({told})"
+    elif added not in (None, "text_time") or hidden:
+        what, wants = (
+            "a network of another pipeline (Kandinsky, DeepFloyd IF)",
+            f"an embedding of its own ({added or hidden})",
+        )
+    elif channels not in SLOTS and channels != latent:
+        what, wants = (
+            f"a network of {channels} input channels",
+            f"{channels - latent} channels beside the {latent} of its latents",
+        )
+    else:
+        return ""
+    return f"it is {what}: it wants {wants}, and this version of infuse has no condition for that. {INSTEAD}"
 
 
 def is_video(config: Mapping[str, Any]) -> bool:

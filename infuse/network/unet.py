@@ -91,7 +91,9 @@ def branch_answer(
     """
     rows, x = said.rows, batch.x[said.rows]
     context = said.context or subset(batch.context, rows)
-    said_too = embedded({k: v[rows] for k, v in batch.embedding.items()})
+    said_too = embedded(
+        {k: v[rows] for k, v in batch.embedding.items() if k != "guidance" or hears_guidance(said.branch)}
+    )
     if inside(said):
         answer = said.branch(x, batch.timestep[rows], said.hints, context.values, {"context": context}, said_too)
     else:
@@ -110,6 +112,11 @@ def branch_answer(
         )
     out = [r * said.weights[:, i, None, None, None].to(r.dtype) for i, r in enumerate(answer)]
     return out if all(m is None for m in said.masks) else [r * regions_of(said, r) for r in out]
+
+
+def hears_guidance(branch: Any) -> bool:
+    """Has this branch a place for a guidance scale? One that was trained beside a plain base has not."""
+    return getattr(getattr(branch, "network", branch).time_embedding, "cond_proj", None) is not None
 
 
 def spread(answer: Sequence[Tensor], levels: Sequence[int], grid: tuple[int, int]) -> list[Tensor]:
@@ -149,6 +156,18 @@ def subset(context: Spoken, rows: Tensor) -> Spoken:
 def _frame_bias(context: Spoken) -> Tensor:
     assert context.bias is not None
     return context.bias.flatten(0, 1) if context.bias.ndim == 3 else context.bias.repeat_interleave(context.frames, 0)
+
+
+def guidance_vector(scale: float, width: int) -> Float[Tensor, " e"]:
+    """How a distilled network (LCM) is told a guidance scale: sinusoids of w = scale - 1, in thousandths.
+
+    In float32, operation by operation as diffusers' LatentConsistencyModelPipeline, since 1000 w magnifies every last bit.
+    """
+    half = width // 2
+    w = torch.tensor(scale - 1, dtype=torch.float32) * 1000.0
+    step = torch.log(torch.tensor(10000.0)) / (half - 1)
+    angles = w * torch.exp(torch.arange(half, dtype=torch.float32) * -step)
+    return F.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))
 
 
 def embedded(slots: dict[str, Tensor]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from infuse.weights.layouts.ldm_checkpoint import from_checkpoint, read_open_cli
 from infuse.weights.layouts.powerpaint import tasks_of, text_model
 from infuse.weights.layouts.video_composer import build, read
 from infuse.weights.layouts.wrapped import unwrapped
-from infuse.weights.outline import VIDEO_UNET, release_config, schedule, scheduler_of, spec_of, unet_config
+from infuse.weights.outline import VIDEO_UNET, no_folder, release_config, schedule, scheduler_of, spec_of, unet_config
 from infuse.weights.parts import BaseParts, Loading, log, vae_dtype
 from infuse.weights.source import Source, read_json, variant_of, weights_of
 from infuse.weights.tokenizer import END, clip_tokenizer
@@ -211,9 +211,7 @@ def _component(loading: Loading, part: str, usual: str, known: tuple[str, ...] =
     source = loading.source
     folder = source.component(part)
     if folder is None:
-        raise loading.error(
-            f'"{source.name}" has no {part}/ folder. Download the whole model again, or name another one.'
-        )
+        raise loading.error(no_folder(source, part))
     said = source.index.get(part) or [None, None]
     own = source.config(part).get("_class_name") if part == "unet" else None  # the index may be a lender's
     name = str(own or said[-1] or usual)

@@ -72,7 +72,8 @@ def _base(header: Header) -> Identity | None:
     context, channels = _context(header, prefix), _dim(header, first, 1)
     unclip = any(k.startswith((f"{prefix}label_emb.0.0.w", f"{prefix}class_embedding.linear_1.w")) for k in header)
     variant = CHANNELS.get(channels or 4, f"{channels} channels")
-    if context == 1280 and f"{prefix}label_emb.0.0.weight" in header:
+    vector = f"{prefix}label_emb.0.0.weight", f"{prefix}add_embedding.linear_1.weight"
+    if context == 1280 and any(v in header for v in vector):
         variant = "refiner"
     elif context == 1024 and unclip:
         variant = "unclip"

@@ -69,6 +69,7 @@ def outline(source: Source, *, prediction: str | None = None) -> Outline:
             )
         spec = spec_of(source, plan.config, factor, identity.prediction, parameters)
         return Outline(spec, scheduler_of(plan.kin, identity, source.header), None, identity)
+    whole(source, identity)
     folders = {p: source.component(p) for p in ("vae", "image_encoder")}
     configs = {p: source.config(p) if f else {} for p, f in folders.items()}
     unet = unet_config(source)
@@ -114,13 +115,14 @@ def schedule(source: Source, unet: Mapping[str, Any], prediction: str | None = N
     config = read_json(folder / "scheduler_config.json", source.field) if folder else {}
     second = unet.get("use_linear_projection") or is_video(unet)
     kin = "sdxl" if unet.get("addition_embed_type") else "sd2" if second else "sd1"
-    config = config or ldm_configs.scheduler(kin, prediction or "epsilon")
+    config = config or ldm_configs.scheduler(kin, prediction or "epsilon", lcm=bool(unet.get("time_cond_proj_dim")))
     return config | ({"prediction_type": prediction} if prediction else {})
 
 
 def scheduler_of(kin: str, identity: Identity, header: Header) -> dict[str, Any]:
     """A checkpoint's schedule: its family's, with what marker keys say."""
-    return ldm_configs.scheduler(kin, identity.prediction, zero_snr="ztsnr" in header)
+    lcm = any(k.endswith("cond_proj.weight") for k in header)
+    return ldm_configs.scheduler(kin, identity.prediction, zero_snr="ztsnr" in header, lcm=lcm)
 
 
 def spec_of(source: Source, config: Mapping[str, Any], factor: int, prediction: str, parameters: int) -> NetworkSpec:
@@ -174,9 +176,7 @@ def must_be_base(source: Source, identity: Identity) -> None:
                                          "folder with unet/, vae/ and text_encoder/, or use the original checkpoint.")  # fmt: skip
     if "unet" not in identity.parts or identity.layout != "ldm":
         raise wrong_kind(source.field, identity, "base", name=source.name)
-    if identity.variant == "refiner":
-        raise WeightsError(source.field, f'"{source.name}" is the SDXL refiner, which continues another model\'s pictures and '
-                                         "cannot start its own. Choose an SDXL base model.")  # fmt: skip
+    no_refiner(source, identity)
     both = "text_encoder_2" if identity.family == "sdxl" else "text_encoder"
     full = "Use the full checkpoint, or the model's diffusers folder"
     for part, what, remedy in (
@@ -185,6 +185,24 @@ def must_be_base(source: Source, identity: Identity) -> None:
     ):  # fmt: skip
         if part not in identity.parts:
             raise WeightsError(source.field, f'"{source.name}" has no {what} inside ({identity.described}). {remedy}.')
+
+
+def whole(source: Source, identity: Identity) -> None:
+    """Raises WeightsError, with the remedy, unless a pipeline's folder has all that is needed to start a picture."""
+    no_refiner(source, identity)
+    for part in ("vae", "text_encoder"):
+        if source.component(part) is None:
+            raise WeightsError(source.field, no_folder(source, part))
+
+
+def no_folder(source: Source, part: str) -> str:
+    return f'"{source.name}" has no {part}/ folder. Download the whole model again, or name another one.'
+
+
+def no_refiner(source: Source, identity: Identity) -> None:
+    if identity.variant == "refiner":
+        raise WeightsError(source.field, f'"{source.name}" is the SDXL refiner, which continues another model\'s pictures and '
+                                         "cannot start its own. Choose an SDXL base model.")  # fmt: skip
 
 
 def plan_unet(header: Header, identity: Identity, field: str) -> Plan:

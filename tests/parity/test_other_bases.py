@@ -1,4 +1,4 @@
-"""Bases of unusual form equal the stock pipelines, too: cut-down networks (SSD-1B) whose depths are lists."""
+"""Bases of unusual form equal the stock pipelines, too: cut down (SSD-1B: depths are lists), or distilled (LCM: guidance is told)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from some import some
 from torch import nn
+from weights import ldm
+from weights.test_base import checkpoint, folder
 
 import tiny
 from infuse import Recipe
@@ -26,7 +28,7 @@ from infuse.weights.outline import outline
 from infuse.weights.source import Source
 
 from . import stock
-from .cases import control, look, start
+from .cases import control, hole, look, start
 from .test_parity import TOLERANCE, difference
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' schedulers
@@ -89,7 +91,7 @@ MIXES: Mapping[str, Callable[[], tuple[Condition, ...]]] = {
 
 def asked(*conditions: Condition, **fields: Any) -> Recipe:
     plain = {"prompt": "a red cube on a table", "width": 32, "height": 32, "steps": 4, "guidance": 6.0, "seed": 11}
-    return Recipe(model="tiny", conditions=conditions, scheduler="DDIM", **{**plain, **fields})  # type: ignore[arg-type]
+    return Recipe(model="tiny", conditions=conditions, **{"scheduler": "DDIM", **plain, **fields})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -140,3 +142,94 @@ def test_a_folder_of_that_form_is_told_by_its_configs(form: str, tmp_path: Path)
     (tmp_path / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
     told = outline(Source("m", tmp_path)).spec
     assert told.cross_layers == own.base.spec.cross_layers and told.levels == own.base.spec.levels
+
+
+# ── LCM: the guidance scale is a number that the network hears ──────────────────────────────────────────────────────
+
+
+@cache
+def distilled(dtype: torch.dtype = torch.float32) -> tiny.Tiny:
+    """The tiny SD 1.x with a place for a guidance scale, and the scheduler that such models bring."""
+    plain = tiny.base("sd1", dtype=dtype, schedule={"_class_name": "LCMScheduler", "set_alpha_to_one": True})
+    torch.manual_seed(0)
+    config = {k: v for k, v in plain.parts["unet"].config.items() if not k.startswith("_")}
+    net = UNet2DConditionModel(**config | {"time_cond_proj_dim": 32})
+    pristine = tiny.cast(tiny.randomized(net, 1), dtype)  # type: ignore[arg-type]
+    spec = NetworkSpec.from_unet_config("sd1", pristine.config, vae_factor=2, family="sd1")
+    ours = replace(plain.base, network=Network(copy.deepcopy(pristine), spec))
+    return tiny.Tiny("sd1", plain.parts | {"unet": pristine}, ours)
+
+
+def quick_step(*conditions: Condition, **fields: Any) -> Recipe:
+    return asked(*conditions, **{"scheduler": "LCM", "guidance": 8.5, **fields})
+
+
+LCMS: Mapping[str, Callable[[], tuple[Condition, ...]]] = {
+    "text": tuple,
+    "image prompt": lambda: (look(),),
+    "start": lambda: (start(),),
+    "hole": lambda: (hole(),),
+    "image prompt, controlnet": lambda: (
+        look("plus"),
+        control(),
+    ),  # diffusers' img2img with ControlNets forgets the scale
+}
+
+
+@pytest.mark.parametrize("mix", some(LCMS, quick=["image prompt, controlnet"]))
+def test_an_lcm_equals_the_stock_pipelines(mix: str) -> None:
+    """Those of Stable Diffusion, which fill the same embedding as LCM's own; ControlNets don't hear it."""
+    own = distilled()
+    modules = {"control0": tiny.controlnet("sd1", 7)} | {k: tiny.adapter("sd1", k, 17) for k in ("plain", "plus")}
+    recipe = quick_step(*LCMS[mix]())
+    ours = tiny.engine(own, modules).run(recipe)
+    assert difference(ours.latents, stock.latents(own, recipe, modules)) < TOLERANCE
+
+
+@pytest.mark.parametrize("guidance", some([1.0, 4.0, 8.5], quick=[8.5]))
+def test_an_lcm_equals_its_own_pipeline(guidance: float) -> None:
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler
+
+    own = distilled()
+    scheduler = LCMScheduler.from_config(dict(own.base.scheduler))
+    pipe = LatentConsistencyModelPipeline(
+        **{**own.parts, "scheduler": scheduler, "safety_checker": None}, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe("a red cube on a table", 32, 32, 4, guidance_scale=guidance, output_type="latent",
+                  generator=torch.Generator("cpu").manual_seed(11)).images  # fmt: skip
+    made = tiny.engine(own)
+    before = own.base.network.calls
+    result = made.run(quick_step(guidance=guidance, scheduler=None))
+    assert difference(result.latents, theirs) < TOLERANCE
+    assert made.check(quick_step(guidance=guidance)).rows == own.base.network.calls - before == 4, (
+        "nothing is asked twice"
+    )
+    if guidance == 8.5:  # what such a network hears when the recipe names none
+        assert torch.equal(made.run(quick_step(guidance=None)).latents, result.latents)
+
+
+def test_guidance_scales_share_a_call_and_may_be_curves() -> None:
+    own = distilled(torch.float64)
+    recipes = [quick_step(guidance=3.0), quick_step(guidance=9.0, seed=5), quick_step(guidance={0: 3.0, 1: 9.0})]
+    alone = [tiny.engine(own).run(r).latents for r in recipes]
+    together, before = tiny.engine(own), own.base.network.calls
+    tickets = [together.submit(r) for r in recipes]
+    found = [t.result().latents for t in tickets]
+    assert own.base.network.calls - before == 4, "three scales, one call a step"
+    for a, b in zip(found, alone, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+    assert not torch.allclose(found[0], found[2])
+
+
+def test_what_an_lcm_does_not_hear_is_said_and_its_files_bring_its_sampler(tmp_path: Path) -> None:
+    made = tiny.engine(distilled())
+    said = " ".join(made.check(quick_step(negative_prompt="x", guidance_rescale=0.5)).warnings)
+    assert "negative_prompt: it changes nothing: this LCM" in said and "guidance_rescale" in said
+    state, parts = checkpoint("sd1", time_cond_proj_dim=64)
+    told = outline(Source("m", ldm.save(tmp_path / "lcm.safetensors", state)))
+    assert told.spec.embeds_guidance and told.scheduler_config["_class_name"] == "LCMScheduler"
+    root = folder(tmp_path / "lcm", parts)
+    (root / "scheduler" / "scheduler_config.json").unlink()
+    told = outline(Source("m", root))
+    assert told.spec.embeds_guidance and told.scheduler_config["_class_name"] == "LCMScheduler"

@@ -36,6 +36,8 @@ def encoder(net: Any) -> State:
     out: State = {}
     put(out, "time_embed.0", net.time_embedding.linear_1)
     put(out, "time_embed.2", net.time_embedding.linear_2)
+    if getattr(net.time_embedding, "cond_proj", None) is not None:
+        put(out, "time_embed.cond_proj", net.time_embedding.cond_proj)
     if getattr(net, "add_embedding", None) is not None:
         put(out, "label_emb.0.0", net.add_embedding.linear_1)
         put(out, "label_emb.0.2", net.add_embedding.linear_2)

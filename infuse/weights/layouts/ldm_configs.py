@@ -200,10 +200,11 @@ def vision(shapes: Shapes, *, act: str = "gelu") -> dict[str, Any]:
     }
 
 
-def scheduler(family: str, prediction: str, *, zero_snr: bool = False) -> dict[str, Any]:
+def scheduler(family: str, prediction: str, *, zero_snr: bool = False, lcm: bool = False) -> dict[str, Any]:
     """The noise schedule that all SD models were trained with, and the sampler their Hub folders name.
 
-    `family` is sd1 (PNDM), sd2 (DDIM) or sdxl (Euler); steps are spaced from the end ("leading"), offset by one.
+    `family` is sd1 (PNDM), sd2 (DDIM) or sdxl (Euler); steps are spaced from the end ("leading"), offset by one. lcm: the
+    network was distilled to few steps.
     """
     config: dict[str, Any] = {
         "_class_name": {"sd1": "PNDMScheduler", "sd2": "DDIMScheduler"}.get(family, "EulerDiscreteScheduler"),
@@ -213,6 +214,8 @@ def scheduler(family: str, prediction: str, *, zero_snr: bool = False) -> dict[s
     }  # fmt: skip
     if family == "sd1":
         config["skip_prk_steps"] = True
+    if lcm:  # as the Hub folder of LCM_Dreamshaper_v7 has it
+        config |= {"_class_name": "LCMScheduler", "steps_offset": 0, "set_alpha_to_one": True}
     if zero_snr:  # "Common diffusion noise schedules and sample steps are flawed": the last step must be pure noise
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
         config["_class_name"] = "DDIMScheduler" if family == "sd1" else config["_class_name"]  # PNDM has no such option
