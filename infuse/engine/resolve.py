@@ -19,7 +19,7 @@ from infuse.engine.advice import advice
 from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, region
 from infuse.engine.view import View
 from infuse.engine.windows import windows
-from infuse.errors import RecipeError, under
+from infuse.errors import RecipeError, WeightsError, under
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import Recipe, opened
 from infuse.solvers import Choice, Plan, evaluations, parse, plan
@@ -108,8 +108,10 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     speakers = joined(recipe, active)
     guidance = spec.guidance if recipe.guidance is None else recipe.guidance
     own = {who: c.guided for who, c in speakers.items() if c.guided is not None}
-    table = timetable(speakers, asked, guidance, own, recipe.guidance_rescale)
+    table = timetable(speakers, asked, guidance, own, recipe.guidance_rescale, spec.embeds_guidance)
     routes, notes = routed({PROMPT: speakers[PROMPT], **conditions}, view)
+    if spec.unheard:
+        raise WeightsError("model", f'"{spec.name}" cannot be run: {spec.unheard}')
     exclusive(routes)
     one_ground(active)
     looks = windows(frames, spec.frames)
@@ -123,7 +125,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
         view.scheduler, strength, speakers, table, tuple(routes), calls, sum(table.rows) * recipe.count * max(len(looks), 1),
         branch_rows(table, routes) * recipe.count * max(len(looks), 1), memory, peak, view.dtype, view.device,
         view.version,
-        (*warnings(recipe, conditions, active, size, asked), *advice(recipe, active, table), *notes),
+        (*warnings(recipe, conditions, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance), *notes),
     )
     # fmt: on
 
