@@ -23,7 +23,10 @@ from infuse.cli.app import app
 from infuse.engine.engine import Engine
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("index", "models", "recipes", "powerpaint", "video", "engine")))
+PAGES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("index", "models", "recipes", "files", "powerpaint", "video", "engine")),
+)
 FROM_NOTHING = ("README.md", "docs/index.md")
 """Pages that are run in an empty folder; beside the others lie the pictures of `infuse.examples()`."""
 
@@ -111,9 +114,7 @@ def test_the_walk_through_a_condition_quotes_it() -> None:
         assert joined(line) in flat, line
 
 
-@pytest.mark.parametrize(
-    "page", [*PAGES, "CONTRIBUTING.md", "docs/architecture.md", "docs/files.md", "examples/README.md"]
-)
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/architecture.md", "examples/README.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
     for link in re.findall(r"\]\(([^)#]+)\)", text):
