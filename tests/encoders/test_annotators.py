@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from infuse.encoders.annotators import canny, frames, masked_video, midas, sketch
+from infuse.encoders.annotators import canny, files, frames, masked_video, midas, sketch
 from infuse.encoders.annotators.midas import DPT
 from infuse.encoders.annotators.pidinet import PiDiNet, kind_of, plain
 from infuse.encoders.annotators.sketch_simplification import SketchSimplification
@@ -58,8 +58,8 @@ def test_a_wrong_file_is_a_letter() -> None:
 
 
 def test_what_is_not_here_is_named() -> None:
-    assert "table5_pidinet.pth and sketch_simplification_gan.pth" in sketch.missing().message
-    letter = midas.missing("conditions.0")
+    assert "table5_pidinet.pth and sketch_simplification_gan.pth" in files.no_sketch().message
+    letter = files.no_depth("conditions.0")
     assert (
         letter.field == "conditions.0"
         and "midas_v3_dpt_large.pth" in letter.message
@@ -82,7 +82,7 @@ def test_depth_steps_are_twice_the_patches_of_the_file(patch: int, size: tuple[i
         torch.nn.init.normal_(p, mean=0.02, std=0.1)
     stored = made.state_dict()
     net = DPT.load({f"module.{k}": t for k, t in stored.items()}, heads=4)
-    assert net.step == midas.step_of({k: tuple(t.shape) for k, t in stored.items()}) == 2 * patch
+    assert net.step == files.step_of({k: tuple(t.shape) for k, t in stored.items()}) == 2 * patch
     picture = torch.rand(1, 3, *size)
     assert net(picture).shape == (1, 1, *size) == midas.depth(picture, net).shape
     with pytest.raises(ValueError, match=f"multiples of {2 * patch}"):

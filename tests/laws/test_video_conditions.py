@@ -337,7 +337,7 @@ def test_a_film_is_measured_in_the_steps_of_the_annotator_s_file(patch: int) -> 
 
 def test_annotators_draw_in_front_of_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random networks: MiDaS from a file by its released name, the sketch's two added by hand."""
-    from infuse.encoders.annotators import midas, pidinet
+    from infuse.encoders.annotators import files, midas, pidinet
 
     monkeypatch.setenv("INFUSE_MODELS", str(tmp_path))
     torch.manual_seed(0)
@@ -350,14 +350,14 @@ def test_annotators_draw_in_front_of_the_encoder(tmp_path: Path, monkeypatch: py
         for p in net.eval().requires_grad_(False).parameters():
             torch.nn.init.normal_(p, mean=0.02, std=0.1)
         made.store.add(name, net.double())
-    torch.save(eye.state_dict(), tmp_path / midas.FILE)
+    torch.save(eye.state_dict(), tmp_path / files.MIDAS)
     deep, noise = DepthVideo(film=film(1), annotator="midas"), Film.of(mix.picture(4, 40))
     lines: Any = {"annotator": "pidinet", "annotator_model": "edges", "cleaner_model": "clean"}
     drawn, one = SketchVideo(film=film(2), **lines), SingleSketch(image=mix.picture(4, 40), **lines)
     report = made.check(recipe(deep, drawn, one))
     assert all(route.memory > 0 and route.shared for _, _, route in report.routes[1:])
     result = made.run(recipe(deep, drawn, one))
-    assert midas.FILE in result.weights and result.latents.isfinite().all()
+    assert files.MIDAS in result.weights and result.latents.isfinite().all()
 
     def resized(source: Film, side: int) -> torch.Tensor:
         frames = [f.resize((side, side), Image.Resampling.LANCZOS) for f in source.frames(4)]

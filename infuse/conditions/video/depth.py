@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from infuse.conditions.base import Encoders, Route, View
 from infuse.conditions.video.spatial import Spatial, annotator, named, pixels, planned, spatial_size, taken
-from infuse.encoders.annotators import MIDAS
+from infuse.encoders.annotators import files
 from infuse.errors import RecipeError
 from infuse.media.films import Film
 from infuse.network.spec import NetworkSpec
@@ -41,7 +41,7 @@ class DepthVideo(Spatial):
     @model_validator(mode="before")
     @classmethod
     def _files(cls, data: Any) -> Any:
-        return named(data, midas={"annotator_model": MIDAS})
+        return named(data, midas={"annotator_model": files.MIDAS})
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         super().check(net, view)
@@ -51,11 +51,9 @@ class DepthVideo(Spatial):
             raise RecipeError("annotator_model", "there is no annotator to use it. Say annotator: midas, or remove it.")
         if self.white != WHITE:
             raise RecipeError("white", "what is measured has a unit already. Remove white, or the annotator.")
-        from infuse.encoders.annotators import midas
-
         field = "annotator_model"
-        memory = annotator(view, self.annotator_model, field, "fusion1.layer1.residual.1.weight", midas.missing(field))
-        step = midas.step_of(view.shapes(self.annotator_model, field))
+        memory = annotator(view, self.annotator_model, field, "fusion1.layer1.residual.1.weight", files.no_depth(field))
+        step = files.step_of(view.shapes(self.annotator_model, field))
         return [self.route(view, memory, warnings=planned(self.film, "film", view, stepped(view.size, step)))]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:

@@ -20,7 +20,7 @@ from infuse.conditions.video.spatial import (
     spatial_size,
     taken,
 )  # fmt: skip
-from infuse.encoders.annotators import PIDINET, SIMPLIFIER
+from infuse.encoders.annotators import files
 from infuse.errors import RecipeError, under
 from infuse.media.films import Film
 from infuse.media.pictures import Picture
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-FILES = {"annotator_model": PIDINET, "cleaner_model": SIMPLIFIER}
+FILES = {"annotator_model": files.PIDINET, "cleaner_model": files.SIMPLIFIER}
 MARKERS = {"annotator_model": "init_block.weight", "cleaner_model": "layers.44.weight"}
 
 
@@ -87,9 +87,7 @@ class Sketched(Spatial):
                 if model is not None:
                     raise RecipeError(field, "nobody would use it. Say annotator: pidinet, or remove it.")
             return 0
-        from infuse.encoders.annotators import sketch
-
-        return sum(annotator(view, m, f, MARKERS[f], sketch.missing(f)) for f, m in models.items())
+        return sum(annotator(view, m, f, MARKERS[f], files.no_sketch(f)) for f, m in models.items())
 
 
 class SketchVideo(Sketched):

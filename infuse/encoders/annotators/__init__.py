@@ -3,6 +3,3 @@
 All of them follow VideoComposer's own extraction (damo-vilab/videocomposer @ 5c14d4f2), since its encoders know no other
 look. Networks are loaded strictly from the original files; where a file is missing, a letter names it.
 """
-
-MIDAS, PIDINET, SIMPLIFIER = "midas_v3_dpt_large.pth", "table5_pidinet.pth", "sketch_simplification_gan.pth"
-"""Their released names, which conditions know before anything of torch is asked."""

@@ -20,10 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.encoders.annotators.strict import absent, bare, fitted
-from infuse.errors import WeightsError
-
-FILE = "midas_v3_dpt_large.pth"
+from infuse.encoders.annotators.files import MIDAS, PATCH
+from infuse.encoders.annotators.strict import bare, fitted
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Sizes:
 
     grid: int = 24
     """Positions were learned for grid x grid patches, 384 pixels; they are stretched for other sizes."""
-    patch: int = 16
+    patch: int = PATCH
     dim: int = 1024
     layers: int = 24
     heads: int = 16
@@ -74,7 +72,7 @@ class DPT(nn.Module):
     def load(cls, tensors: Mapping[str, Tensor], heads: int = 16, field: str = "") -> DPT:
         """From the state dict of `midas_v3_dpt_large.pth`. Raises WeightsError when a tensor does not fit."""
         found = bare(tensors, "cls_embedding")
-        return fitted(lambda: cls(_sizes(found, heads)), found, "MiDaS v3 DPT-Large", FILE, field)
+        return fitted(lambda: cls(_sizes(found, heads)), found, "MiDaS v3 DPT-Large", MIDAS, field)
 
     @property
     def step(self) -> int:
@@ -174,11 +172,6 @@ def _sizes(tensors: Mapping[str, Any], heads: int) -> Sizes:
     )
 
 
-def step_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """What sides must be multiples of, by a file's shapes: twice its patch, as the coarsest map has one pixel for two."""
-    return 2 * next((s[2] for k, s in shapes.items() if k.endswith("patch_embedding.weight")), Sizes.patch)
-
-
 def as_condition(raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Raw inverse depth of DPT-Large to what VideoComposer's depth encoder knows: 0 (far) to 10."""
     return (raw / 20).clamp(0, 10)
@@ -188,9 +181,3 @@ def as_condition(raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def depth(rgb: Float[Tensor, "f 3 h w"], net: DPT) -> Float[Tensor, "f 1 h w"]:
     """The depth condition of frames in 0-1 (384 x 384 in the original), one at a time."""
     return torch.cat([as_condition(net(2 * frame[None] - 1)) for frame in rgb])
-
-
-def missing(field: str = "") -> WeightsError:
-    """The letter for depth without a depth network: no rule of thumb can stand in for it. The caller raises it."""
-    files = f"{FILE} (it comes with the VideoComposer release) or the Hub model Intel/dpt-large"
-    return absent("depth from pictures", files, "or give depth maps yourself", field)

@@ -16,9 +16,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from infuse.encoders.annotators.strict import absent
-from infuse.errors import WeightsError
-
 if TYPE_CHECKING:
     from infuse.encoders.annotators.pidinet import PiDiNet
     from infuse.encoders.annotators.sketch_simplification import SketchSimplification
@@ -49,9 +46,3 @@ def sketch_without_models(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray
     lines = cv2.Canny(gray, int(0.67 * middle), int(1.33 * middle) + 1)
     soft = cv2.GaussianBlur(lines.astype(np.float32) / 255, (3, 3), 0.6)
     return np.clip(soft / max(float(soft.max()), 1e-6), 0, 1)
-
-
-def missing(field: str = "") -> WeightsError:
-    """The letter for a sketch as VideoComposer was trained with; the caller raises it."""
-    files = "table5_pidinet.pth and sketch_simplification_gan.pth (they come with the VideoComposer release)"
-    return absent("a sketch from pictures", files, "give sketches yourself, or accept plain Canny lines", field)

@@ -37,10 +37,3 @@ def bare(tensors: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
     """The same tensors without what stands before `first` in every key ("module.", left by parallel training)."""
     prefix = next((k.removesuffix(first) for k in tensors if k.endswith(first)), "")
     return {k.removeprefix(prefix): t for k, t in tensors.items()}
-
-
-def absent(what: str, files: str, instead: str, field: str = "") -> WeightsError:
-    """The letter for a condition whose annotator is not on this machine; the caller raises it."""
-    return WeightsError(
-        field, f"{what} needs {files}, which is not here. Put it into a folder of INFUSE_MODELS, {instead}."
-    )
