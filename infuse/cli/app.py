@@ -82,6 +82,18 @@ def check_command(asked: Any) -> None:
     show_check(asked)
 
 
+@app.command("show")
+def show_command(
+    source: Annotated[
+        Path, typer.Argument(help="A picture, a film or a folder of frames; of infuse or another program.")
+    ],
+) -> None:
+    """What a picture says of its making, as YAML: the recipe, how it was resolved, versions, weights, warnings."""
+    from infuse.foreign import shown_record
+
+    typer.echo(shown_record(source), nl=False)
+
+
 @app.command("models")
 def models_command() -> None:
     """The models that need no path: those that come with infuse, and those in INFUSE_MODELS."""

@@ -20,6 +20,10 @@ from infuse.media.reading import OWN, at_home, reading
 from infuse.recipe import Recipe
 
 
+ALSO = {"scheduler": ("sampler",), "width": ("size",), "height": ("size",), "count": ("seed",)}
+"""Field -> other options that it may come from."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where it is made: what `ModelStore` is told."""
@@ -163,7 +167,10 @@ class Asked:
         same = next((a.partition("=")[0] for a in self.sets if a.partition("=")[0] == name), None)
         if same is not None:
             return f"--set {same}"
-        return self.typed.get(head, name) if head in self.said or head in Machine.__dataclass_fields__ else name
+        if head in Machine.__dataclass_fields__:
+            return self.typed.get(head, name)
+        said = next((n for n in (head, *ALSO.get(head, ())) if n in self.said), None)
+        return name if said is None else self.typed.get(said, name)
 
     def conditions(self) -> list[dict[str, Any]]:
         """The options that are conditions, as plain data."""

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from infuse.engine.pace import in_words
 from infuse.engine.resolve import Resolved
 from infuse.errors import InfuseError
 
@@ -42,10 +43,15 @@ def report(console: Console, found: Resolved) -> None:
         "work": f"{found.calls} network calls, {found.rows} rows"
         + (f", {found.branch_rows} rows of branch networks" if found.branch_rows else ""),
         "memory": f"{bytes_of(found.memory)} of weights, about {bytes_of(found.peak)} at the peak, {found.dtype} on {found.device}",
+        "time": f"{in_words(took)} on this machine, an estimate; loading not counted"
+        if (took := found.seconds)
+        else "",
+        "seed": ", ".join(map(str, recipe.seeds[:8])) + (f" ... {recipe.seeds[-1]}" if len(recipe.seeds) > 8 else ""),
         "recipe": recipe.digest,
     }
     for name, text in facts.items():
-        console.print(Text.assemble((f"{name:<11}", "bold"), text))
+        if text:
+            console.print(Text.assemble((f"{name:<11}", "bold"), text))
     for stretch in found.timetable.stretches:
         console.print(Text.assemble(("heard      ", "bold"), heard_in(stretch.plain())))
     for warning in found.warnings:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import disk
 import pytest
 from typer.testing import CliRunner
 
@@ -16,25 +15,6 @@ from infuse import Recipe
 from infuse.cli.app import app
 from infuse.cli.recipe import Asked, assign, weighed
 from infuse.errors import RecipeError
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, a ControlNet, an IP-Adapter, two pictures and a mask."""
-    folder = tmp_path_factory.mktemp("world")
-    disk.base(folder / "base")
-    disk.controlnet(folder / "edges")
-    disk.adapter(folder / "ip-adapter.safetensors")
-    disk.picture(folder / "a.png", seed=1)
-    disk.picture(folder / "b@2.png", seed=2)
-    disk.mask(folder / "mask.png")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _at_home(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(world)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 def call(*words: str) -> Any:
