@@ -31,7 +31,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("errors", "friends", "notices"),
     ("spellings", "seeds"),
     ("curves", "validation", "guidance", "timetable", "network.spec"),
-    ("media", "media.*", "solvers"),
+    ("media", "media.*", "samplers", "schedulers", "solvers"),
     ("foreign.*",),  # what other programs write into their pictures
     ("foreign",),
     ("ports",),

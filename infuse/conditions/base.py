@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from infuse.curves import Curve, span
 from infuse.errors import RecipeError
+from infuse.media.fitting import Cells, Fit, fitted, near, odd, tiles
 from infuse.media.pictures import Picture, px
 from infuse.network.spec import NetworkSpec, described
 from infuse.ports import LOUD, Ports, Posterior, Sides, Tokens, Vector, Voice, Windowed
@@ -53,6 +54,7 @@ class View(Protocol):
     def shapes(self, model: str, field: str) -> Mapping[str, tuple[int, ...]]: ...
     def identity(self, model: str, field: str, kind: str) -> Any: ...
     def vision(self, folder: str | None) -> Any: ...
+    def card(self, model: str) -> Mapping[str, Any]: ...
 
 
 class Encoders(Protocol):
@@ -62,17 +64,22 @@ class Encoders(Protocol):
     """(width, height) of the picture to be made, in pixels."""
     frames: int
     """Of the clip to be made; 1 for a picture."""
-    openings: tuple[Any, ...]
-    """Every hole of the recipe, pictures or films."""
+    openings: tuple[tuple[Any, Fit], ...]
+    """Every hole of the recipe, a picture or film and how it is fitted."""
 
     @property
     def spec(self) -> NetworkSpec: ...
     def text(self, prompt: str) -> Tensor: ...
     def pooled(self, prompt: str) -> Tensor | None: ...
     def silence(self) -> Ports | None: ...
-    def pixels(self, picture: Picture, channels: int = 3) -> Tensor: ...
+    @property
+    def canvas(self) -> tuple[int, int]: ...
+    def pixels(self, picture: Picture, channels: int = 3, fit: Fit = "stretch") -> Tensor: ...
+    def exact(self, picture: Picture, channels: int = 3, fit: Fit = "stretch") -> Tensor: ...
     def mask(self, picture: Picture) -> Tensor: ...
+    def hole(self, picture: Picture, fit: Fit = "stretch") -> Tensor: ...
     def open(self, hole: Tensor) -> Tensor: ...
+    def cells(self, hole: Tensor, rule: Cells = "touched") -> Tensor: ...
     def posterior(self, pixels: Tensor) -> Posterior: ...
     def clip_posterior(self, pixels: Tensor) -> Posterior: ...
     def stc(self, name: str, video: Tensor) -> Windowed: ...
@@ -91,7 +98,7 @@ class Condition(Strict, ABC):
     """Base of every condition.
 
     weight: a number, or a curve {progress: value}. start, end: fractions of the steps; a step is heard if it lies inside
-    as a whole. mask: white where the condition is heard, same size as the picture. applies_to: both sides of guidance,
+    as a whole. mask: white where the condition is heard, stretched over the picture. applies_to: both sides of guidance,
     or only the prompt's or the negative prompt's.
     """
 
@@ -131,8 +138,8 @@ class Condition(Strict, ABC):
         """Everyone who will speak, once this condition (`who`) is among them: most leave the others as they are."""
         return dict(everyone)
 
-    def openings(self) -> tuple[Any, ...]:
-        """The holes that this condition fills: pictures as they lie on its canvas, or films."""
+    def openings(self) -> tuple[tuple[Any, Fit], ...]:
+        """The holes that this condition fills: pictures as they lie on its canvas, or films, and how they are fitted."""
         return ()
 
     def native(self) -> tuple[int, int] | None:
@@ -182,6 +189,13 @@ class Condition(Strict, ABC):
                 "", f"{net.name} makes clips, and {self.kind} knows pictures only. {instead}, or choose a picture base."
             )
 
+    def part(self, most: float = 1.0) -> None:
+        """For mechanisms that blend: refuse a weight that is no part of a whole."""
+        low, high = span(self.weight)
+        if low < 0 or high > most:
+            raise RecipeError("weight", f"{self.kind} is there by a part of 0 (not at all) to {most:g} (wholly); this weight reaches "
+                                        f"{low if low < 0 else high:g}. Bring it between them.")  # fmt: skip
+
     def positive(self) -> None:
         """For mechanisms in which a negative weight has no meaning."""
         if span(self.weight)[0] < 0:
@@ -218,17 +232,47 @@ def same_family(model: str, width: int | None, net: NetworkSpec, kind: str) -> N
         )
 
 
-def same_size(mask: tuple[int, int], shown: tuple[int, int], what: str = "image") -> None:
-    """Raises RecipeError unless a mask is as large (width, height) as the image or film that it lies on."""
-    if mask != shown:
-        raise RecipeError("mask", f"it is {px(mask)}, its {what} is {px(shown)}. Make both the same size.")
+def brought(own: tuple[int, int], other: tuple[int, int], field: str, what: str, fit: Fit = "stretch") -> list[str]:
+    """What is said of a picture or mask of its `own` (width, height) that is brought to another one."""
+    if own == other:
+        return []
+    if near(own, other):
+        return [f"{field}: {px(own)} is laid on {what} of {px(other)} without scaling, from the top left."]
+    if odd(own, other):
+        how = {"stretch": "will be stretched to", "crop": "will be cut around the centre to the shape of",
+               "pad": "will get bars to fill"}[fit]  # fmt: skip
+        return [f"{field}: {px(own)} {how} {px(other)}, {what}. Crop it to the same shape to avoid this."]
+    return [f"{field}: {px(own)} is scaled to {what} of {px(other)}."] if field == "mask" else []
 
 
-def some_hole(mask: Any) -> None:
+Look = Literal["crop", "pad", "tiles"]
+"""What an image encoder sees, which looks at squares: the middle, all of it between bars, or one square after another."""
+
+
+def squares(picture: Picture, fit: Look) -> list[Picture]:
+    """The squares of a picture that an image encoder looks at; it cuts out the middle one by itself."""
+    if fit == "crop" or picture.size[0] == picture.size[1]:
+        return [picture]
+    side = max(picture.size)
+    parts = tiles(picture.image) if fit == "tiles" else [fitted(picture.image, (side, side), "pad")]
+    return [Picture.of(part) for part in parts]
+
+
+def overlooked(picture: Picture, field: str, fit: Look) -> list[str]:
+    """What is said of a picture of which an image encoder will see the middle only."""
+    (w, h), side = picture.size, min(picture.size)
+    if fit != "crop" or not odd((w, h), (side, side)):
+        return []
+    lost = 1 - side / max(w, h)
+    return [f"{field}: {px((w, h))} is no square, and its image encoder sees the middle {px((side, side))} only: {lost:.0%} have no effect. "
+            "Set fit: tiles to show it all, or pad."]  # fmt: skip
+
+
+def some_hole(mask: Any, field: str = "mask") -> None:
     """Raises RecipeError if nothing of a mask (a PIL image) is white."""
     if not has_white(mask):
         raise RecipeError(
-            "mask", "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
+            field, "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
         )
 
 

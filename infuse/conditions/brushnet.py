@@ -16,12 +16,13 @@ from infuse.conditions.base import (
     Encoders,
     Route,
     View,
+    brought,
     guess_sites,
     same_family,
-    same_size,
     some_hole,
 )
 from infuse.errors import RecipeError
+from infuse.media.fitting import Cells, Fit
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Latent, Ports, Residual, Sides
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 
 
 class BrushNet(Condition):
-    """Fill what is white in `mask`, a picture of the same size as `image`, with what the prompt says.
+    """Fill what is white in `mask`, which is scaled to `image` if it has another size, with what the prompt says.
 
     mode: balanced | guess (sites from 0.1 to 1, on the prompt's side only). sites: one factor per site (28 beside SD
-    1.5: down, middle, up) instead. paste: as in `inpaint`.
+    1.5: down, middle, up) instead. paste, fit, cells: as in `inpaint`.
     """
 
     VOICE = HOLED
@@ -47,9 +48,11 @@ class BrushNet(Condition):
     mode: Literal["balanced", "guess"] = "balanced"
     sites: tuple[float, ...] | None = None
     paste: bool = True
+    fit: Fit = "stretch"
+    cells: Cells = "touched"
 
-    def openings(self) -> tuple[Picture, ...]:
-        return (self.mask,)
+    def openings(self) -> tuple[tuple[Picture, Fit], ...]:
+        return ((self.mask, self.fit),)
 
     def native(self) -> tuple[int, int]:
         return self.image.size
@@ -57,8 +60,7 @@ class BrushNet(Condition):
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.plain("mask", "weight", "start", "end", "applies_to")
         self.still(net, "Use masked_video")
-        same_size(self.mask.size, self.image.size)
-        some_hole(self.mask.image)
+        some_hole(self.mask.mask)
         found = view.identity(self.model, "model", "brushnet")
         same_family(self.model, found.context_width, net, "a BrushNet")
         if self.sites is not None and len(self.sites) != found.sites:
@@ -72,21 +74,19 @@ class BrushNet(Condition):
                 found.memory,
                 f"mode {self.mode}",
                 one_sided=self.mode == "guess",
+                warnings=tuple(brought(self.mask.size, self.image.size, "mask", "its image")),
             )
         ]
 
     def encode(self, kit: Encoders) -> Sides:
-        import torch.nn.functional as F
-
-        image = kit.pixels(self.image)
-        hole = (kit.mask(self.mask) >= 0.5).to(image)[None]
-        size = [s // kit.spec.vae_factor for s in image.shape[-2:]]
+        image, own = kit.pixels(self.image, fit=self.fit), kit.exact(self.image, fit=self.fit)
+        hole = kit.hole(self.mask, self.fit)
         shown = kit.open(hole)
-        small, keep = F.interpolate(hole[None], size=size)[0], 1 - F.interpolate(shown[None], size=size)[0]
+        small, keep = kit.cells(hole, self.cells), 1 - kit.cells(shown, self.cells)
         branch = kit.brushnet(self.model)
         sites = self.sites or (guess_sites(branch.sites) if self.mode == "guess" else None)
         ports = Ports(
-            latent=(Latent(hole=small, picture=image if self.paste else None, opening=hole),),
+            latent=(Latent(hole=small, picture=own if self.paste else None, opening=hole),),
             residuals=(Residual(branch, (kit.posterior(image * (1 - shown)), keep), sites),),
         )
         return Sides(ports) if self.mode == "guess" else Sides.both(ports)

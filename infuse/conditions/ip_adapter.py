@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from infuse.conditions.base import Condition, Encoders, Route, View, same_family
+from infuse.conditions.base import Condition, Encoders, Look, Route, View, overlooked, same_family, squares
 from infuse.encoders.ip_kinds import KINDS, variant
 from infuse.errors import RecipeError, WeightsError
 from infuse.media.pictures import Picture
@@ -32,7 +32,8 @@ class IPAdapter(Condition):
     """Prompt with one or several pictures. Several pictures of one condition share a softmax; several conditions add.
 
     layers: one factor per cross-attention (16 in SD 1.x, 70 in SDXL; down, up, middle), for style or layout only.
-    image_encoder: where the CLIP vision model lies, if the base does not bring the right one.
+    image_encoder: where the CLIP vision model lies, if the base does not bring the right one. fit: what is seen of a picture
+    that is no square: its middle (crop), all of it between bars (pad), or one square after another (tiles).
     """
 
     kind: Literal["ip_adapter"] = "ip_adapter"
@@ -40,6 +41,7 @@ class IPAdapter(Condition):
     image: Pictures
     image_encoder: str | None = None
     layers: tuple[float, ...] | None = None
+    fit: Look = "crop"
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         found = view.identity(self.model, "model", "ip_adapter")
@@ -71,11 +73,10 @@ class IPAdapter(Condition):
                 f"{self.model!r} has {pairs} pairs of K and V, {net.name} has {len(net.cross_layers)} "
                 "cross-attentions. This adapter belongs to another base.",
             )
-        return [
-            Route(
-                "decoupled", f"tokens (m {net.context_width}) of {len(self.image)} picture(s)", found.memory, note=kind
-            )
-        ]
+        notes = [n for i, p in enumerate(self.image) for n in overlooked(p, f"image.{i}", self.fit)]
+        count = sum(len(squares(p, self.fit)) for p in self.image)
+        what = f"tokens (m {net.context_width}) of {count} picture{'s' if count > 1 else ''}"
+        return [Route("decoupled", what, found.memory, note=kind, warnings=tuple(notes))]
 
     def encode(self, kit: Encoders) -> Sides:
         import torch
@@ -84,7 +85,9 @@ class IPAdapter(Condition):
 
         adapter = kit.module(self.model, Adapter.load)
         hidden = adapter.kind != "plain"
-        states = torch.stack([kit.look(p, self.image_encoder, hidden) for p in self.image])
+        states = torch.stack(
+            [kit.look(s, self.image_encoder, hidden) for p in self.image for s in squares(p, self.fit)]
+        )
         # off = projection of zeros (plain) or of the states of a zero picture, never absence (IP-Adapter sec. 3.2)
         silent = kit.look(None, self.image_encoder, hidden) if hidden else torch.zeros_like(states[0])
         on, off = adapter.tokens(states), adapter.tokens(silent.expand_as(states))

@@ -170,7 +170,7 @@ class _Shape:
         if thing.region is not None:
             import cv2
 
-            mask = np.asarray(thing.region.image.convert("L").resize((width, height)), np.float32) / 255
+            mask = np.asarray(thing.region.mask.resize((width, height)), np.float32) / 255
             if mask.max() < 0.5:
                 raise RecipeError(f"{i}.region", "it has no white pixel, so nothing would move. White is what moves.")
             self.mask = cv2.GaussianBlur(mask, (0, 0), max(0.5, 0.01 * min(height, width)))

@@ -32,4 +32,6 @@ V1 = Generation("v1")
 V2 = Generation("v2", blank=0.0, branch=True)
 DEV1 = Generation("dev1", (OBJECT, CONTEXT, SHAPE), first=True, blank=0.0)
 DEV2 = Generation("dev2", (OBJECT, CONTEXT, SHAPE), blank=0.0, branch=True, hole_first=True)
+PLAIN = Generation("plain")
+"""No PowerPaint at all: a base that hears the prompt, and is shown what an inpainting network is shown."""
 GENERATIONS = {g.name: g for g in (V1, V2, DEV1, DEV2)}

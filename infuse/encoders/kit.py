@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders
+from infuse.media.fitting import Cells, Fit, fitted, fitted_hole, laid, padded
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.network.stc import Composer
 from infuse.network.unet import Network
+from infuse.notices import note
 from infuse.ports import Ports, Posterior, Tokens, Vector, Windowed
 
 
@@ -47,15 +51,42 @@ class Base:
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
-        """Latents to pixels in 0-1, in float32 (the SDXL VAE overflows in half precision)."""
-        config = self.vae.config
-        z = latents.to(self.vae.dtype) / config.scaling_factor
+        """Latents to pixels in 0-1, in float32. A VAE that overflows in half precision, as SDXL's does, is asked again in
+        float32; what is NaN after that comes out as NaN."""
+        made = self._decoded(self.vae, latents)
+        if not made.isfinite().all() and self.vae.dtype.itemsize < 4 and latents.isfinite().all():
+            note("the VAE overflowed in half precision, so this picture was decoded in float32.")
+            made = self._decoded(self._exact_vae, latents)
+        return (made / 2 + 0.5).clamp(0, 1)
+
+    def _decoded(self, vae: Any, latents: Tensor) -> Tensor:
+        config = vae.config
+        z = latents.to(vae.dtype) / config.scaling_factor
         if getattr(config, "latents_mean", None) is not None:
             mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(z) for v in (config.latents_mean, config.latents_std))
             z = latents.to(z) * std / config.scaling_factor + mean
         elif getattr(config, "shift_factor", None):
             z = z + config.shift_factor
-        return (self.vae.decode(z, return_dict=False)[0] / 2 + 0.5).clamp(0, 1).float()
+        return vae.decode(z, return_dict=False)[0].float()
+
+    @torch.no_grad()
+    def said_of(self, pixels: Float[Tensor, "b 3 height width"]) -> tuple[Tensor, Tensor]:
+        """(mean, std) of the VAE's answer to pixels in 0-1, unscaled; in float32 if half precision overflows."""
+
+        def asked(vae: Any) -> tuple[Tensor, Tensor]:
+            said = vae.encode((2 * pixels - 1).to(vae.dtype)).latent_dist
+            return said.mean, said.std
+
+        mean, std = asked(self.vae)
+        if not (mean.isfinite().all() and std.isfinite().all()) and self.vae.dtype.itemsize < 4:
+            note("the VAE overflowed in half precision, so a picture was encoded in float32.")
+            mean, std = asked(self._exact_vae)
+        return mean, std
+
+    @cached_property
+    def _exact_vae(self) -> Any:
+        """The VAE again, in float32."""
+        return deepcopy(self.vae).float()
 
 
 @dataclass(eq=False)
@@ -64,14 +95,15 @@ class Kit:
 
     base: Base
     size: tuple[int, int]
-    """(width, height) in pixels."""
+    """(width, height) of the picture to be made, in pixels: any."""
     store: Any
     frames: int = 1
     """Of the clip to be made; 1 for a picture."""
     windows: tuple[tuple[int, int], ...] = ()
     """Of a clip: the frames (first, last + 1) that the network sees at a time."""
-    openings: tuple[Any, ...] = ()
-    """Every hole of the recipe, pictures or films: whoever is shown what is known must not be shown what lies in any."""
+    openings: tuple[tuple[Any, Fit], ...] = ()
+    """Every hole of the recipe, a picture or film and how it is fitted: whoever is shown what is known must not be shown what lies
+    in any."""
     _said: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -85,6 +117,16 @@ class Kit:
     @cached_property
     def device(self) -> torch.device:
         return self.base.network.device
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(width, height) that the network works on: the picture's, rounded up to whole places of the latent."""
+        return padded(self.size, self.spec.vae_factor)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the latent."""
+        return self.canvas[1] // self.spec.vae_factor, self.canvas[0] // self.spec.vae_factor
 
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self._said:
@@ -110,28 +152,38 @@ class Kit:
         vectors = () if pooled is None else (Vector("text_embeds", torch.zeros_like(pooled)),)
         return Ports(context=(Tokens(torch.zeros_like(said)),), embedding=vectors)
 
-    def pixels(self, picture: Picture, channels: int = 3) -> Float[Tensor, "c height width"]:
-        """The picture on the canvas, 0-1; resized by Lanczos as in diffusers."""
-        image = picture.image.convert("L" if channels == 1 else "RGB")
-        if image.size != self.size:
-            from PIL import Image
+    def pixels(self, picture: Picture, channels: int = 3, fit: Fit = "stretch") -> Float[Tensor, "c height width"]:
+        """The picture on the canvas, 0-1; scaled by Lanczos as in diffusers, its last row and column repeated where the canvas is
+        larger than the picture to be made."""
+        return self.exact(picture, channels, fit).to(self.dtype)
 
-            image = image.resize(self.size, Image.Resampling.LANCZOS)
+    def exact(self, picture: Picture, channels: int = 3, fit: Fit = "stretch") -> Float[Tensor, "c height width"]:
+        """The same in float32: what is to stay, to the last of its 8 bits."""
+        return self._numbers(fitted(picture.image, self.size, fit), channels)
+
+    def _numbers(self, image: Any, channels: int) -> Float[Tensor, "c height width"]:
+        image = laid(image.convert("L" if channels == 1 else "RGB"), self.canvas)
         array = np.asarray(image, dtype=np.float32) / 255
-        return torch.from_numpy(array.copy()).reshape(*array.shape[:2], -1).permute(2, 0, 1).to(self.device, self.dtype)
+        return torch.from_numpy(array.copy()).reshape(*array.shape[:2], -1).permute(2, 0, 1).to(self.device)
 
     def mask(self, picture: Picture) -> Float[Tensor, "height width"]:
         """A region on the canvas, 0-1."""
-        return self.pixels(picture, 1)[0].float()
+        return self._numbers(fitted(picture.mask, self.size), 1)[0]
+
+    def hole(self, picture: Picture, fit: Fit = "stretch") -> Float[Tensor, "1 height width"]:
+        """A hole on the canvas, 0 or 1: 1 wherever the mask is white in any pixel that it covers."""
+        return self._numbers(fitted_hole(picture.mask, self.size, fit), 1).to(self.dtype)
 
     def open(self, hole: Float[Tensor, "1 height width"]) -> Float[Tensor, "1 height width"]:
         """A hole (0 or 1) together with those of all other conditions of the recipe."""
-        others = ((self.mask(p)[None] >= 0.5).to(hole) for p in self.openings if isinstance(p, Picture))
+        others = (self.hole(p, fit).to(hole) for p, fit in self.openings if isinstance(p, Picture))
         return reduce(torch.maximum, others, hole)
 
-    def film(self, frames: Sequence[Any], channels: int = 3) -> Float[Tensor, "c f height width"]:
-        """PIL images on the canvas, 0-1."""
-        return torch.stack([self.pixels(Picture.of(f), channels) for f in frames], dim=1)
+    def cells(self, hole: Float[Tensor, "*c height width"], rule: Cells = "touched") -> Float[Tensor, "*c h w"]:
+        """A hole on the latent's grid: every place that it touches, or, as in diffusers, those whose first pixel it covers."""
+        if rule == "nearest":
+            return F.interpolate(hole[None], size=self.grid)[0]
+        return F.max_pool2d(hole[None], self.spec.vae_factor)[0]
 
     def clip_posterior(self, pixels: Float[Tensor, "3 f height width"]) -> Posterior:
         """What the VAE says of each frame, (4 f h w)."""
@@ -140,10 +192,8 @@ class Kit:
 
     def posterior(self, pixels: Float[Tensor, "3 height width"]) -> Posterior:
         """What the VAE says of a picture (0-1), scaled as the network expects its latents."""
-        vae = self.base.vae
-        with torch.no_grad():
-            said = vae.encode((2 * pixels - 1)[None].to(vae.dtype)).latent_dist
-        config, mean, std = vae.config, said.mean[0], said.std[0]
+        config = self.base.vae.config
+        mean, std = (t[0] for t in self.base.said_of(pixels[None]))
         scale = config.scaling_factor
         if getattr(config, "latents_mean", None) is not None:
             m, s = (torch.tensor(v).view(-1, 1, 1).to(mean) for v in (config.latents_mean, config.latents_std))
@@ -161,7 +211,7 @@ class Kit:
         if picture is None:
             pixels = torch.zeros(1, 3, side, side)
         else:
-            pixels = prepare(picture.image.convert("RGB"), return_tensors="pt").pixel_values
+            pixels = prepare(picture.image, return_tensors="pt").pixel_values
         with torch.no_grad():
             out = encoder(pixels.to(encoder.device, encoder.dtype), output_hidden_states=hidden)
         return (out.hidden_states[-2] if hidden else out.image_embeds)[0].to(self.device, self.dtype)
@@ -195,11 +245,11 @@ class Kit:
 
         Each window is encoded by itself: the encoder, as the network, sees no frame outside of it.
         """
-        composer, (width, height), f = self.base.composer, self.size, self.spec.vae_factor
+        composer = self.base.composer
         assert composer is not None, "checked: this network has such an encoder"
         video = video[None].to(self.device, self.dtype)
-        windows, size = self.windows or ((0, video.shape[2]),), (height // f, width // f)
-        return Windowed({(a, b): composer.stc[name](video[:, :, a:b], size)[0] for a, b in windows})
+        windows = self.windows or ((0, video.shape[2]),)
+        return Windowed({(a, b): composer.stc[name](video[:, :, a:b], self.grid)[0] for a, b in windows})
 
     @torch.no_grad()
     def style(self, embedding: Float[Tensor, " e"] | None) -> Float[Tensor, "1 d"]:
@@ -219,7 +269,7 @@ class Kit:
 
     def gray(self) -> Posterior:
         """The latent of a mid-gray canvas: what a 9-channel network is shown when there is no picture to inpaint."""
-        w, h = self.size
+        w, h = self.canvas
         return self._once(
             "gray", lambda: self.posterior(torch.full((3, h, w), 0.5, dtype=self.dtype, device=self.device))
         )

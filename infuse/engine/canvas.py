@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infuse.conditions.base import Condition, Route
+from infuse.conditions.base import Condition, Route, brought
 from infuse.errors import CapacityError, RecipeError, under
+from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import LARGEST_SIDE, Recipe
 
@@ -37,41 +38,48 @@ def canvas(recipe: Recipe, conditions: Mapping[str, Condition], spec: NetworkSpe
     for where, condition in conditions.items():
         with under(where):
             start = start or condition.native()
-    f = spec.vae_factor
     out = []
     for i, (name, asked) in enumerate((("width", recipe.width), ("height", recipe.height))):
-        side = asked or (start[i] // f * f if start is not None else spec.native_size)
+        side = asked or (start[i] if start is not None else spec.native_size)
         if side > LARGEST_SIDE:
             raise CapacityError(
                 name,
                 f"{side} px is more than the limit of {LARGEST_SIDE} px a side. Make it smaller, and upscale afterwards.",
             )
-        if side % f:
-            raise RecipeError(
-                name, f"{side} is not a multiple of {f}. The nearest are {side // f * f} and {side // f * f + f}."
-            )
-        if side < 2 * f:
-            raise RecipeError(
-                name, f"{side} px is too small; use at least {2 * f}, and better {spec.native_size} or so."
-            )
         out.append(side)
     return out[0], out[1]
 
 
-def region(condition: Condition, size: tuple[int, int]) -> None:
-    """A region mask is drawn on the canvas: same size, not empty."""
+MASKS = ("mask", "region")
+"""Fields of pictures that are masks; films of masks are looked at by their conditions."""
+
+
+def opened(recipe: Recipe) -> list[str]:
+    """Open every picture, and the headers of every film, once; what was done to pictures on the way in.
+
+    Raises RecipeError or CapacityError under the field.
+    """
+    notes = []
+    for where, found in recipe.pictures():
+        with under(where):
+            if isinstance(found, Picture):
+                is_mask = where.rpartition(".")[2] in MASKS
+                _, said = (found.mask, found.mask_notes) if is_mask else (found.image, found.notes)
+                notes += [f"{where}: {text}." for text in said]
+            else:
+                _ = found.reader
+    return notes
+
+
+def region(condition: Condition, size: tuple[int, int]) -> list[str]:
+    """What is said of a region's mask that is stretched over the picture; raises RecipeError if it is empty."""
     if condition.mask is None or condition.HOLE:
-        return
-    if condition.mask.size != size:
-        w, h = condition.mask.size
-        raise RecipeError(
-            "mask",
-            f"it is {w} x {h} px, the picture will be {size[0]} x {size[1]} px. Draw the region on the picture's size.",
-        )
-    if not condition.mask.image.convert("L").getextrema()[1]:
+        return []
+    if not condition.mask.mask.getextrema()[1]:
         raise RecipeError(
             "mask", "it is black everywhere, so the condition would be heard nowhere. White is where it is heard."
         )
+    return brought(condition.mask.size, size, "mask", "the picture")
 
 
 def one_ground(active: Mapping[str, Condition]) -> None:

@@ -7,7 +7,7 @@ done by those who need them, outside of the turn in which the network is asked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -22,15 +22,17 @@ from infuse.conditions import AnyCondition
 from infuse.encoders.kit import Base, Kit
 from infuse.engine.asking import Asking, alone_too_large, out_of_memory
 from infuse.engine.encodings import Encodings
-from infuse.engine.finish import developed
+from infuse.engine.finish import developed, finished
 from infuse.engine.job import Job, ground
 from infuse.engine.model_store import ModelStore
 from infuse.engine.resolve import Resolved, resolve
 from infuse.engine.result import Result
 from infuse.engine.scheduler import Scheduler, Waiting
+from infuse.engine.series import each
 from infuse.engine.ticket import Ticket
 from infuse.engine.turns import Turns
 from infuse.errors import InfuseError, RecipeError, under
+from infuse.notices import Teller, gathers
 from infuse.ports import Sides, one_claim
 from infuse.recipe import Recipe, digest
 from infuse.timetable import PROMPT
@@ -70,18 +72,19 @@ class Engine:
         dtype: torch.dtype | str | None = None,
         device: str | torch.device | None = None,
         memory: int | str | None = None,
+        offline: bool | None = None,
         max_rows: int = 64,
         row_width: int | None = None,
         cache: int = 256,
         cache_bytes: int = 2**30,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if store is not None and (dtype, device, memory) != (None, None, None):
+        if store is not None and (dtype, device, memory, offline) != (None,) * 4:
             raise RecipeError(
                 "store", "it has a dtype, device and memory of its own. Say them when you make the store."
             )
         self.model, self.clock = model, clock
-        self.store = store or ModelStore(dtype=dtype, device=device, memory=memory)
+        self.store = store or ModelStore(dtype, device, memory, offline)
         self.asking = Asking(max_rows, row_width)
         self.scheduler = Scheduler(row_width or max_rows)
         self.encodings = Encodings(cache, cache_bytes)
@@ -92,6 +95,7 @@ class Engine:
         self._arrivals, self._lock, self._turns = count(), Lock(), Turns()
         self._telling: set[int] = set()
         """Threads that are inside of a watch."""
+        self._teller = Teller()
 
     # ── reception ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -121,10 +125,23 @@ class Engine:
                 ticket.cancel()
             raise
 
+    def each(self, recipe: Recipe | Resolved, watch: Callable[[Ticket], None] | None = None) -> Iterator[Result]:
+        """One result for each of a recipe's pictures as soon as it is done, in the order of their seeds; `watch` gets a ticket
+        for each of them. Whoever ceases to iterate leaves the rest unmade."""
+        resolved = self.check(recipe) if isinstance(recipe, Recipe) else recipe
+        return each(self, resolved, self.asking.row_width or self.asking.most, watch)
+
     def check(self, recipe: Recipe) -> Resolved:
-        """What the recipe would do, from headers alone; raises RecipeError, WeightsError or CapacityError."""
+        """What the recipe would do, from headers alone; raises RecipeError, WeightsError or CapacityError. What it warns of is
+        said as InfuseWarnings, too."""
         view = self.store.view(recipe.model or self.model)
-        return resolve(recipe, view, self.asking.row_width or self.asking.most)
+        resolved = resolve(recipe, view, self.asking.row_width or self.asking.most)
+        self.tell(resolved.warnings)
+        return resolved
+
+    def tell(self, warnings: Iterable[str]) -> None:
+        """Say what was adjusted or is hardly meant: each text once, as an InfuseWarning at the line that asked."""
+        self._teller.tell(warnings)
 
     def submit(
         self, recipe: Recipe | Resolved, watch: Callable[[Ticket], None] | None = None, help: bool = False
@@ -140,15 +157,14 @@ class Engine:
             base = self.store.base(str(resolved.asked.model))
             holes = tuple(hole for c in resolved.speakers.values() for hole in c.openings())
             kit = Kit(base, resolved.size, self.store, resolved.frames, resolved.windows, holes)
-            sides = self.encode(resolved, kit)
+            with gathers() as notes:
+                sides = self.encode(resolved, kit)
             below, weights = ground(kit, sides, resolved.timetable), self.store.digests(resolved.asked)
-        f, (width, height) = base.spec.vae_factor, resolved.size
-        shape = (base.spec.latent_channels, *((resolved.frames,) if base.spec.frames else ()), height // f, width // f)
-        seeds = range(resolved.asked.seed, resolved.asked.seed + resolved.asked.count)
+        shape = (base.spec.latent_channels, *((resolved.frames,) if base.spec.frames else ()), *kit.grid)
         run, net = (resolved.plan, resolved.timetable, sides, below), base.network
-        jobs = [Job(*run, seed, shape, net.dtype, net.device, resolved.windows) for seed in seeds]
+        jobs = [Job(*run, seed, shape, net.dtype, net.device, resolved.windows) for seed in resolved.asked.seeds]
         helpers = [get_ident()] if help else []
-        ticket = Ticket(resolved, self, jobs, watch, weights, list(resolved.warnings), helpers)
+        ticket = Ticket(resolved, self, jobs, watch, weights, [*resolved.warnings, *notes], helpers)
         with self._lock:
             self._running += [_Running(j, base, ticket, next(self._arrivals)) for j in jobs]
         return ticket
@@ -294,7 +310,7 @@ class Engine:
                     ticket.claimed = me
             if ticket.claimed == me:
                 with torch.no_grad():
-                    ticket.finish(self._result(ticket, parts))
+                    ticket.finish(finished(ticket, parts[0].base, [r.job for r in parts], developed))
                 self.leave(ticket)
         except KeyboardInterrupt:
             raise
@@ -304,15 +320,6 @@ class Engine:
         finally:
             if ticket.claimed == me:
                 ticket.claimed = None
-
-    def _result(self, ticket: Ticket, parts: Sequence[_Running]) -> Result:
-        base, resolved = parts[0].base, ticket.resolved
-        made = [developed(base, r.job) for r in parts]
-        latents = torch.stack([r.job.latent for r in parts if r.job.latent is not None])
-        return Result(
-            tuple(m[0] for m in made), ticket.recipe, latents, ticket.weights,
-            tuple(made) if base.spec.frames else (), resolved.plain(), tuple(ticket.warnings),
-        )  # fmt: skip
 
 
 def weakly(method: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -11,17 +11,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from infuse.conditions.base import Condition, Route
+from infuse.conditions.base import Condition, Route, brought
 from infuse.conditions.text import Prompt
 from infuse.curves import value_at
-from infuse.engine import capacity
+from infuse.engine import capacity, pace
 from infuse.engine.advice import advice
-from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, region
+from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, opened, region
 from infuse.engine.view import View
 from infuse.engine.windows import windows
 from infuse.errors import RecipeError, WeightsError, under
+from infuse.media.fitting import padded
 from infuse.network.spec import NetworkSpec
-from infuse.recipe import Recipe, opened
+from infuse.recipe import Recipe
 from infuse.solvers import Choice, Plan, evaluations, parse, plan
 from infuse.timetable import PROMPT, Timetable, heard, timetable
 
@@ -66,6 +67,8 @@ class Resolved:
     version: Hashable
     """What the model's name stood for."""
     warnings: tuple[str, ...] = field(default=())
+    flops: float = 0.0
+    """Floating-point operations of the run. An estimate."""
 
     @property
     def steps(self) -> int:
@@ -78,10 +81,17 @@ class Resolved:
         """The run's timesteps, made when somebody is about to run it."""
         return plan(self.choice, self.schedule, self.recipe.steps, self.strength)
 
+    @property
+    def seconds(self) -> float | None:
+        """About how long the run takes on this machine, without loading; None if nothing is known of its device."""
+        return pace.seconds(self.flops, self.calls, self.device, self.dtype)
+
     def alone(self) -> tuple[Resolved, ...]:
         """The same for each picture by itself, in the order of their seeds: costs excepted, which stay those of all."""
         each = [{"seed": seed, "count": 1} for seed in self.asked.seeds]
-        return tuple(replace(self, asked=self.asked.model_copy(update=u), recipe=self.recipe.model_copy(update=u)) for u in each)
+        return tuple(
+            replace(self, asked=self.asked.model_copy(update=u), recipe=self.recipe.model_copy(update=u)) for u in each
+        )
 
     def plain(self) -> dict[str, Any]:
         """What a record keeps: the recipe's open fields as they were filled, the machine's part in it, and the timetable."""
@@ -97,8 +107,8 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
 
     `view` is of the model that is meant when the recipe names none. `most`: rows of a network call.
     """
-    opened(recipe)
-    recipe = recipe.seeded().model_copy(update={"model": view.model})
+    recipe = recipe.with_pictures(lambda p: p.on(recipe.background)).seeded().model_copy(update={"model": view.model})
+    came = opened(recipe)
     spec, conditions = view.spec, named(recipe)
     view.frames = frames = clip_length(recipe, spec)
     view.size = size = canvas(recipe, conditions, spec)
@@ -117,15 +127,20 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     looks = windows(frames, spec.frames)
     calls = sum(calls_of(recipe.count, n * max(len(looks), 1), min(frames, spec.frames or 1), most) for n in table.rows)
     memory = view.memory + sum(r.memory for _, _, r in routes)
-    peak = memory + capacity.working(spec, size, frames, max(table.rows), recipe.count, most, view)
+    peak = memory + capacity.working(
+        spec, padded(size, spec.vae_factor), frames, max(table.rows), recipe.count, most, view
+    )
     capacity.must_fit(peak, memory, recipe, size, view.device)
+    looked, branched = max(len(looks), 1), branch_rows(table, routes)
+    rows, branched = (n * recipe.count * looked for n in (sum(table.rows), branched))
+    work = pace.flops(spec, size, frames, rows, branched, recipe.count, view.vae_width)
     # fmt: off
     return Resolved(
         recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
-        view.scheduler, strength, speakers, table, tuple(routes), calls, sum(table.rows) * recipe.count * max(len(looks), 1),
-        branch_rows(table, routes) * recipe.count * max(len(looks), 1), memory, peak, view.dtype, view.device,
+        view.scheduler, strength, speakers, table, tuple(routes), calls, rows, branched, memory, peak, view.dtype, view.device,
         view.version,
-        (*warnings(recipe, conditions, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance), *notes),
+        (*came, *warnings(recipe, conditions, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance), *notes),
+        work,
     )
     # fmt: on
 
@@ -177,14 +192,15 @@ def joined(recipe: Recipe, active: Mapping[str, Condition]) -> dict[str, Conditi
 def routed(everyone: Mapping[str, Condition], view: View) -> tuple[list[tuple[str, str, Route]], list[str]]:
     """(field, kind, route) of everybody, and what is adjusted on the way."""
     routes: list[tuple[str, str, Route]] = []
+    regions: list[str] = []
     for where, condition in everyone.items():
         place = "" if where == PROMPT else where
         with under(place):
-            region(condition, view.size)
+            regions += [f"{where}.{text}" for text in region(condition, view.size)]
             one_sided = condition.applies_to != "both"
             for route in condition.check(view.spec, view):
                 routes.append((place or PROMPT, condition.kind, replace(route, one_sided=route.one_sided or one_sided)))
-    return routes, [f"{where}.{text}" for where, _, route in routes for text in route.warnings]
+    return routes, regions + [f"{where}.{text}" for where, _, route in routes for text in route.warnings]
 
 
 def branch_rows(table: Timetable, routes: Sequence[tuple[str, str, Route]]) -> int:
@@ -217,9 +233,9 @@ def warnings(
             out.append(f"{where}: it will not be heard: {why}.")
         image = getattr(c, "image", None)
         if (c.kind in ("controlnet", "img2img") or c.HOLE) and image is not None:
-            (w, h), (width, height) = c.native() or image.size, size
-            if abs(w * height - h * width) > 0.02 * w * height:
-                out.append(
-                    f"{where}.image: {w} x {h} px will be stretched to {width} x {height} px. Crop it to the same shape to avoid this."
-                )
+            fit: Any = getattr(c, "fit", "stretch") if c.kind != "powerpaint" else "stretch"
+            out += [
+                f"{where}.{text}"
+                for text in brought(c.native() or image.size, size, "image", "the picture to be made", fit)
+            ]
     return out

@@ -89,3 +89,16 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+ENDINGS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
+"""Names that end in one of these are films, where a picture would do as well."""
+
+
+def is_film(value: Any) -> bool:
+    """Does a value that may be a picture or a film say that it is a film: by its type, its name, or its four axes?"""
+    if isinstance(value, list | tuple) or hasattr(value, "reverse"):
+        return True
+    if isinstance(value, str | Path):
+        return str(value).lower().endswith(ENDINGS) or str(value).startswith(("data:video/", "data:application/zip"))
+    return isinstance(value, dict) and "source" in value or getattr(value, "ndim", 0) == 4

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 Fit = Literal["stretch", "crop", "pad"]
 """Another shape: pull it out of shape, cut what sticks out around the centre, or fill up around it with black."""
+Cells = Literal["touched", "nearest"]
+"""Which places of the latent a hole opens: all that it touches, or those whose first pixel it covers (diffusers)."""
 CELL = 8
 """Pixels: the side of what one place of a latent shows."""
 
@@ -15,6 +17,20 @@ CELL = 8
 def near(own: tuple[int, int], size: tuple[int, int]) -> bool:
     """Are two (width, height) less than a cell apart, so that one is laid on the other without scaling?"""
     return own != size and all(abs(a - b) < CELL for a, b in zip(own, size, strict=True)) and min(own) >= CELL
+
+
+def padded(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """A (width, height) rounded up to whole places of a latent, two at least."""
+    width, height = (max(-(-side // factor), 2) * factor for side in size)
+    return width, height
+
+
+def tiles(image: Any) -> list[Any]:
+    """Squares of the shorter side that cover an image from end to end, evenly spaced: two of 3 x 2, three of 3 x 1."""
+    w, h = image.size
+    side, n = min(w, h), -(-max(w, h) // min(w, h))
+    starts = [round(i * (max(w, h) - side) / max(n - 1, 1)) for i in range(n)]
+    return [image.crop((x, 0, x + side, side) if w > h else (0, x, side, x + side)) for x in starts]
 
 
 def odd(own: tuple[int, int], size: tuple[int, int]) -> bool:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from infuse.errors import CapacityError, RecipeError
@@ -27,6 +27,21 @@ SMALLEST = 8
 BEHIND = "white"
 """What is seen through transparent pixels, unless a recipe says another colour."""
 EXIF_ORIENTATION = 0x0112
+
+
+def _colour(text: str) -> str:
+    from PIL import ImageColor
+
+    try:
+        if len(ImageColor.getrgb(text)) == 3:
+            return text
+    except ValueError:
+        pass
+    raise ValueError(f"{text[:40]!r} is no colour. Give a name such as white, or #rrggbb")
+
+
+Colour = Annotated[str, AfterValidator(_colour)]
+"""An opaque colour by its name or as #rrggbb."""
 
 
 def px(size: tuple[int, int]) -> str:

@@ -170,7 +170,9 @@ class Draw:
         }  # fmt: skip
 
     def text(self, size: tuple[int, int]) -> list[Any]:
-        return [Text(prompt=self.words(), negative_prompt=self.maybe(0.3, "dull", ""), **self.voice(size))]
+        voice = self.voice(size)
+        negative = "" if voice.get("applies_to") == "prompt" else self.maybe(0.3, "dull", "")
+        return [Text(prompt=self.words(), negative_prompt=negative, **voice)]
 
     def controlnet(self, size: tuple[int, int]) -> list[Any]:
         sites = self.maybe(0.2, tuple(self.dice.uniform(0.3, 1.2) for _ in range(parts()[0]["tiny"].spec.sites)))
@@ -341,10 +343,10 @@ def fated(made: Engine, asked: Sequence[Request], room: int) -> Iterator[None]:
             raise torch.OutOfMemoryError("there are too many rows")
         return own["evaluate"](network, said, *how)
 
-    def decoded(base: Any, of_job: Job) -> Any:
+    def decoded(base: Any, of_job: Job, size: tuple[int, int]) -> Any:
         if request := of(of_job.seed, "decode"):
             raise request.doom
-        return own["developed"](base, of_job)
+        return own["developed"](base, of_job, size)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(made, "encode", encoded)

@@ -96,7 +96,7 @@ def test_a_failing_job_is_an_answer_to_its_own_ticket(where: str, monkeypatch: p
     else:
         developed = sys.modules["infuse.engine.engine"].developed
         monkeypatch.setattr(
-            "infuse.engine.engine.developed", lambda base, j: broken() if j is job else developed(base, j)
+            "infuse.engine.engine.developed", lambda base, j, size: broken() if j is job else developed(base, j, size)
         )
     finished(engine, good, bad, more)
     assert equal(good, RECIPES[0]) and equal(more, RECIPES[2])
@@ -209,7 +209,7 @@ def test_a_failed_ticket_keeps_no_tensors_alive() -> None:
 def test_whoever_leaves_takes_its_own_tickets_along() -> None:
     engine = mix.engine()
     with pytest.raises(InfuseError):
-        engine.run_all(RECIPES[0], Recipe(model="tiny", width=33))
+        engine.run_all(RECIPES[0], Recipe(model="tiny", width=33_000))
     assert not engine._running
     before = calls(engine)
     engine.run(RECIPES[0])

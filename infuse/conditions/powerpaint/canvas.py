@@ -14,6 +14,7 @@ import numpy as np
 from infuse.conditions.base import Encoders
 from infuse.encoders.generations import Generation
 from infuse.errors import RecipeError
+from infuse.media.fitting import fitted_hole
 from infuse.media.pictures import Picture
 
 if TYPE_CHECKING:
@@ -52,11 +53,14 @@ class Canvas:
         """The picture on its canvas."""
         if picture.size == self.size:
             return picture
-        return Picture.of(self._laid(picture.image.convert("RGB"), "RGB", (GRAY,) * 3))
+        return Picture.of(self._laid(picture.image, "RGB", (GRAY,) * 3))
 
-    def mask(self, mask: Picture) -> Picture:
-        """A hole in the picture, on the canvas."""
-        return mask if mask.size == self.size else Picture.of(self._laid(mask.image.convert("L"), "L", 0))
+    def mask(self, mask: Picture, own: tuple[int, int]) -> Picture:
+        """A hole in a picture of its `own` (width, height), on the canvas."""
+        if mask.size == self.size == own:
+            return mask
+        drawn = mask.mask if mask.size == own else fitted_hole(mask.mask, own)
+        return Picture.of(self._laid(drawn, "L", 0))
 
     def hole(self, size: tuple[int, int], overlap: int) -> Picture:
         """White outside of a picture of this size, and `overlap` pixels into it on each side that grows."""
@@ -96,10 +100,9 @@ def blanked(kit: Encoders, image: Picture, holes: Sequence[Picture], generation:
     v2's app fades the picture by its mask as drawn, in 8 bits and before any change of size; the others blank what the
     mask, made black and white, covers.
     """
-    pixels, hole = kit.pixels(image), (union([kit.mask(h)[None] for h in holes]) >= 0.5)
-    hole = hole.to(pixels)
+    pixels, hole = kit.pixels(image), union([kit.hole(h) for h in holes])
     if generation.name != "v2":
         return pixels * (1 - hole) + generation.blank * hole, hole
-    soft = np.maximum.reduce([np.asarray(h.image.convert("L"), dtype=np.float64) for h in holes]) / 255
-    faded = np.asarray(image.image.convert("RGB")) * (1 - soft[..., None])
+    soft = np.maximum.reduce([np.asarray(h.mask, dtype=np.float64) for h in holes]) / 255
+    faded = np.asarray(image.image) * (1 - soft[..., None])
     return kit.pixels(Picture.of(faded.astype(np.uint8))), hole

@@ -8,6 +8,7 @@ ever and a BrushNet beside it hears the tokens. Which of them it is, the weights
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -20,15 +21,14 @@ from infuse.conditions.base import (
     View,
     guess_sites,
     said,
-    same_family,
-    same_size,
-    some_hole,
 )
 from infuse.conditions.powerpaint.canvas import Canvas, blanked
+from infuse.conditions.powerpaint.checks import speaker, task_fits
 from infuse.conditions.powerpaint.words import Task, Words, words
-from infuse.curves import Curve, span
-from infuse.encoders.generations import GENERATIONS, Generation
+from infuse.curves import Curve
+from infuse.encoders.generations import GENERATIONS, PLAIN, Generation
 from infuse.errors import RecipeError, under
+from infuse.media.fitting import Cells, Fit
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.ports import LOUD, Channel, Latent, Ports, Posterior, Residual, Sides, Tokens, Voice
@@ -37,6 +37,7 @@ from infuse.timetable import PROMPT
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+NINE = "mask (1 h w) + masked_image (4 h w)"
 MOST = 4.0
 """The largest ratio of canvas to picture: beyond it there is hardly a picture to continue."""
 
@@ -45,13 +46,13 @@ class PowerPaint(Condition):
     """Fill what is white in `mask` as the task says.
 
     task: text (paint what the prompt says), shape (in the shape of the mask), removal (leave nothing there), outpaint
-    (continue the picture on a larger canvas; makes its own mask). image, mask: of the same size. prompt,
+    (continue the picture on a larger canvas; makes its own mask). mask: scaled to image if it has another size. prompt,
     negative_prompt: for this hole; the recipe's if left out. fit: shape only, 0 (loose) to 1 (as the mask is drawn), or
     a curve. horizontal, vertical: outpainting's canvas by its ratio to the picture; or left, right, top, bottom in
     pixels; `overlap` pixels of the picture are repainted beside them. model: the BrushNet of PowerPaint 2 (a folder
     with its task encoder); left out, the recipe's model must be a PowerPaint 1. weight, start, end: of the BrushNet, and
     mode: balanced, or guess (its sites from 0.1 to 1, on the prompt's side only).
-    paste: put the original pixels back outside of the hole, behind a soft edge that lies inside of it.
+    paste: put the original pixels back outside of the hole, behind a soft edge that lies inside of it. cells: as in `inpaint`.
 
     Several of them in one recipe act together: same image and model, one hole each, each heard in its own.
     """
@@ -75,6 +76,7 @@ class PowerPaint(Condition):
     bottom: int = Field(default=0, ge=0)
     overlap: int = Field(default=10, ge=0)
     paste: bool = True
+    cells: Cells = "touched"
 
     @property
     def canvas(self) -> Canvas | None:
@@ -84,10 +86,10 @@ class PowerPaint(Condition):
         sides = (self.left, self.right, self.top, self.bottom)
         return Canvas.around(self.image.size, (self.horizontal, self.vertical), sides)
 
-    def openings(self) -> tuple[Picture, ...]:
+    def openings(self) -> tuple[tuple[Picture, Fit], ...]:
         if self.canvas is None:
-            return () if self.mask is None else (self.mask,)
-        return (self.canvas.hole(self.image.size, self.overlap),)
+            return () if self.mask is None else ((self.mask, "stretch"),)
+        return ((self.canvas.hole(self.image.size, self.overlap), "stretch"),)
 
     def native(self) -> tuple[int, int]:
         return self.canvas.size if self.canvas else self.image.size
@@ -97,8 +99,8 @@ class PowerPaint(Condition):
         self.still(net, "Use masked_video")
         if self.mode == "guess" and self.model is None:
             raise RecipeError("mode", "only the BrushNet of PowerPaint 2 can guess. Remove it, or name that in model.")
-        self._task_fits()
-        generation, memory, sites = self._weights(net, view)
+        task_fits(self)
+        generation, memory, sites = speaker(self, net, view)
         tokens = f"({77} {net.context_width})"
         if generation.branch:
             note = f"PowerPaint {generation.name}, task {self.task}"
@@ -111,60 +113,14 @@ class PowerPaint(Condition):
                     one_sided=self.mode == "guess",
                 )
             ]
+        if generation is PLAIN:
+            nine = any(slot.name == "mask" for slot in net.channel_slots)
+            port, what = ("channels", NINE) if nine else ("latent", f"keep ({net.latent_channels} h w)")
+            return [Route(port, what, note="continued by the prompt alone, without PowerPaint's words")]
         return [
-            Route("channels", "mask (1 h w) + masked_image (4 h w)", note=f"PowerPaint {generation.name}"),
+            Route("channels", NINE, note=f"PowerPaint {generation.name}"),
             Route("context", tokens, note=f"task {self.task}, in place of the prompt"),
         ]
-
-    def _task_fits(self) -> None:
-        """Raises RecipeError for fields that this task has no use for, and for a hole that is none."""
-        grown = {n: getattr(self, n) for n in ("horizontal", "vertical", "left", "right", "top", "bottom")}
-        if self.task == "outpaint":
-            if self.mask is not None:
-                raise RecipeError("mask", "outpainting makes its own hole around the picture. Remove the mask, or fill a hole inside "
-                                          "of the picture with a second PowerPaint.")  # fmt: skip
-            assert self.canvas is not None
-            self.canvas.hole(self.image.size, self.overlap)
-        else:
-            for name, value in grown.items():
-                if value != type(self).model_fields[name].default:
-                    raise RecipeError(
-                        name, f"task {self.task} does not change the canvas. Remove it, or say task: outpaint."
-                    )
-            if self.overlap != type(self).model_fields["overlap"].default:
-                raise RecipeError(
-                    "overlap",
-                    f"only outpainting paints over a picture's rim, not {self.task}. Remove it, or say task: outpaint.",
-                )
-            if self.mask is None:
-                raise RecipeError(
-                    "mask", f"task {self.task} needs one: a picture of the image's size, white where to paint."
-                )
-            same_size(self.mask.size, self.image.size)
-            some_hole(self.mask.image)
-        low, high = span(self.fit)
-        if low < 0 or high > 1:
-            raise RecipeError(
-                "fit", f"it must lie in 0 (loose) to 1 (tight); this one reaches {low if low < 0 else high:g}."
-            )
-        if self.task != "shape" and (low, high) != (1, 1):
-            raise RecipeError(
-                "fit", f"only task shape has a fitting degree, not {self.task}. Remove it, or say task: shape."
-            )
-
-    def _weights(self, net: NetworkSpec, view: View) -> tuple[Generation, int, int]:
-        """(generation, bytes, sites) of what will speak, from headers. Raises RecipeError if nothing can."""
-        if self.model is None:
-            if net.tasks not in GENERATIONS:
-                raise RecipeError("model", f"{net.described} has no task tokens of PowerPaint 1. Name a PowerPaint 2 (its BrushNet's "
-                                           "folder) here, or make a PowerPaint 1 the recipe's model; `inpaint` needs neither.")  # fmt: skip
-            return GENERATIONS[net.tasks], 0, 0
-        found = view.identity(self.model, "model", "brushnet")
-        same_family(self.model, found.context_width, net, "one")
-        if found.tasks not in GENERATIONS:
-            raise RecipeError("model", f"{self.model!r} is a BrushNet without task tokens. Use it in a condition of kind brushnet, or "
-                                       "name the folder in which PowerPaint's task encoder lies beside it.")  # fmt: skip
-        return GENERATIONS[found.tasks], found.memory, found.sites
 
     def join(self, who: str, everyone: Mapping[str, Condition]) -> dict[str, Condition]:
         """All PowerPaints become one, and it says the prompt."""
@@ -223,7 +179,7 @@ class PowerPaints(Condition):
                 "image",
                 f"it is another picture than that of {self.places[0]}. PowerPaints of one recipe paint in one picture.",
             )
-        for name in ("model", "mode", "weight", "start", "end", "paste"):
+        for name in ("model", "mode", "weight", "start", "end", "paste", "cells"):
             mine, theirs = getattr(other, name), getattr(first, name)
             if mine != theirs:
                 raise RecipeError(
@@ -244,7 +200,14 @@ class PowerPaints(Condition):
             hole, words = self.hole(kit), self.base_words(kit)
             return Sides(hole.on + words.on, hole.off + words.off)
         latent, small, masked = self.shown(kit)
-        shown = Ports(latent=(latent,), channels=(Channel("mask", small), Channel("masked_image", masked)))
+        if not any(slot.name == "mask" for slot in kit.spec.channel_slots):
+            kept = kit.posterior(kit.pixels(self.laid()[0]))
+            shown = Ports(latent=(replace(latent, keep=kept),))
+        else:
+            shown = Ports(latent=(latent,), channels=(Channel("mask", small), Channel("masked_image", masked)))
+        if self.generation(kit) is PLAIN:
+            silent = None if self.negative_prompt else kit.silence()
+            return Sides(shown + said(kit, self.prompt), shown + (silent or said(kit, self.negative_prompt)))
         on, off = self.task_words(kit)
         return Sides(shown + Ports(context=on), shown + Ports(context=off))
 
@@ -266,26 +229,26 @@ class PowerPaints(Condition):
                        for prompts in ([w.base for w in said], [w.not_base for w in said])))  # fmt: skip
 
     def generation(self, kit: Encoders) -> Generation:
-        return kit.tasks(self.regions[0].model).generation
+        model = self.regions[0].model
+        return PLAIN if model is None and kit.spec.tasks not in GENERATIONS else kit.tasks(model).generation
 
     def shown(self, kit: Encoders) -> tuple[Latent, Tensor, Posterior]:
         """(what is kept and where, all holes on the latent's grid (1 h w), picture without what lies in them)."""
         import torch
-        import torch.nn.functional as F
 
         image, holes = self.laid()
         known, hole = blanked(kit, image, holes, self.generation(kit))
-        size, told = [s // kit.spec.vae_factor for s in hole.shape[-2:]], kit.open(hole)
-        own, small = (F.interpolate(h[None], size=size)[0] for h in (hole, told))
+        told = kit.open(hole)
+        own, small = (kit.cells(h, self.regions[0].cells) for h in (hole, told))
         if not torch.equal(told, hole):
             known = known * (1 - told + hole) + self.generation(kit).blank * (told - hole)
-        picture = kit.pixels(image) if self.regions[0].paste else None
+        picture = kit.exact(image) if self.regions[0].paste else None
         return Latent(hole=own, picture=picture, opening=hole), small, kit.posterior(known)
 
     def where(self, kit: Encoders) -> list[Tensor | None]:
         """Where each region's words are heard: in its own hole, or everywhere if there is one only."""
         holes = self.laid()[1]
-        return [(kit.mask(h) >= 0.5).float() for h in holes] if len(holes) > 1 else [None]
+        return [kit.hole(h)[0].float() for h in holes] if len(holes) > 1 else [None]
 
     def task_words(self, kit: Encoders) -> list[tuple[Tokens, ...]]:
         """The task tokens of all regions, when they speak and when they are silent."""
@@ -293,14 +256,17 @@ class PowerPaints(Condition):
         said = [self.words(generation, r) for r in self.regions]
         return [self.tokens(kit, model, said, self.where(kit), sides) for sides in (("a", "b"), ("not_a", "not_b"))]
 
-    def openings(self) -> tuple[Picture, ...]:
-        return tuple(self.laid()[1])
+    def openings(self) -> tuple[tuple[Picture, Fit], ...]:
+        return tuple((hole, "stretch") for hole in self.laid()[1])
 
     def laid(self) -> tuple[Picture, list[Picture]]:
         """The picture on its canvas, and every region's hole there."""
         image = self.regions[0].image
         canvas = next((c for r in self.regions if (c := r.canvas)), None) or Canvas(image.size)
-        holes = [canvas.hole(image.size, r.overlap) if r.mask is None else canvas.mask(r.mask) for r in self.regions]
+        holes = [
+            canvas.hole(image.size, r.overlap) if r.mask is None else canvas.mask(r.mask, image.size)
+            for r in self.regions
+        ]
         return canvas.picture(image), holes
 
     def words(self, generation: Generation, region: PowerPaint) -> Words:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from infuse.conditions.base import Encoders, Route, View
-from infuse.conditions.video.spatial import Spatial, annotator, named, pixels, planned, spatial_size, taken
+from infuse.conditions.frames import pixels, planned, taken
+from infuse.conditions.video.spatial import Spatial, annotator, named, spatial_size
 from infuse.encoders.annotators import files
-from infuse.errors import RecipeError
+from infuse.errors import RecipeError, under
 from infuse.media.films import Film
 from infuse.network.spec import NetworkSpec
 
@@ -46,7 +47,7 @@ class DepthVideo(Spatial):
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         super().check(net, view)
         if self.annotator_model is None:
-            return [self.route(view, warnings=planned(self.film, "film", view, spatial_size(view.size)))]
+            return [self.route(view, warnings=planned(self.film, "film", view, spatial_size(view.size), self.fit))]
         if self.annotator == "none":
             raise RecipeError("annotator_model", "there is no annotator to use it. Say annotator: midas, or remove it.")
         if self.white != WHITE:
@@ -54,15 +55,17 @@ class DepthVideo(Spatial):
         field = "annotator_model"
         memory = annotator(view, self.annotator_model, field, "fusion1.layer1.residual.1.weight", files.no_depth(field))
         step = files.step_of(view.shapes(self.annotator_model, field))
-        return [self.route(view, memory, warnings=planned(self.film, "film", view, stepped(view.size, step)))]
+        return [self.route(view, memory, warnings=planned(self.film, "film", view, stepped(view.size, step), self.fit))]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:
         if self.annotator_model is None:
-            return self.white * pixels(taken(self.film, "film", kit, spatial_size(kit.size)), kit, "L")
+            return self.white * pixels(taken(self.film, "film", kit, spatial_size(kit.size), self.fit), kit, "L")
         from infuse.encoders.annotators import midas
 
         net = kit.module(self.annotator_model, midas.DPT.load)
-        rgb = pixels(taken(self.film, "film", kit, stepped(kit.size, net.step)), kit)
+        with under("film"):
+            frames = self.film.frames(kit.frames, stepped(kit.canvas, net.step), self.fit)
+        rgb = pixels(frames, kit)
         return midas.depth(rgb.transpose(0, 1), net).transpose(0, 1)
 
 

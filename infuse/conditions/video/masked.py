@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from infuse.conditions.base import HOLED, Encoders, Route, View, has_white, same_size
-from infuse.conditions.video.spatial import Spatial, pixels, planned, spatial_size, taken
+from infuse.conditions.base import HOLED, Encoders, Route, View, brought, has_white
+from infuse.conditions.frames import exactly, pixels, planned, taken
+from infuse.conditions.video.spatial import Spatial, spatial_size
 from infuse.errors import RecipeError, under
 from infuse.media.films import Film
+from infuse.media.fitting import Cells, Fit
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Channel, Latent, Ports, Sides
 
@@ -23,11 +25,12 @@ if TYPE_CHECKING:
 
 
 class MaskedVideo(Spatial):
-    """Fill what is white in `mask`, a film or a picture of the same size as `film`; a picture is the hole of every frame.
+    """Fill what is white in `mask`, a film or a picture, scaled to `film` if it has another size; a picture is the hole of every frame.
 
     A mask that is a film is seen at the film's times, whatever its frame rate is; its own start, fps or reverse win.
     strength: 1 starts from pure noise; less starts from the film, as video_to_video does. paste: put the original pixels
-    back outside of the hole, behind a soft edge that lies inside of it.
+    back outside of the hole, behind a soft edge that lies inside of it. fit: what is done to a film of another shape than the
+    clip to be made. cells: as in `inpaint`.
     Source: VideoComposer, sec. 3.2 (12 channels); the 4-channel way is that of `inpaint`, frame by frame.
     """
 
@@ -40,6 +43,7 @@ class MaskedVideo(Spatial):
     mask: Film  # type: ignore[assignment]  # pyright: ignore[reportGeneralTypeIssues]  the hole instead of a region
     strength: float = Field(default=1.0, gt=0, le=1)
     paste: bool = True
+    cells: Cells = "touched"
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         composed_here = self.composition in net.compositions
@@ -47,11 +51,11 @@ class MaskedVideo(Spatial):
             raise RecipeError("", f"{net.name} makes pictures. Use inpaint, or choose a video base.")
         self.part()
         self.forward()
-        warnings = planned(self.film, "film", view, spatial_size(view.size))
+        warnings = planned(self.film, "film", view, spatial_size(view.size), self.fit)
         with under("mask"):
             hole = self._hole()
-        warnings += [w for w in planned(hole, "mask", view, spatial_size(view.size)) if "will be cut" not in w]
-        same_size(hole.size, self.film.size, "film")
+        warnings += planned(hole, "mask", view, None, self.fit, mask=True)
+        warnings += brought(hole.size, self.film.size, "mask", "its film", self.fit)
         warnings += self._apart(view.frames)
         if composed_here:
             return [self.route(view, warnings=warnings)]
@@ -91,16 +95,14 @@ class MaskedVideo(Spatial):
                 "without them it follows the film."]  # fmt: skip
 
     def encode(self, kit: Encoders) -> Sides:
-        import torch.nn.functional as F
-
         film, hole = self._shown(kit, kit.size)
-        f = kit.spec.vae_factor
-        small = F.interpolate(hole.transpose(0, 1), size=(hole.shape[-2] // f, hole.shape[-1] // f)).transpose(0, 1)
+        small = kit.cells(hole.transpose(0, 1)[:, 0], self.cells)[None]
         told = self.composition in kit.spec.compositions
+        own = exactly(taken(self.film, "film", kit, kit.size, self.fit)).to(film.device) if self.paste else None
         known = kit.clip_posterior(film) if self.strength < 1 or not told else None
         start = known if self.strength < 1 else None
         keep = None if told else known
-        latent = Latent(start, self.strength, keep, small, film if self.paste else None, hole)
+        latent = Latent(start, self.strength, keep, small, own if self.paste else None, hole)
         ports = Ports(
             latent=(latent,),
             channels=(Channel("stc", kit.stc(self.composition, self.seen(kit))),) if told else (),
@@ -112,17 +114,19 @@ class MaskedVideo(Spatial):
 
         rgb, hole = self._shown(kit, size := spatial_size(kit.size))
         own = self._hole()
-        for other in (f for f in kit.openings if isinstance(f, Film) and f != own):  # not known either
-            hole = hole.maximum((pixels(taken(other, "mask", kit, size), kit, "L") >= 0.5).to(hole))
+        for other, fit in kit.openings:  # not known either
+            if not isinstance(other, Film) or other == own:
+                continue
+            hole = hole.maximum(pixels(taken(other, "mask", kit, size, fit, mask=True), kit, "L").to(hole))
         return masked_video(rgb.transpose(0, 1), hole.transpose(0, 1)).transpose(0, 1)
 
     def _shown(self, kit: Encoders, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """(film (3 f height width) in 0-1, hole (1 f height width), 0 or 1)."""
-        rgb, hole = taken(self.film, "film", kit, size), taken(self._hole(), "mask", kit, size)
-        return (shown := pixels(rgb, kit)), (pixels(hole, kit, "L") >= 0.5).to(shown)
+        rgb = taken(self.film, "film", kit, size, self.fit)
+        return pixels(rgb, kit), pixels(taken(self._hole(), "mask", kit, size, self.fit, mask=True), kit, "L")
 
-    def openings(self) -> tuple[Film, ...]:
-        return (self._hole(),)
+    def openings(self) -> tuple[tuple[Film, Fit], ...]:
+        return ((self._hole(), self.fit),)
 
     def native(self) -> tuple[int, int]:
         with under("film"):

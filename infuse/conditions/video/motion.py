@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from infuse.conditions.base import Encoders, Route, View, has_white
-from infuse.conditions.video.spatial import Spatial, planned, taken
+from infuse.conditions.frames import planned, taken
+from infuse.conditions.video.spatial import Spatial
 from infuse.encoders.drawn_motion import AnyDrawn, Camera, drawn_motion
 from infuse.encoders.motion import codec_motion, encodable, fitted_motion, may_tell, optical_flow, sparse_motion
 from infuse.errors import RecipeError, under
@@ -72,7 +73,7 @@ class Motion(Spatial):
                     "sparse", "a codec's motion is sparse. Say source: flow for a dense field, or remove it."
                 )
             pyav("reading motion vectors")
-        warnings = planned(self.film, "film", view, None if self.source == "codec" else view.size)
+        warnings = planned(self.film, "film", view, None if self.source == "codec" else view.size, self.fit)
         if self.film.reader.still:
             warnings.append("film: it is one picture, so it has no motion: the clip will be told to stand still.")
         return [self.route(view, note=f"{self.source} of {self.film}{self._recoded(view)}", warnings=warnings)]
@@ -88,7 +89,7 @@ class Motion(Spatial):
 
     def _regions(self) -> None:
         for i, thing in enumerate(self.drawn):
-            if thing.region is not None and not has_white(thing.region.image):
+            if thing.region is not None and not has_white(thing.region.mask):
                 raise RecipeError(
                     f"drawn.{i}.region", "it has no white pixel, so nothing would move. White is what moves."
                 )
@@ -98,7 +99,7 @@ class Motion(Spatial):
 
     def field(self, kit: Encoders) -> Float[np.ndarray, "f 2 height width"]:
         """Arrows in pixels per frame, on the canvas."""
-        width, height = kit.size
+        width, height = kit.canvas
         if self.film is None:
             dense = self._drawn(kit)
         elif self.source == "codec":
@@ -108,9 +109,11 @@ class Motion(Spatial):
                     note(f"film: {text}")
             return fitted_motion(found, height, width)  # sparse as it is, and in the film's own pixels, as trained
         else:
-            dense = optical_flow(taken(self.film, "film", kit, kit.size))
+            dense = optical_flow(taken(self.film, "film", kit, kit.size, self.fit))
         return sparse_motion(dense) if self.sparse else dense
 
     def _drawn(self, kit: Encoders) -> Float[np.ndarray, "f 2 height width"]:
         with under("drawn"):
-            return drawn_motion(self.drawn, kit.frames, kit.size[1], kit.size[0], self.camera)
+            dense = drawn_motion(self.drawn, kit.frames, kit.size[1], kit.size[0], self.camera)
+        more = [(0, c - s) for c, s in zip(kit.canvas[::-1], kit.size[::-1], strict=True)]
+        return np.pad(dense, [(0, 0), (0, 0), *more], "edge")

@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from infuse.conditions.base import Encoders, Route, View
-from infuse.conditions.video.spatial import (
-    Spatial,
-    annotator,
-    covering,
-    cut,
-    named,
-    pixels,
-    planned,
-    spatial_size,
-    taken,
-)  # fmt: skip
+from infuse.conditions.base import Encoders, Route, View, brought
+from infuse.conditions.frames import covering, pixels, planned, taken
+from infuse.conditions.video.spatial import Spatial, annotator, named, spatial_size
 from infuse.encoders.annotators import files
 from infuse.errors import RecipeError, under
 from infuse.media.films import Film
@@ -99,13 +90,13 @@ class SketchVideo(Sketched):
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         super().check(net, view)
-        warnings = planned(self.film, "film", view, spatial_size(view.size))
+        warnings = planned(self.film, "film", view, spatial_size(view.size), self.fit)
         with under("film"):
             warnings += self.light("film", self.film.frames(1)[0])
         return [self.route(view, self.drawers(view), warnings=warnings)]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:
-        return self.lines(taken(self.film, "film", kit, spatial_size(kit.size)), kit)
+        return self.lines(taken(self.film, "film", kit, spatial_size(kit.size), self.fit), kit)
 
 
 class SingleSketch(Sketched):
@@ -117,9 +108,12 @@ class SingleSketch(Sketched):
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         super().check(net, view)
-        warnings = [*self.light("image", self.image.image), *cut(self.image.size, "image", spatial_size(view.size))]
+        warnings = [
+            *self.light("image", self.image.image),
+            *brought(self.image.size, view.size, "image", "the clip's shape", self.fit),
+        ]
         return [self.route(view, self.drawers(view), warnings=warnings)]
 
     def seen(self, kit: Encoders) -> Float[Tensor, "1 f height width"]:
-        one = self.lines([covering(self.image, spatial_size(kit.size))], kit)
+        one = self.lines([covering(self.image, spatial_size(kit.size), kit, self.fit)], kit)
         return one.expand(-1, kit.frames, -1, -1)

@@ -16,9 +16,8 @@ import numpy as np
 
 from infuse.conditions.base import Condition, Encoders, Route, View
 from infuse.curves import Curve, span
-from infuse.errors import RecipeError, WeightsError, under
-from infuse.media.films import Film
-from infuse.media.pictures import Picture, px
+from infuse.errors import RecipeError, WeightsError
+from infuse.media.fitting import Fit
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Channel, Ports, Sides, Voice
 
@@ -65,6 +64,8 @@ class Spatial(Framed):
 
     composition: ClassVar[str]
     """What the network calls its encoder."""
+    fit: Fit = "crop"
+    """What is done to a picture or film of another shape than the clip to be made."""
 
     @abstractmethod
     def seen(self, kit: Encoders) -> Float[Tensor, "c f height width"]:
@@ -104,40 +105,6 @@ def composed(net: NetworkSpec, kind: str, hears: bool) -> None:
 def spatial_size(size: tuple[int, int]) -> tuple[int, int]:
     """(width, height) at which a condition of this canvas is seen."""
     return round(SPATIAL * size[0]), round(SPATIAL * size[1])
-
-
-def planned(film: Film, field: str, view: View, size: tuple[int, int] | None) -> list[str]:
-    """What will be adjusted when the clip's frames are taken; raises the film's letters under its field."""
-    with under(field):
-        notes = film.plan(view.frames, size=size)[1]
-        return [f"{field}: {note.rstrip('.')}." for note in notes] + cut(film.size, field, size or film.size)
-
-
-def cut(own: tuple[int, int], field: str, size: tuple[int, int]) -> list[str]:
-    """What is said if a film or picture of its `own` (width, height) has another shape than the `size` it will cover."""
-    (w, h), (width, height) = own, size
-    odd = abs(w * height - h * width) > 0.02 * w * height
-    return [f"{field}: {px(own)} will be cut around the centre to the shape of {px(size)}."] if odd else []
-
-
-def taken(film: Film, field: str, kit: Encoders, size: tuple[int, int] | None) -> list[Any]:
-    """The clip's frames as PIL images that cover `size` (width, height), cut around the centre."""
-    with under(field):
-        return film.frames(kit.frames, size)
-
-
-def covering(picture: Picture, size: tuple[int, int]) -> Any:
-    """A picture as films are taken: scaled to cover `size`, cut around the centre."""
-    from PIL import Image, ImageOps
-
-    image = picture.image
-    return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-
-
-def pixels(frames: Sequence[Any], kit: Encoders, mode: str = "RGB") -> Float[Tensor, "c f height width"]:
-    """PIL images as numbers in 0-1."""
-    array = np.stack([np.asarray(f.convert(mode), np.float32) for f in frames]) / 255
-    return kit.vector(np.moveaxis(array.reshape(*array.shape[:3], -1), -1, 0))
 
 
 def annotator(view: View, model: str, field: str, marker: str, absent: WeightsError) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from infuse.conditions.base import Encoders, Route, View
+from infuse.conditions.base import Encoders, Route, View, overlooked, squares
 from infuse.conditions.video.spatial import Framed, composed
 from infuse.errors import WeightsError
 from infuse.media.pictures import Picture
@@ -23,6 +23,8 @@ class StyleImage(Framed):
     kind: Literal["style_image"] = "style_image"
     image: Picture
     image_encoder: str | None = None
+    fit: Literal["crop", "pad"] = "crop"
+    """What is seen of a picture that is no square: its middle, or all of it between bars."""
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         composed(net, self.kind, net.style)
@@ -41,8 +43,9 @@ class StyleImage(Framed):
                 f"{net.name} was trained on an image encoder of width {net.context_width}; {have.name} gives "
                 f"{have.projection}. Name the right CLIP vision folder here.",
             )
-        return [Route("context", f"(1 {net.context_width})", note="one token after the text's")]
+        return [Route("context", f"(1 {net.context_width})", note="one token after the text's",
+                      warnings=tuple(n.replace("tiles to show it all, or pad", "pad to show it all") for n in overlooked(self.image, "image", self.fit)))]  # fmt: skip
 
     def encode(self, kit: Encoders) -> Sides:
-        on = kit.style(kit.look(self.image, self.image_encoder, hidden=False))
+        on = kit.style(kit.look(squares(self.image, self.fit)[0], self.image_encoder, hidden=False))
         return Sides(Ports(context=(Tokens(on),)), Ports(context=(Tokens(kit.style(None)),)))

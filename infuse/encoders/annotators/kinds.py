@@ -85,6 +85,22 @@ def auto(name: str, card: Mapping[str, Any], image: Any) -> tuple[str, str]:
     )
 
 
+def inverted(kind: str | None, image: Any) -> str:
+    """What a ControlNet of this kind hears, if a PIL image seems to be the negative of it; else "".
+
+    Lines are light on a dark ground. Depths are light where things are near, which in nearly all scenes is at the bottom.
+    """
+    pixels = _pixels(image)
+    if kind in LINES or kind is None:
+        is_one = is_lines(image) if kind else is_map(image)
+        return "light lines on a dark ground" if is_one and pixels.mean() > 127 else ""
+    if kind == "depth" and is_flat(image):
+        quarter = max(len(pixels) // 4, 1)
+        far_below = pixels[:quarter].mean() - pixels[-quarter:].mean() > 48
+        return "depths in which near things are light" if far_below else ""
+    return ""
+
+
 def looks_like(kind: str, image: Any) -> bool:
     """Could a PIL image be a map of this kind already?"""
     if kind in LINES or kind == "depth":
