@@ -6,6 +6,7 @@ their cameras said, and the whole text keeps to what the format holds: the small
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,22 +14,36 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from infuse.conditions.base import squares
+from infuse.conditions.controlnet import ControlNet
+from infuse.conditions.img2img import Img2Img
+from infuse.conditions.inpaint import Inpaint
+from infuse.conditions.ip_adapter import IPAdapter
+from infuse.conditions.video.style import StyleImage
+from infuse.engine.canvas import MASKS
 from infuse.errors import InfuseError
+from infuse.media.film_arrays import data_uri
 from infuse.media.films import Film
+from infuse.media.fitting import fitted
 from infuse.media.metadata import Record
 from infuse.media.pictures import Picture
 from infuse.media.reading import BY_HASH, at_home
 from infuse.media.stripped import stripped
-from infuse.recipe import MODELS, Recipe
+from infuse.recipe import MODELS, Recipe, seen
 
 Kind = Literal["full", "hashes", "none"]
 """How much a result says: everything, inputs by their hashes only, nothing."""
 LARGEST = 256 << 10
 """Bytes of an input that travels."""
+CODED_ANEW = 1 << 20
+"""Pixels of a picture that is tried without loss: most larger ones would not be small enough."""
 
 
-def recorded(recipe: Recipe, kind: Kind, most: int, facts: Mapping[str, Any]) -> Record:
-    """The record of a picture made of this recipe, of at most about `most` characters. `facts`: the other fields of a Record.
+def recorded(
+    recipe: Recipe, kind: Kind, most: int, facts: Mapping[str, Any], glimpses: Mapping[str, Any] | None = None
+) -> Record:
+    """The record of a picture made of this recipe, of at most about `most` characters. `facts`: the other fields of a Record;
+    `glimpses`: field -> what an image encoder saw of a large picture (`glimpsed`).
 
     Its notes name what did not travel.
     """
@@ -55,7 +70,10 @@ def recorded(recipe: Recipe, kind: Kind, most: int, facts: Mapping[str, Any]) ->
         return Record(_data(recipe, dict(sources)), left, **common)
 
     left = most - len(made().text())
-    forms = {where: form for where, one in found if kind == "full" and (form := _travelling(where, one)) is not None}
+    used = uses(recipe, (resolved.get("width"), resolved.get("height"))) | {
+        w: lambda i=i: i for w, i in (glimpses or {}).items()
+    }
+    forms = {w: form for w, one in found if kind == "full" and (form := _travelling(w, one, used.get(w))) is not None}
     for where in sorted(forms, key=lambda w: (len(forms[w]), w)):
         cost = len(json.dumps(forms[where])) - len(sources[where])
         if cost <= left:
@@ -123,10 +141,10 @@ def _size(one: Picture | Film) -> int:
     return sum(f.stat().st_size for f in data.iterdir() if f.is_file()) if data.is_dir() else data.stat().st_size
 
 
-def _travelling(where: str, one: Picture | Film) -> str | None:
+def _travelling(where: str, one: Picture | Film, used: Callable[[], Any] | None) -> str | None:
     """The first form of an input that is small enough, as a data URI."""
     try:
-        for source in _forms(where, one):
+        for source in _forms(where, one, used):
             if len(source) * 3 // 4 <= LARGEST + 100:
                 return source
     except (InfuseError, OSError):  # what cannot be opened any more does not travel
@@ -134,14 +152,14 @@ def _travelling(where: str, one: Picture | Film) -> str | None:
     return None
 
 
-def _forms(where: str, one: Picture | Film) -> Iterator[str]:
-    """Data URIs that show the same: the file without its metadata, then its pixels coded anew without loss."""
+def _forms(where: str, one: Picture | Film, used: Callable[[], Any] | None) -> Iterator[str]:
+    """Data URIs that show the same: the file without its metadata, its pixels coded anew without loss, what was used of it."""
     if isinstance(one, Film):
         whole = one if one.source.startswith("data:") else one.embedded() if _size(one) <= 4 * LARGEST else None
         if whole is not None and whole.source.startswith("data:"):
             yield from _bare(whole.source, Picture(whole.source).content, lambda uri: True)
         return
-    drawn = where.rpartition(".")[2] == "mask"
+    drawn = where.rpartition(".")[2] in MASKS
 
     def shows(picture: Picture) -> tuple[Any, bytes]:
         image = picture.mask if drawn else picture.image
@@ -150,17 +168,80 @@ def _forms(where: str, one: Picture | Film) -> Iterator[str]:
     def same(uri: str) -> bool:
         return shows(Picture(uri, one.behind)) == shows(one)
 
-    head = one.source if one.source.startswith("data:") else one.embedded().source
-    yield from _bare(head, one.content, same)
+    if _size(one) <= 4 * LARGEST:
+        yield from _bare(one.embedded().source, one.content, same)
     image = one.mask if drawn else one.image
-    if image.width * image.height <= 16 * LARGEST:  # noise of that size is larger, and most pictures are
-        yield Picture.of(image).source
+    if drawn or image.width * image.height <= CODED_ANEW:
+        yield coded(image)
+    if used is not None and (there := used()).size != image.size:
+        yield coded(there)
+
+
+def coded(image: Any) -> str:
+    """A data URI of an image without loss."""
+    out = io.BytesIO()
+    if image.mode == "RGB" and max(image.size) < 16_000:  # WebP's longest side is 16383
+        image.save(out, "WEBP", lossless=True, exact=True, quality=30, method=1)
+        return data_uri(out.getvalue(), "image/webp")
+    image.save(out, "PNG")
+    return data_uri(out.getvalue(), "image/png")
+
+
+def uses(recipe: Recipe, size: tuple[Any, Any]) -> dict[str, Callable[[], Any]]:
+    """Field -> what is used of a picture: all of it on the canvas of this (width, height), for conditions that look at nothing else.
+
+    Brought to that size it is left alone when it is brought there again, so that a replay makes the same.
+    """
+    if not all(isinstance(s, int) for s in size):
+        return {}
+    found: dict[str, Callable[[], Any]] = {}
+    alone = (
+        sum(bool(c.HOLE) for c in recipe.conditions) == 1
+    )  # of several holes' pictures, one reduced would be another
+    for i, c in enumerate(recipe.conditions):
+        match c:
+            case Img2Img() | Inpaint() if isinstance(c, Img2Img) or alone:
+                found[f"conditions.{i}.image"] = lambda c=c: fitted(c.image.image, size, c.fit)
+            case ControlNet(image=Picture() as hint, annotator="none"):
+                found[f"conditions.{i}.image"] = lambda c=c, hint=hint: fitted(hint.image, size, c.fit)
+            case _:
+                pass
+        if isinstance(c.mask, Picture) and not c.HOLE:
+            found[f"conditions.{i}.mask"] = lambda mask=c.mask: fitted(mask.mask, size)
+    return found
+
+
+def glimpsed(recipe: Recipe, prepare: Any) -> dict[str, Any]:
+    """Field -> what an image encoder sees of each picture that is too large to travel and has no encoder of its own to name.
+
+    `prepare`: the encoder's image processor. Only what it sees again just so when it is shown that.
+    """
+    import numpy as np
+    from PIL import Image
+
+    found: dict[str, Any] = {}
+    for i, c in enumerate(recipe.conditions):
+        if (
+            not isinstance(c, IPAdapter | StyleImage)
+            or c.image_encoder is not None
+            or c.fit == "tiles"
+            or prepare is None
+        ):
+            continue
+        for where, one in seen(c.image, f"conditions.{i}.image"):
+            if not isinstance(one, Picture) or len(one.content) <= LARGEST:
+                continue
+            image = squares(one, c.fit)[0].image
+            raw = prepare(image, do_rescale=False, do_normalize=False, return_tensors="np").pixel_values[0]
+            small = Image.fromarray(np.moveaxis(raw, 0, -1).round().clip(0, 255).astype(np.uint8))
+            both = [prepare(i, return_tensors="np").pixel_values for i in (image, small)]
+            if np.array_equal(*both):
+                found[where] = small
+    return found
 
 
 def _bare(uri: str, content: bytes, same: Callable[[str], bool]) -> Iterator[str]:
     """The URI itself if its file has no metadata, else one without."""
-    from infuse.media.film_arrays import data_uri
-
     plain = stripped(content)
     if plain == content:
         yield uri

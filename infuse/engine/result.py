@@ -38,6 +38,8 @@ class Result:
     """What the recipe left open, as it was filled, and who spoke when: `Resolved.plain`."""
     warnings: tuple[str, ...] = ()
     """What was adjusted on the way."""
+    glimpses: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Field -> PIL image: what an image encoder saw of a picture that is too large to travel."""
 
     @property
     def image(self) -> Any:
@@ -54,7 +56,7 @@ class Result:
         parameters = self._parameters(resolved, i)
         facts = {"weights": self.weights, "resolved": resolved, "versions": versions(sys.modules["infuse"].__version__),
                  "warnings": self.warnings, "parameters": parameters}  # fmt: skip
-        return recorded(one, kind, most - 2 * len(parameters), facts)  # in EXIF they are UTF-16
+        return recorded(one, kind, most - 2 * len(parameters), facts, self.glimpses)  # in EXIF they are UTF-16
 
     def _parameters(self, resolved: Mapping[str, Any], i: int) -> str:
         """The same in the webui's words."""

@@ -13,12 +13,14 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from infuse import Film, Recipe
-from infuse.conditions import ControlNet, DepthVideo, Img2Img, Inpaint, IPAdapter
+from infuse.conditions import ControlNet, DepthVideo, Img2Img, Inpaint, IPAdapter, Text
+from infuse.conditions.base import squares
 from infuse.engine import carried
-from infuse.engine.carried import anonymous, public
+from infuse.engine.carried import anonymous, glimpsed, public
 from infuse.engine.result import Result
 from infuse.errors import InfuseWarning, RecipeError
 from infuse.media.film_writer import read_record_of, write_film
+from infuse.media.fitting import fitted
 from infuse.media.metadata import Record, read_record
 from infuse.media.picture_writer import MOST_EXIF, MOST_TEXT, weight
 from infuse.media.pictures import Picture
@@ -268,7 +270,8 @@ def test_every_result_opens_however_large_what_went_in(suffix: str) -> None:
     noise(700).save("large.png")
     noise(100).save("small.png")
     assert Path("large.png").stat().st_size > 1 << 20
-    made = result(Img2Img(image="large.png"), *(ControlNet(model=f"m{i}", image="small.png") for i in range(40)))
+    several = [ControlNet(model=f"m{i}", image="small.png") for i in range(40)]
+    made = result(Img2Img(image="large.png"), *several, resolved={})
     before = PngImagePlugin.MAX_TEXT_CHUNK
     with pytest.warns(
         InfuseWarning, match=r"conditions\.0\.image: large\.png \(1\.4 MiB\) is too large to travel"
@@ -288,12 +291,55 @@ def test_every_result_opens_however_large_what_went_in(suffix: str) -> None:
 def test_the_smallest_travel_first() -> None:
     for side in (300, 280, 90):
         noise(side).save(f"{side}.png")
-    made = result(*(ControlNet(model=f"m{s}", image=f"{s}.png") for s in (300, 280, 90)))
+    made = result(*(ControlNet(model=f"m{s}", image=f"{s}.png") for s in (300, 280, 90)), resolved={})
     record = made.record(most=400_000)
     assert [c["image"][:5] for c in record.recipe["conditions"]] == ["sha25", "data:", "data:"] and len(
         record.notes
     ) == 1
     assert len(record.text()) <= 400_000
+
+
+def test_a_large_input_travels_as_it_was_used(tmp_path: Path) -> None:
+    """10 MB went into a picture of 64 px."""
+    noise(700).save("large.png")
+    made = result(
+        Img2Img(image="large.png", fit="crop"), ControlNet(model="m", image="large.png"),
+        ControlNet(model="m", image="large.png", annotator="canny"), Text(prompt="x", mask="large.png"),
+    )  # fmt: skip
+    with pytest.warns(InfuseWarning, match=r"conditions\.2\.image: .* too large"):
+        (path,) = made.save("a.png")
+    assert path.stat().st_size < 20_000
+    again = Recipe.load(path, inputs=["."])
+    for (_, now), (where, then) in zip(again.pictures(), made.recipe.pictures(), strict=True):
+        assert isinstance(now, Picture) and isinstance(then, Picture)
+        if where == "conditions.3.mask":
+            assert np.array_equal(now.mask, fitted(then.mask, (16, 16)))
+        elif where != "conditions.2.image":
+            assert np.array_equal(
+                now.image, fitted(then.image, (16, 16), "crop" if where == "conditions.0.image" else "stretch")
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fit", ["crop", "pad", "tiles"])
+def test_a_large_reference_travels_as_its_encoder_saw_it(fit: Any) -> None:
+    from transformers import CLIPImageProcessor
+
+    prepare = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 700, 3), dtype=np.uint8)).save("look.png")
+    asked = Recipe(conditions=[IPAdapter(image="look.png", fit=fit)])
+    saw = glimpsed(asked, prepare)
+    if fit == "tiles":
+        assert not saw
+        return
+    made = Result((soft(16),), asked, None, glimpses=saw)
+    (path,) = made.save("a.png")
+    again = Recipe.load(path)
+    both = [
+        prepare(squares(r.conditions[0].image[0], fit)[0].image, return_tensors="np").pixel_values
+        for r in (asked, again)
+    ]  # type: ignore[union-attr]
+    assert again.conditions[0].image[0].size == (32, 32) and np.array_equal(*both)  # type: ignore[union-attr]
 
 
 def test_what_has_no_metadata_travels_byte_by_byte_and_runs_to_the_same_record() -> None:
