@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -221,22 +222,17 @@ def glimpsed(recipe: Recipe, prepare: Any) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for i, c in enumerate(recipe.conditions):
-        if (
-            not isinstance(c, IPAdapter | StyleImage)
-            or c.image_encoder is not None
-            or c.fit == "tiles"
-            or prepare is None
-        ):
+        if not isinstance(c, IPAdapter | StyleImage) or c.image_encoder or c.fit == "tiles" or prepare is None:
             continue
         for where, one in seen(c.image, f"conditions.{i}.image"):
-            if not isinstance(one, Picture) or len(one.content) <= LARGEST:
-                continue
-            image = squares(one, c.fit)[0].image
-            raw = prepare(image, do_rescale=False, do_normalize=False, return_tensors="np").pixel_values[0]
-            small = Image.fromarray(np.moveaxis(raw, 0, -1).round().clip(0, 255).astype(np.uint8))
-            both = [prepare(i, return_tensors="np").pixel_values for i in (image, small)]
-            if np.array_equal(*both):
-                found[where] = small
+            with suppress(InfuseError, OSError):  # it has been looked at, and is gone by now
+                if not isinstance(one, Picture) or len(one.content) <= LARGEST:
+                    continue
+                image = squares(one, c.fit)[0].image
+                raw = prepare(image, do_rescale=False, do_normalize=False, return_tensors="np").pixel_values[0]
+                small = Image.fromarray(np.moveaxis(raw, 0, -1).round().clip(0, 255).astype(np.uint8))
+                if np.array_equal(*(prepare(shown, return_tensors="np").pixel_values for shown in (image, small))):
+                    found[where] = small
     return found
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infuse.encoders.kit import Base
+from infuse.engine.carried import glimpsed
 from infuse.engine.holes import stays
 from infuse.engine.job import Job
 from infuse.engine.resolve import Resolved
@@ -55,7 +56,7 @@ def finished(ticket: Asked, base: Base, jobs: Sequence[Job], develop: Callable[.
     latents = torch.stack([job.latent for job, _ in made if job.latent is not None])
     return Result(
         tuple(f[0] for f in frames), recipe, latents, ticket.weights, frames if base.spec.frames else (), resolved.plain(),
-        tuple(ticket.warnings),
+        tuple(ticket.warnings), glimpsed(recipe, base.feature_extractor),
     )  # fmt: skip
 
 

@@ -6,13 +6,16 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from some import some
 
 import mix
-from infuse import Recipe, Text
+from infuse import ControlNet, Img2Img, IPAdapter, Recipe, Text
 from infuse.curves import Step, value_at
 from infuse.encoders.kit import Kit
 from infuse.ports import Channel, Decoupled, Latent, Ports, Posterior, Residual, Tokens, Vector
@@ -96,3 +99,27 @@ def test_a_picture_runs_again_to_the_same_bytes(tmp_path: Path) -> None:
     first = engine.run(mix.recipes()[3]).save(tmp_path / "a.png")[0]
     again = engine.run(Recipe.load(first)).save(tmp_path / "b.png")[0]
     assert first.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", some(["png", "jpg", "webp", "tiff"], quick=["png"]))
+def test_a_picture_of_large_inputs_runs_again_to_the_same_pixels(suffix: str, tmp_path: Path) -> None:
+    """Photos of a megabyte travel as they were used: on the canvas, in an image encoder's square."""
+    engine = mix.engine()
+    for i, name in enumerate(("start", "look", "hint", "region")):
+        Image.fromarray(mix.picture(40 + i, 700)[: 700 - 50 * i]).save(tmp_path / f"{name}.png")
+    start, look, hint, region = (str(tmp_path / f"{n}.png") for n in ("start", "look", "hint", "region"))
+    asked = Recipe(
+        model="tiny", prompt="again", width=20, height=16, steps=4, seed=3,
+        conditions=(Img2Img(image=start, strength=0.6), ControlNet(model="canny", image=hint, fit="crop", mask=region),
+                    IPAdapter(model="face", image=look, fit="pad"), IPAdapter(model="style", image=(look, mix.picture(9)))),
+    )  # fmt: skip
+    made = engine.run(asked)
+    (first,) = made.save(tmp_path / f"a.{suffix}")
+    assert first.stat().st_size < 60_000 and b"start.png" not in first.read_bytes()
+    for name in (start, look, hint, region):
+        Path(name).unlink()
+    again = engine.run(Recipe.load(first))
+    assert np.array_equal(again.image, made.image)
+    (second,) = again.save(tmp_path / f"b.{suffix}")
+    (third,) = engine.run(Recipe.load(second)).save(tmp_path / f"c.{suffix}")
+    assert second.read_bytes() == third.read_bytes()
