@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from infuse.encoders.prompt_syntax import words
 from infuse.errors import CapacityError
 
 CHUNK = 75
@@ -72,7 +73,7 @@ class TextEncoders:
         return self._run(self.models[-1], self._padded(self._ids(prompt, tokenizer)[:1], tokenizer, 1), True)[1]
 
     def _ids(self, prompt: str, tokenizer: Any) -> list[list[int]]:
-        ids = spelled(tokenizer, prompt) if prompt else []
+        ids = spelled(tokenizer, words(prompt)) if prompt else []
         with _spelling:
             comma = tokenizer.convert_tokens_to_ids(",</w>")
         chunks: list[list[int]] = []
