@@ -10,166 +10,23 @@ scheduler.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Generator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from infuse.errors import RecipeError
-from infuse.friends import prime
+from infuse.samplers import BETA, CLASSES, PNDM, SPACING, ZERO, Choice, Facts, foreign, parse, require, spoken
 
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float
     from torch import Tensor
 
-DPM, SDE, SINGLE = "DPMSolverMultistepScheduler", "DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler"
-PNDM = "PNDMScheduler"
+__all__ = ["Choice", "Hold", "Plan", "Solver", "evaluations", "foreign", "least", "parse", "plan", "solve", "spoken"]
 
-NAMES: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "DDIM": ("DDIMScheduler", {}),
-    "DDPM": ("DDPMScheduler", {}),
-    "PNDM": (PNDM, {"skip_prk_steps": True}),
-    "PLMS": (PNDM, {"skip_prk_steps": True}),
-    "LMS": ("LMSDiscreteScheduler", {}),
-    "Euler": ("EulerDiscreteScheduler", {}),
-    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
-    "Heun": ("HeunDiscreteScheduler", {}),
-    "DPM2": ("KDPM2DiscreteScheduler", {}),
-    "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
-    "DPM++ 2M": (DPM, {"algorithm_type": "dpmsolver++"}),
-    "DPM++ 2M SDE": (DPM, {"algorithm_type": "sde-dpmsolver++"}),
-    "DPM++ 3M SDE": (DPM, {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}),
-    "DPM++ SDE": (SDE, {}),
-    "DPM++ 2S": (SINGLE, {}),
-    "DPM++ 2S a": (SINGLE, {}),
-    "DEIS": ("DEISMultistepScheduler", {}),
-    "UniPC": ("UniPCMultistepScheduler", {}),
-    "SA-Solver": ("SASolverScheduler", {}),
-    "LCM": ("LCMScheduler", {}),
-    "TCD": ("TCDScheduler", {}),
-}
-"""Names people know -> diffusers class and arguments."""
-
-SPACING, ZERO = "timestep_spacing", "rescale_betas_zero_snr"
-KARRAS, EXPONENTIAL, BETA = "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"
-SIGMAS = (KARRAS, EXPONENTIAL, BETA)
-
-
-def _sigmas(chosen: str) -> dict[str, Any]:
-    """One of the three; a config that says another gives way, as diffusers takes one at most."""
-    return {name: name == chosen for name in SIGMAS}
-
-
-SCHEDULES: Mapping[str, dict[str, Any]] = {
-    "karras": _sigmas(KARRAS),
-    "exponential": _sigmas(EXPONENTIAL),
-    "beta": _sigmas(BETA),
-    "trailing": {SPACING: "trailing"},
-    "sgm uniform": {SPACING: "trailing"},
-}
-"""A noise schedule named after the sampler, as in "DPM++ 2M Karras"."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a scheduler class of diffusers is, so that a check need not import it (the tests compare)."""
-
-    accepts: frozenset[str]
-    """Which of the arguments above its constructor has."""
-    order: int = 1
-    """Evaluations of the network for each step but the last, which has one."""
-    distilled: bool = False
-    """It cannot take more steps than its `original_inference_steps`, which it picks its timesteps from."""
-    needs: str | None = None
-    """A package that diffusers asks for."""
-
-
-_SPACED, _FULL = frozenset({SPACING}), frozenset({SPACING, *SIGMAS})
-CLASSES: Mapping[str, Facts] = {
-    "DDIMScheduler": Facts(_SPACED | {ZERO}),
-    "DDPMScheduler": Facts(_SPACED | {ZERO}),
-    PNDM: Facts(_SPACED),
-    "LMSDiscreteScheduler": Facts(_FULL, needs="scipy"),
-    "EulerDiscreteScheduler": Facts(_FULL | {ZERO}),
-    "EulerAncestralDiscreteScheduler": Facts(_SPACED | {ZERO}),
-    "HeunDiscreteScheduler": Facts(_FULL, order=2),
-    "KDPM2DiscreteScheduler": Facts(_FULL, order=2),
-    "KDPM2AncestralDiscreteScheduler": Facts(_FULL, order=2),
-    DPM: Facts(_FULL | {ZERO}),
-    SDE: Facts(_FULL, order=2, needs="torchsde"),
-    SINGLE: Facts(frozenset(SIGMAS)),
-    "DEISMultistepScheduler": Facts(_FULL),
-    "UniPCMultistepScheduler": Facts(_FULL | {ZERO}),
-    "SASolverScheduler": Facts(_FULL),
-    "LCMScheduler": Facts(_SPACED | {ZERO}, distilled=True),
-    "TCDScheduler": Facts(_SPACED | {ZERO}, distilled=True),
-}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A scheduler class by its diffusers name, with the arguments its spoken name stands for."""
-
-    cls: str
-    arguments: Mapping[str, Any]
-
-    def build(self, config: Mapping[str, Any]) -> Any:
-        """A fresh instance on the base model's own noise schedule (its scheduler_config.json)."""
-        prime()
-        import diffusers
-
-        return getattr(diffusers, self.cls).from_config(dict(config), **self.arguments)
-
-
-@cache
-def parse(name: str | None, default: str) -> Choice:
-    """A scheduler by any of its names; None means the model's own (`default`, a diffusers class name).
-
-    Raises RecipeError for an unknown name or a missing optional package.
-    """
-    text = name or default
-    plain = {_key(cls): (cls, {}) for cls, _ in NAMES.values()}
-    plain |= {_key(n): v for n, v in NAMES.items()}  # after the classes: "PNDM" is a name with arguments, too
-    extra: dict[str, Any] = {}
-    key = _key(text)
-    for schedule, arguments in SCHEDULES.items():
-        if key not in plain and key.endswith(_key(schedule)):
-            key, extra = key.removesuffix(_key(schedule)), arguments
-    if key not in plain:
-        near = get_close_matches(text, list(NAMES), 3, 0.4)
-        raise RecipeError(
-            "scheduler",
-            f"no scheduler is called {text!r}. {'Did you mean ' + ', '.join(near) + '? ' if near else ''}"
-            f"Known: {', '.join(NAMES)}; with Karras, exponential, beta or trailing after the name.",
-        )
-    cls, arguments = plain[key]
-    _require(CLASSES[cls].needs, text)
-    unknown = [a for a, on in extra.items() if on and a not in CLASSES[cls].accepts]
-    if unknown:
-        raise RecipeError("scheduler", f"{text!r}: {cls} has no {unknown[0]}. Use {text.rsplit(' ', 1)[0]!r} alone.")
-    if extra.get(BETA):
-        _require("scipy", text)
-    return Choice(cls, {**arguments, **extra})
-
-
-def _key(name: str) -> str:
-    return (
-        re.sub(r"[\s_\-]+|scheduler$", "", name.lower().removeprefix("k_"))
-        .replace("pp", "++")
-        .replace("ancestral", "a")
-        if name
-        else ""
-    )
-
-
-def _require(package: str | None, text: str) -> None:
-    if package and find_spec(package) is None:
-        raise RecipeError("scheduler", f"{text!r} needs the package {package}. Run: pip install {package}")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+SPACINGS = ("leading", "linspace", "trailing")
 
 
 def evaluations(choice: Choice, config: Mapping[str, Any], steps: int, strength: float | None) -> int:
@@ -181,27 +38,27 @@ def evaluations(choice: Choice, config: Mapping[str, Any], steps: int, strength:
     facts = CLASSES.get(choice.cls)
     if facts is None or (choice.cls == PNDM and not said.get("skip_prk_steps")):
         return len(plan(choice, config, steps, strength).timesteps)
-    kept = _kept(said, facts, steps, strength)
+    kept = _kept(said, choice, steps, strength)
     if choice.cls == PNDM:  # it asks twice at its second timestep
         return kept + (steps > 1)
     return kept * facts.order - (facts.order - 1)
 
 
-def _kept(said: Mapping[str, Any], facts: Facts | None, steps: int, strength: float | None) -> int:
+def _kept(said: Mapping[str, Any], choice: Choice, steps: int, strength: float | None) -> int:
     """Steps that are run: with `strength`, only the last floor(steps * strength) steps, as in diffusers."""
+    facts = CLASSES.get(choice.cls) or Facts(frozenset())
     trained, distilled = said.get("num_train_timesteps", 1000), said.get("original_inference_steps", 50)
+    _sound(said, choice, facts)
     if steps > trained:
         raise RecipeError(
             "steps", f"{steps}, but the base was trained on {trained} noise levels. Use at most {trained}."
         )
-    if facts and facts.distilled and steps > distilled:
+    if facts.distilled and steps > min(distilled, trained):
         raise RecipeError(
             "steps",
-            f"{steps}, but this sampler runs the {distilled} steps that the base was distilled on, or some of them. "
+            f"{steps}, but {choice.cls} runs the {distilled} steps that the base was distilled on, or some of them. "
             f"Use at most {distilled}; 4 to 8 are usual.",
         )
-    if facts and said.get(BETA) and BETA in facts.accepts:
-        _require("scipy", "the model's beta schedule")
     if strength is None:
         return steps
     kept = min(int(steps * strength), steps)
@@ -212,6 +69,31 @@ def _kept(said: Mapping[str, Any], facts: Facts | None, steps: int, strength: fl
             f"Use a strength of at least {least(steps):g}, or more steps.",
         )
     return kept
+
+
+def _sound(said: Mapping[str, Any], choice: Choice, facts: Facts) -> None:
+    """What the base's scheduler_config.json says is something that this class can run."""
+    prediction, spacing = said.get("prediction_type", "epsilon"), said.get(SPACING, "leading")
+    if prediction not in PREDICTIONS or spacing not in SPACINGS:
+        name, value, known = (
+            (SPACING, spacing, SPACINGS) if prediction in PREDICTIONS else ("prediction_type", prediction, PREDICTIONS)
+        )
+        raise RecipeError(
+            "model",
+            f"its scheduler_config.json has {name} {value!r}; samplers know {', '.join(known)}. Correct it there.",
+        )
+    if prediction == "sample" and not facts.sample:
+        raise RecipeError(
+            "scheduler", f"{choice.cls} cannot run a base that predicts the clean latent. Use DDIM, Euler or DPM++ 2M."
+        )
+    if said.get(ZERO) and not facts.zero:
+        raise RecipeError(
+            "scheduler",
+            f"{choice.cls} cannot start from pure noise, as this base was trained to (zero terminal SNR): its first step is "
+            "an average that has no meaning there. Use DDIM, Euler or DPM++ 2M.",
+        )
+    if said.get(BETA) and BETA in facts.accepts:
+        require("scipy", "the beta schedule")
 
 
 def least(steps: int) -> float:
@@ -240,15 +122,41 @@ def plan(choice: Choice, config: Mapping[str, Any], steps: int, strength: float 
 
     Raises RecipeError when nothing would be run, or more than the sampler can.
     """
-    kept = _kept({**config, **choice.arguments}, CLASSES.get(choice.cls), steps, strength)
-    scheduler = choice.build(config)
-    scheduler.set_timesteps(steps)
-    if strength is None:
-        return Plan(scheduler, scheduler.timesteps, True)
+    said = {**config, **choice.arguments}
+    kept = _kept(said, choice, steps, strength)
+    scheduler = replace(choice, arguments={**choice.arguments, **_fitted(said, choice, steps)}).build(config)
+    scheduler.set_timesteps(_Steps(steps))
     skip = (steps - kept) * scheduler.order
-    if hasattr(scheduler, "set_begin_index"):
+    if hasattr(
+        scheduler, "set_begin_index"
+    ):  # also without a start: two first timesteps may be rounded to the same number
         scheduler.set_begin_index(skip)
-    return Plan(scheduler, scheduler.timesteps[skip:], False)
+    return Plan(scheduler, scheduler.timesteps[skip:], strength is None)
+
+
+def _fitted(said: Mapping[str, Any], choice: Choice, steps: int) -> dict[str, Any]:
+    """What must change in a base's spacing so that nearly as many steps as there are noise levels find one each.
+
+    With the usual offset of 1, 1000 steps would ask for a timestep 1000, which nobody has.
+    """
+    facts, trained = CLASSES.get(choice.cls) or Facts(frozenset()), said.get("num_train_timesteps", 1000)
+    if steps == trained and SPACING in facts.accepts:
+        return {SPACING: "trailing"}  # each of them once
+    most = trained - 1 - trained // (steps + facts.spare) * (steps - 1 + facts.spare)
+    return {"steps_offset": most} if said.get("steps_offset", 0) > most else {}
+
+
+class _Steps(int):
+    """A number of steps that diffusers divides by, for `trailing`: np.arange(1000, 0, -1000 / steps).
+
+    At 61, 103 and sixty others, rounding gives that array one element too many, which becomes a timestep of -1.
+    """
+
+    def __rtruediv__(self, trained: float) -> float:
+        import numpy as np
+
+        each = trained / int(self)
+        return each if len(np.arange(trained, 0, -each)) == self else each * (1 + 1e-12)
 
 
 Hold = Callable[["Tensor", "Tensor | None"], "Tensor"]
@@ -263,13 +171,17 @@ def solve(plan: Plan, x: Float[Tensor, "c h w"], generator: torch.Generator, hol
     import torch
 
     scheduler, steps = plan.scheduler, plan.timesteps
+    own, wide = x.dtype, getattr(scheduler, "wide", False)  # `wide`: it keeps x in single precision at least
+    if wide:
+        x = x.to(torch.promote_types(own, torch.float32))
     accepted = inspect.signature(scheduler.step).parameters
     chosen = {k: v for k, v in (("generator", generator), ("eta", 0.0)) if k in accepted}  # as the stock pipelines do
     if hasattr(scheduler, "noise_sampler_seed"):  # torchsde draws its own noise; give it the job's randomness
         scheduler.noise_sampler_seed = int(torch.randint(2**31, (), generator=generator))
     for i, t in enumerate(steps):
-        answer = yield scheduler.scale_model_input(x[None], t)[0], t
-        x = scheduler.step(answer[None], t, x[None], return_dict=False, **chosen)[0][0]
+        shown = scheduler.scale_model_input(x[None], t)[0]
+        answer = yield (shown.to(own) if wide else shown), t
+        x = scheduler.step((answer.to(x) if wide else answer)[None], t, x[None], return_dict=False, **chosen)[0][0]
         if hold is not None:
             x = hold(x, steps[i + 1] if i + 1 < len(steps) else None)
-    return x
+    return x.to(own) if wide else x
