@@ -168,13 +168,11 @@ def found_on_disk(library: Any, model: str, field: str, kind: str, dtype: str) -
         return Found(kind, width, header.shapes(), place.size(dtype), brush.tasks, brush.sites)
     from infuse.weights.estimate import estimate
     from infuse.weights.kinds import wrong_kind
-    from infuse.weights.layouts.ip_adapter import released
 
     header, found = library.header(model, field)
     if found.kind != kind:
         raise wrong_kind(field, found, kind, name=model)
-    shapes = {released(k): s for k, s in header.shapes().items()}
-    return Found(kind, found.context_width, shapes, estimate(header, dtype, found))
+    return Found(kind, found.context_width, header.shapes(), estimate(header, dtype, found))
 
 
 def vision_config(library: Any, folder: str) -> Mapping[str, Any]:

@@ -165,9 +165,7 @@ def _ip_adapter(header: Header) -> Identity | None:
     if not layers:
         return None
     context = header[layers[0]].shape[1]
-    training = any(k.startswith("adapter_modules.") for k in header)
-    at = next((p for p in ("image_proj_model.", "image_proj.") if any(k.startswith(p) for k in header)), "")
-    proj = header.shapes(at)
+    proj = header.shapes("image_proj.")
     width = tokens = None
     if "proj.weight" in proj:
         variant, (out, width) = "plain", proj["proj.weight"]
@@ -188,8 +186,9 @@ def _ip_adapter(header: Header) -> Identity | None:
     notes = (twins,) * (variant == "faceid_plus")
     if any("_lora." in k for k in header):
         notes += ("a LoRA for the attention layers is inside",)
-    layout, prefix = ("training", "adapter_modules.") if training else ("ip_adapter", "ip_adapter.")
-    return Identity("ip_adapter", layout, variant, prefix, context, tokens=tokens,
+    if any("image_proj_model." in k for k in header.stored.values()):
+        notes += ("a checkpoint of its trainer; only the adapter is read",)
+    return Identity("ip_adapter", "ip_adapter", variant, "", context, tokens=tokens,
                     encoder_width=width, cross_layers=len(layers), notes=notes)  # fmt: skip
 
 

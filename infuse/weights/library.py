@@ -189,8 +189,12 @@ def _only_file(folder: Path) -> Path | None:
     """The one weights file of a folder that has no config: a Hub repository made for one checkpoint."""
     if not folder.is_dir() or _is_model(folder):
         return None
-    found = [p for p in folder.iterdir() if p.suffix in SUFFIXES]
+    found = [p for p in folder.iterdir() if p.suffix in SUFFIXES and not p.name.startswith(STATE)]
     return found[0] if len(found) == 1 else None
+
+
+STATE = ("optimizer", "scheduler", "scaler", "sampler", "random_states")
+"""How accelerate begins the names of what training goes on with, beside the weights of its checkpoints."""
 
 
 def _only_pipeline(folder: Path) -> Path | None:

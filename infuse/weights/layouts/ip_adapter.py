@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infuse.errors import WeightsError
-from infuse.weights.formats import read_tensors
+from infuse.weights.formats import read_keys
 from infuse.weights.kinds import Identity, wrong_kind
 from infuse.weights.source import Source
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TRAINING = {"image_proj_model.": "image_proj.", "adapter_modules.": "ip_adapter."}
-"""Prefixes in the original trainer's checkpoints -> those of released files."""
-
 
 def read_ip_adapter(source: Source | str | Path, *, base: int | None = None) -> tuple[dict[str, Tensor], Identity]:
-    """Flat tensors `image_proj.*` and `ip_adapter.<N>.to_{k,v}_ip.weight`, as stored; and what the file is.
+    """Flat tensors `image_proj.*` and `ip_adapter.<N>.to_{k,v}_ip.weight`, as stored (see `ip_names`); and what the file is.
 
     `base` is the context width of the base. Raises WeightsError for another kind of file, RecipeError for another family.
     """
@@ -28,14 +25,4 @@ def read_ip_adapter(source: Source | str | Path, *, base: int | None = None) -> 
         raise wrong_kind(source.field, found, "ip_adapter", name=source.name, base=base)
     if source.is_folder:
         raise WeightsError(source.field, f'"{source.name}" is a folder; name the adapter\'s file in it.')
-    wanted = [k for k in source.header if k.startswith((*TRAINING, "image_proj.", "ip_adapter."))]
-    tensors = read_tensors(source.path, wanted)
-    return {released(k): t for k, t in tensors.items()}, found
-
-
-def released(key: str) -> str:
-    """A key in the spelling of released files."""
-    for old, new in TRAINING.items():
-        if key.startswith(old):
-            return new + key[len(old) :]
-    return key
+    return read_keys(source.header, [k for k in source.header if k.startswith(("image_proj.", "ip_adapter."))]), found

@@ -1,7 +1,7 @@
 """What training leaves around the names of a checkpoint is taken off before anybody asks what the file holds.
 
 `torch.compile`, data parallelism and FSDP put a module of their own into every path; some tools save the network bare
-beside its VAE; Lightning's averages (EMA) lose the dots. The tensors are the same, so the names can be, too. Names and
+beside its VAE; Lightning's averages (EMA) lose the dots; an IP-Adapter's trainer saves its frozen UNet along. The tensors are the same, so the names can be, too. Names and
 shapes only; imports no torch.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from infuse.weights.formats import Header
+from infuse.weights.layouts.ip_names import released_names
 
 UNET, EMA = "model.diffusion_model.", "model_ema.diffusion_model"
 WRAPPERS = re.compile(r"(^|[./])(?:(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
@@ -23,7 +24,7 @@ OTHERS = ("first_stage_model.", "cond_stage_model.", "conditioner.")
 
 def plain(header: Header) -> Header:
     """The same table under the names that the original repositories give; `stored` keeps the file's own."""
-    for rename in (_unwrapped, _unrooted, _under_model, _from_averages):
+    for rename in (_unwrapped, _unrooted, _under_model, _from_averages, released_names):
         names = rename(header)
         if names and len(set(names.values())) == len(names):  # two names for one place: leave both as they are
             stored = {new: header.stored.get(old, old) for old, new in names.items()}
