@@ -56,7 +56,8 @@ class Result:
         parameters = self._parameters(resolved, i)
         facts = {"weights": self.weights, "resolved": resolved, "versions": versions(sys.modules["infuse"].__version__),
                  "warnings": self.warnings, "parameters": parameters}  # fmt: skip
-        return recorded(one, kind, most - 2 * len(parameters), facts, self.glimpses)  # in EXIF they are UTF-16
+        beside = 2 * len(parameters) if 4 * len(parameters) < most else 0  # UTF-16 in EXIF, where they go first
+        return recorded(one, kind, most - beside, facts, self.glimpses)
 
     def _parameters(self, resolved: Mapping[str, Any], i: int) -> str:
         """The same in the webui's words."""

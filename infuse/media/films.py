@@ -77,6 +77,10 @@ class Film(Strict):
     def model_post_init(self, context: Any) -> None:
         self._reading = policy()
 
+    def __eq__(self, other: object) -> bool:
+        """By what is asked for, whoever may read it."""
+        return isinstance(other, Film) and (self._plainly(), self._behind) == (other._plainly(), other._behind)
+
     def on(self, behind: str) -> Film:
         """The same film seen on another ground."""
         if behind == self._behind:

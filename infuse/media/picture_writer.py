@@ -7,6 +7,7 @@ stand the same facts in its words, so that other programs show them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def write_picture(image: Any, path: str | Path, record: Record | None = None) ->
     path = Path(path)
     writable_picture(path)
     notes: tuple[str, ...] = ()
+    if record is not None and weight(record, path.suffix) > room(path.suffix) >= len(record.text()):
+        record, notes = replace(record, parameters=""), ("the webui's words had no room beside the recipe",)
     if record is not None and (size := weight(record, path.suffix)) > room(path.suffix):
         note = f"{path.name} carries no recipe: it has {size >> 10} KiB of text, and {path.suffix} files hold {room(path.suffix) >> 10}. Keep the recipe as a .yaml"
         record, notes = None, (note,)
