@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from infuse.errors import WeightsError
-from infuse.weights.formats import PICKLES
+from infuse.weights.formats import PICKLES, SUFFIXES
 from infuse.weights.layouts import video_release
 from infuse.weights.layouts.powerpaint import ENCODERS, FOLDERS, is_v1
 
@@ -23,9 +24,34 @@ def is_offline(asked: bool | None = None) -> bool:
 
 
 def split_id(model: str) -> tuple[str, str]:
-    """`owner/name/sub/file.safetensors` -> (`owner/name`, `sub/file.safetensors`)."""
-    owner, name, *rest = model.strip("/").split("/")
-    return f"{owner}/{name}", "/".join(rest)
+    """`owner/name/sub/file.safetensors` -> (`owner/name`, `sub/file.safetensors`); a revision stays with the repository.
+
+    `owner/name@fp16/unet` -> (`owner/name@fp16`, `unet`). Revisions with a slash are those of the Hub's own: `@refs/pr/3`.
+    """
+    m = HUB_ID.fullmatch(model.strip("/"))
+    assert m, "asked by `is_id` before"
+    return m[1], m[2] or ""
+
+
+HUB_ID = re.compile(r"([\w.-]+/[\w.-]+(?:@(?:refs/[\w.-]+/)?[\w.-]+)?)(?:/([\w.\- /]+))?")
+
+
+def is_id(name: str) -> bool:
+    """`owner/name...`; but `folder/model.safetensors` is a path, also when nothing is there."""
+    m = HUB_ID.fullmatch(name.strip("/"))
+    return bool(m) and not name.startswith((".", "/")) and not m[1].endswith(SUFFIXES)
+
+
+def at_revision(repo: str) -> tuple[str, str | None]:
+    """`owner/name@fp16` -> (`owner/name`, `fp16`)."""
+    name, _, revision = repo.partition("@")
+    return name, revision or None
+
+
+def command(repo: str) -> str:
+    """What fetches it where there is a network."""
+    name, revision = at_revision(repo)
+    return f"hf download {name}" + (f" --revision {revision}" if revision else "")
 
 
 def needed(files: list[str], sub: str = "") -> list[str]:
@@ -82,7 +108,8 @@ def cached(repo: str, sub: str) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        root = Path(snapshot_download(repo, local_files_only=True))
+        name, revision = at_revision(repo)
+        root = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, FileNotFoundError, ValueError):
         return None
     path = root / sub if sub else root
@@ -118,29 +145,33 @@ def complete(folder: Path) -> bool:
 def download(repo: str, sub: str, field: str) -> Path:
     """Fetch what `needed` names into the Hub cache. Raises WeightsError with the Hub's answer in plain words."""
     from huggingface_hub import HfApi, constants, get_session, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    name, revision = at_revision(repo)
     try:
         get_session().head(
             constants.ENDPOINT, timeout=10
         )  # one knock: the Hub's own client would retry for half a minute
-        files = HfApi().list_repo_files(repo)
+        files = HfApi().list_repo_files(name, revision=revision)
         wanted = needed(files, sub)
         if not any(not f.endswith(SMALL) for f in wanted):
             offered = ", ".join(f for f in files if f.endswith((".safetensors", *PICKLES))) or "none"
             raise WeightsError(
                 field, f'"{repo}/{sub}" holds no weights there. Weights in this repository: {offered[:500]}.'
             )
-        root = Path(snapshot_download(repo, allow_patterns=wanted))
+        root = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except GatedRepoError as e:
-        raise WeightsError(field, f'"{repo}" asks for its licence to be accepted: open https://huggingface.co/{repo}, accept '
+        raise WeightsError(field, f'"{repo}" asks for its licence to be accepted: open https://huggingface.co/{name}, accept '
                                   "it, then run `hf auth login` here.") from e  # fmt: skip
+    except RevisionNotFoundError as e:
+        raise WeightsError(field, f'"{name}" has no revision "{revision}" on the Hub. Its page lists branches and tags; leave the revision '
+                                  "out for the newest.") from e  # fmt: skip
     except RepositoryNotFoundError as e:
-        raise WeightsError(field, f'the Hub has no public model "{repo}". Check the spelling, or run `hf auth login` if it is '
-                                  "private.") from e  # fmt: skip
+        raise WeightsError(field, f'there is no file or folder "{repo}" here, and the Hub has no public model of this name. Check the '
+                                  "spelling, or run `hf auth login` if it is private.") from e  # fmt: skip
     except WeightsError:
         raise
     except Exception as e:  # the client's transport (requests, httpx, ...) and its exceptions change with its version
-        raise WeightsError(field, f'"{repo}" is not in the local cache and the Hub did not answer ({type(e).__name__}). Check the '
-                                  "connection, or give the path of a local copy.") from e  # fmt: skip
+        raise WeightsError(field, f'there is no file or folder "{repo}" here. As the name of a model on the Hub it is not in the local cache '
+                                  f"and the Hub did not answer ({type(e).__name__}). Check the path or the connection.") from e  # fmt: skip
     return root / sub if sub else root

@@ -7,7 +7,6 @@ loaded here; what is found is a `Source`, and what it holds is asked of its head
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -22,11 +21,10 @@ from infuse.weights.formats import SUFFIXES, Header
 from infuse.weights.kinds import Identity
 from infuse.weights.layouts.powerpaint import FOLDERS, UNDER, is_v1, is_v2, tasks_of
 from infuse.weights.layouts.video_release import is_loose, release_at
-from infuse.weights.source import Source, read_json
+from infuse.weights.source import COMPONENTS, Source, read_json
 
 ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "video": "tabletop-video", "judge": "tabletop-judge"}
 """Embedded files and folders whose public name differs from their own; the others (`edges`, `depth`) keep theirs."""
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w.\- /]+)?")
 
 
 def embedded_root() -> Path:
@@ -48,7 +46,7 @@ class Library:
         self.offline, self.paths, self._embedded = offline, paths, embedded
 
     def find(self, model: str, field: str = "model") -> Source:
-        """The place of a model by name, path or Hub id (`owner/name`, `owner/name/sub/file.safetensors`).
+        """The place of a model by name, path or Hub id (`owner/name`, `owner/name/sub/file.safetensors`, `owner/name@revision`).
 
         May download, when the cache has no copy and the library is not offline. Raises WeightsError that lists the
         places looked at, close matches and what to do.
@@ -61,7 +59,7 @@ class Library:
         if name in self.embedded:
             return replace(self.embedded[name], field=field)
         place = self._path(name) or self._in_roots(name)
-        if place is None and _is_hub_id(name):
+        if place is None and hub.is_id(name) and not self._folder(name):
             place = self._on_hub(name, field)
         if place is None:
             raise WeightsError(field, self._not_found(name))
@@ -109,7 +107,7 @@ class Library:
     def _inside(self, name: str, parts: tuple[str, ...], field: str) -> Source | None:
         for inside in (f"{name}/{part}" for part in parts if name not in self.embedded):
             place = self._path(inside) or self._in_roots(inside)
-            if place is None and _is_hub_id(name) and _is_hub_id(inside):
+            if place is None and hub.is_id(name) and hub.is_id(inside):
                 place = hub.cached(*hub.split_id(inside))
             if place is not None:
                 return Source(name, place, field=field)
@@ -149,6 +147,11 @@ class Library:
                     return candidate
         return None
 
+    def _folder(self, name: str) -> Path | None:
+        """A folder of this name which is no model: whoever has one does not mean the Hub."""
+        here = [Path(name).expanduser()] * self.paths + [r / name for r in self.roots if ".." not in Path(name).parts]
+        return next((p for p in here if p.is_dir()), None)
+
     def _on_hub(self, name: str, field: str) -> Path | None:
         repo, sub = hub.split_id(name)
         found = hub.cached(repo, sub)
@@ -157,28 +160,37 @@ class Library:
     def _not_found(self, name: str) -> str:
         looked = ["the embedded models", *([] if not self.paths else ["the path itself"])]
         looked += [str(r) for r in self.roots]
-        on_hub = _is_hub_id(name)
+        folder = self._folder(name)
+        on_hub = hub.is_id(name) and not folder
         if on_hub:
             looked.append("the local Hub cache")
         near = get_close_matches(name, list(self.names()), n=3, cutoff=0.5)
         lines = [f'"{name}" was not found. Looked at: {", ".join(looked)}.']
         if near:
             lines.append(f"Close names: {', '.join(near)}.")
-        path = Path(name).expanduser()
-        if self.paths and path.is_dir():
-            lines.append("There is such a folder, but neither model_index.json nor config.json is in it.")
+        if folder:
+            return f'the folder "{name}" is there, but no model: neither model_index.json nor config.json is in it. {_inside(folder)}'
         if on_hub and hub.is_offline(self.offline):
             repo, _ = hub.split_id(name)
-            lines.append(f"infuse is offline (HF_HUB_OFFLINE): run `hf download {repo}` where there is a network, and copy the "
+            lines.append(f"infuse is offline (HF_HUB_OFFLINE): run `{hub.command(repo)}` where there is a network, and copy the "
                          "cache or give the path of the folder.")  # fmt: skip
         elif not near:
             lines.append("Give a path, a Hub id (owner/name), or put the file into a folder of INFUSE_MODELS.")
         return " ".join(lines)
 
 
-def _is_hub_id(name: str) -> bool:
-    """`owner/name...`; but `folder/model.safetensors` is a path, also when nothing is there."""
-    return bool(HUB_ID.fullmatch(name)) and not name.startswith(".") and not hub.split_id(name)[0].endswith(SUFFIXES)
+def _inside(folder: Path) -> str:
+    """What a folder that is no model holds instead, and what to do."""
+    entries = sorted(folder.iterdir())
+    files = [p.name for p in entries if p.suffix in SUFFIXES and not p.name.startswith(STATE)]
+    models = [p.name for p in entries if p.is_dir() and _is_there(p)]
+    parts = [p.name for p in entries if p.is_dir() and p.name in (*COMPONENTS, "tokenizer", "scheduler")]
+    listed = ", ".join([*models, *files][:5]) + ", ..." * (len(models + files) > 5)
+    if parts and "unet" not in parts:
+        return f"It has {', '.join(parts)}, but no unet. Download the whole model again."
+    if files or models:
+        return f"It holds {len(files + models)} models ({listed}). Name the one that you mean."
+    return "It holds no weights. Download the model again, or name another place."
 
 
 def _is_there(path: Path) -> bool:

@@ -117,6 +117,62 @@ def test_the_hub_cache_is_enough(library: Library, tmp_path: Path) -> None:
         library.find("someone/model")
 
 
+def test_a_revision_stands_behind_the_name(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = pipeline(cache(tmp_path, "someone/model"))
+    weights(snapshot / "extra" / "adapter.safetensors")
+    (tmp_path / "hub" / "models--someone--model" / "refs" / "v2").write_text("0" * 40)
+    assert library.find("someone/model@v2").path == snapshot
+    assert library.find("someone/model@v2/extra/adapter.safetensors").path.name == "adapter.safetensors"
+    with pytest.raises(WeightsError, match=r"offline.*`hf download someone/model --revision v3`"):
+        library.find("someone/model@v3")
+    assert hub.split_id("a/b@refs/pr/3/unet") == ("a/b@refs/pr/3", "unet") and hub.at_revision("a/b") == ("a/b", None)
+    assert hub.is_id("a/b@v1.0") and not hub.is_id("a/b@") and not hub.is_id("a@b")
+
+    asked: list[tuple[str, str | None]] = []
+    for name in ("huggingface_hub.HfApi.list_repo_files", "huggingface_hub.snapshot_download"):
+        monkeypatch.setattr(name, lambda *a, revision=None, **_: asked.append((a[-1], revision)) or ["m.safetensors"])
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: type("S", (), {"head": lambda *_, **__: None})())
+    monkeypatch.setattr(hub, "Path", lambda _: tmp_path)
+    assert hub.download("a/b@v2", "", "model") == tmp_path and asked == [("a/b", "v2")] * 2
+
+
+def test_a_folder_without_a_model_is_not_asked_of_the_hub(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object) -> None:
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr(hub, "download", asked)
+    monkeypatch.chdir(tmp_path)
+    online = Library(library.roots, offline=False)
+    (tmp_path / "models" / "empty").mkdir(parents=True)
+    for name in ("a", "b"):
+        weights(tmp_path / "models" / "loras" / f"{name}.safetensors")
+    for part in ("vae", "text_encoder"):
+        (weights(tmp_path / "models" / "half" / part / "model.safetensors").parent / "config.json").write_text("{}")
+    (
+        for name in ("x", "y"):
+        weights(tmp_path / "root" / "kept" / "of" / f"{name}.safetensors")
+    for name, says in {
+        "models/empty": "is there, but no model: .*holds no weights",
+        "models/loras": r"is there, but no model: neither .* in it. It holds 2 models \(a.safetensors, b.safetensors\). Name the one",
+        "models/half": "is there, but no model: .*It has text_encoder, vae, but no unet",
+        "kept/of": "is there, but no model: .*2 models",
+    }.items():
+        with pytest.raises(WeightsError, match=says) as caught:
+            online.find(name)
+        assert "Hub" not in caught.value.message
+    closed = Library(library.roots, offline=True, paths=False)
+    with pytest.raises(WeightsError, match="was not found"):
+        closed.find("models/loras")
+
+
+def test_an_unknown_name_with_a_slash_is_said_to_be_neither(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WeightsError, match='there is no file or folder "owner/thing" here.*on the Hub.*did not answer'):
+        Library(library.roots, offline=False).find("owner/thing")
+
+
 def test_not_found_says_where_close_names_and_what_to_do(library: Library) -> None:
     with pytest.raises(WeightsError, match=r"conditions.0.model: .edge. was not found.*root.*Close names: edges"):
         library.find("edge", "conditions.0.model")
