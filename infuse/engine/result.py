@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from infuse import solvers
 from infuse.curves import value_at
 from infuse.engine.carried import Kind, public, recorded
 from infuse.errors import RecipeError
@@ -18,6 +17,7 @@ from infuse.media.metadata import Record, versions
 from infuse.media.picture_writer import MOST_TEXT, room, writable_picture, write_picture
 from infuse.notices import note
 from infuse.recipe import Recipe
+from infuse.samplers import parse, spoken
 from infuse.weights.formats import SUFFIXES
 
 
@@ -65,7 +65,7 @@ class Result:
         guidance = resolved.get("guidance") if recipe.guidance is None else recipe.guidance
         scale = value_at(guidance, 0.0) if guidance is not None else None
         name = recipe.scheduler or resolved.get("scheduler")
-        name, schedule = spoken(name) if name else (None, None)
+        name, schedule = spoken(parse(name, name)) if name else (None, None)
         model = public(str(recipe.model)) if recipe.model else None
         digest = self.weights.get(str(recipe.model), "")
         strength = next(
@@ -97,10 +97,3 @@ class Result:
             for text in (*(said.notes if said is not None else ()), *notes):
                 note(f"{to.name}: {text}")
         return out
-
-
-def spoken(name: str) -> tuple[str, str | None]:
-    """(sampler, schedule type) in the webui's words."""
-    if (theirs := getattr(solvers, "spoken", None)) is not None:
-        return theirs(solvers.parse(name, name))
-    return name, None

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from infuse import solvers
-from infuse.errors import InfuseError, cut
+from infuse.errors import cut
+from infuse.samplers import foreign as known_sampler
 
 MOST_SEED = 2**63
 NETWORKS = re.compile(r"[ \t]*<(lora|lyco|hypernet):([^:<>]+)((?::[^:<>]*)*)>")
@@ -86,17 +86,6 @@ def _sampler(data: dict[str, Any], notes: list[str], said: Said) -> None:
         )
     else:
         data["scheduler"] = name
-
-
-def known_sampler(sampler: str, schedule: str | None) -> str | None:
-    if (theirs := getattr(solvers, "foreign", None)) is not None:
-        return theirs(sampler, schedule)
-    name = sampler if schedule in (None, "Automatic", "normal", "simple") else f"{sampler} {schedule}"
-    try:
-        solvers.parse(name, "DDIMScheduler")
-    except InfuseError:
-        return None
-    return name
 
 
 def _rest(notes: list[str], said: Said) -> None:
