@@ -19,7 +19,6 @@ from infuse.errors import InfuseError, RecipeError
 from infuse.media.reading import OWN, at_home, reading
 from infuse.recipe import Recipe
 
-
 ALSO = {"scheduler": ("sampler",), "width": ("size",), "height": ("size",), "count": ("seed",)}
 """Field -> other options that it may come from."""
 

@@ -153,12 +153,11 @@ class Engine:
         resolved = self.check(recipe) if isinstance(recipe, Recipe) else recipe
         if self.store.version(str(resolved.asked.model)) != resolved.version:  # the model has been replaced since
             resolved = self.check(resolved.asked)
-        with torch.no_grad():
+        with torch.no_grad(), gathers() as notes:
             base = self.store.base(str(resolved.asked.model))
             holes = tuple(hole for c in resolved.speakers.values() for hole in c.openings())
             kit = Kit(base, resolved.size, self.store, resolved.frames, resolved.windows, holes)
-            with gathers() as notes:
-                sides = self.encode(resolved, kit)
+            sides = self.encode(resolved, kit)
             below, weights = ground(kit, sides, resolved.timetable), self.store.digests(resolved.asked)
         shape = (base.spec.latent_channels, *((resolved.frames,) if base.spec.frames else ()), *kit.grid)
         run, net = (resolved.plan, resolved.timetable, sides, below), base.network

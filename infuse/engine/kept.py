@@ -6,7 +6,6 @@ Knows nothing of weights: a `Key` says what a thing is, a function loads it, ano
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
@@ -14,7 +13,7 @@ from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary, ref
 
-log = logging.getLogger("infuse.engine")
+from infuse.notices import note
 
 
 @dataclass(frozen=True)
@@ -169,8 +168,8 @@ class Kept:
             alone = key in self._entries and total > self.memory
         self._leave(left)
         if alone:
-            log.warning("%s", f"models take {total / 2**30:.3g} GiB, more than the limit of {self.memory / 2**30:.3g} GiB: "
-                              "what is left cannot leave now. Raise the limit, or unload what you added.")  # fmt: skip
+            note(f"models take {total / 2**30:.3g} GiB, more than the limit of {self.memory / 2**30:.3g} GiB: "
+                 "what is left cannot leave now. Raise the limit, or unload what you added.")  # fmt: skip
 
     def _total(self) -> int:
         coming = sum(n for k, n in self._coming.items() if k not in self._entries)

@@ -24,6 +24,7 @@ from infuse.encoders.generations import GENERATIONS
 from infuse.encoders.tasks import TaskTexts
 from infuse.errors import WeightsError
 from infuse.network.stc import Composer
+from infuse.notices import note
 from infuse.weights.build import assemble
 from infuse.weights.formats import read_header, read_tensors
 from infuse.weights.identify import identify
@@ -63,8 +64,8 @@ def load_base(
         parts = from_folder(loading, prediction)
     else:
         parts = from_checkpoint(loading, identity)
-    for note in parts.notes:
-        log.info("%s: %s", source.name, note)
+    for text in parts.notes:
+        log.info("%s: %s", source.name, text)
     return parts
 
 
@@ -255,9 +256,7 @@ def load_module(
                                   f"config.json says (first: {bad[0]}). Download {folder.name}/ again.")  # fmt: skip
     extra = [k for k in report["unexpected_keys"] if not k.endswith("position_ids")]
     if extra:
-        log.warning(
-            "%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0]
-        )
+        note(f"{what}: {len(extra)} tensors have no place in the network and are left out (first: {extra[0]})")
     return nn.Module.to(module, device=device, dtype=dtype).eval()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from infuse.errors import WeightsError
+from infuse.notices import note
 
-log = logging.getLogger("infuse.weights")
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -48,9 +47,7 @@ def assemble(
         raise WeightsError(field, f"{what} has {len(extra)} of {len(tensors)} tensors that have no place in the network (first: "
                                   f"{extra[0]}). Choose one that was made for this base model, or its complete original.")  # fmt: skip
     if extra:
-        log.warning(
-            "%s: %d tensors have no place in the network and are left out (first: %s)", what, len(extra), extra[0]
-        )
+        note(f"{what}: {len(extra)} tensors have no place in the network and are left out (first: {extra[0]})")
     state = {}
     for key, slot in slots.items():
         tensor = tensors[key]

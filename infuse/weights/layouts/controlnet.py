@@ -15,13 +15,13 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from infuse.errors import WeightsError
+from infuse.notices import note
 from infuse.weights.base import load_module
 from infuse.weights.build import assemble
 from infuse.weights.formats import Header
 from infuse.weights.kinds import Identity, wrong_kind
 from infuse.weights.layouts import ldm_configs, ldm_keys
 from infuse.weights.layouts.ldm_checkpoint import shapes_of, take
-from infuse.weights.parts import log
 from infuse.weights.source import Source, read_json
 
 FROM_BASE = ("attention_head_dim", "num_attention_heads", "norm_num_groups", "addition_time_embed_dim")
@@ -66,9 +66,7 @@ def _tensors(header: Header, identity: Identity, what: str) -> dict[str, Tensor]
     names = {k: n for k, n in names.items() if k not in ("difference", "global_step")}
     rest = [k for k in keys if k not in names and k != "difference"]
     if rest:
-        log.warning(
-            "%s: %d tensors have no place in a ControlNet and are left out (first: %s)", what, len(rest), rest[0]
-        )
+        note(f"{what}: {len(rest)} tensors have no place in a ControlNet and are left out (first: {rest[0]})")
     return take(header, identity.prefix, names, set())
 
 

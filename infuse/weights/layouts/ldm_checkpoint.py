@@ -15,13 +15,14 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
+from infuse.notices import note
 from infuse.weights.build import assemble
 from infuse.weights.formats import Header, read_keys
 from infuse.weights.identify import VAE
 from infuse.weights.kinds import Identity
 from infuse.weights.layouts import ldm_configs, ldm_keys
 from infuse.weights.outline import Plan, must_be_base, plan_unet, scheduler_of, spec_of
-from infuse.weights.parts import BaseParts, Loading, log, vae_dtype
+from infuse.weights.parts import BaseParts, Loading, vae_dtype
 from infuse.weights.tokenizer import END, clip_tokenizer
 
 SKIPPED = (
@@ -172,6 +173,6 @@ def _report_rest(loading: Loading, header: Header, used: set[str]) -> None:
     known = ("position_ids", "attn_mask", "logit_scale")
     rest = [k for k in header if k not in used and not k.startswith((*SKIPPED, *SCHEDULES)) and not k.endswith(known)]
     if rest:
-        note = f"{len(rest)} tensors belong to no part that infuse knows and are left out (first: {rest[0]})"
-        loading.notes.append(note)
-        log.warning("%s: %s", loading.source.name, note)
+        text = f"{len(rest)} tensors belong to no part that infuse knows and are left out (first: {rest[0]})"
+        loading.notes.append(text)
+        note(f"{loading.source.name}: {text}")
