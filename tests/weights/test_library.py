@@ -150,8 +150,7 @@ def test_a_folder_without_a_model_is_not_asked_of_the_hub(
         weights(tmp_path / "models" / "loras" / f"{name}.safetensors")
     for part in ("vae", "text_encoder"):
         (weights(tmp_path / "models" / "half" / part / "model.safetensors").parent / "config.json").write_text("{}")
-    (
-        for name in ("x", "y"):
+    for name in ("x", "y"):
         weights(tmp_path / "root" / "kept" / "of" / f"{name}.safetensors")
     for name, says in {
         "models/empty": "is there, but no model: .*holds no weights",
