@@ -205,7 +205,7 @@ FILES: list[Case] = [
     ("a field twice", "twice.json", RecipeError, "", ("prompt", "twice")),
     ("a field of a condition twice", "twice.yaml", RecipeError, "", ("weight", "twice", "Keep one")),
     ("broken JSON", "broken.json", RecipeError, "", ("not YAML or JSON",)),
-    ("a picture without a recipe", "a.png", RecipeError, "", ("carries no recipe", "PNGs written by infuse")),
+    ("a picture without a recipe", "a.png", RecipeError, "", ("carries no recipe", "ComfyUI", "stripped")),
     ("a picture of another program", "foreign.png", RecipeError, "", ("carries no recipe",)),
     ("a damaged recipe", "damaged.png", RecipeError, "", ("damaged",)),
     ("a recipe with unknown fields", "newer.png", RecipeError, "flavour", ("no such field",)),

@@ -69,7 +69,10 @@ def yaml_data(text: str, path: Path, limits: Reading) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        _counted(text, path, limits)
+        try:  # libyaml is ten times faster, and PyYAML says better what is wrong
+            _counted(text, path, limits, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except yaml.YAMLError:
+            _counted(text, path, limits, yaml.SafeLoader)
         return yaml.load(text, Once)
     except RecipeError:
         raise
@@ -77,7 +80,7 @@ def yaml_data(text: str, path: Path, limits: Reading) -> Any:
         raise RecipeError("", f"{path} is not YAML or JSON: {' '.join(str(error).split())}") from None
 
 
-def _counted(text: str, path: Path, limits: Reading) -> None:
+def _counted(text: str, path: Path, limits: Reading, loader: Any) -> None:
     """Raises CapacityError if a YAML text is deeper or, with its aliases written out, larger than the limits."""
     import yaml
 
@@ -85,7 +88,7 @@ def _counted(text: str, path: Path, limits: Reading) -> None:
     """Anchor -> (values, characters, levels) of what it stands for."""
     open_: list[list[Any]] = [[None, 0, 0, 0]]
     """[anchor, values, characters, levels below] of the lists and mappings that have begun."""
-    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, loader):
         anchor = None
         match event:
             case yaml.AliasEvent():
