@@ -161,6 +161,16 @@ class Recipe(Strict):
         """(dotted field, picture or film) for every one in the recipe."""
         return seen(self.conditions, "conditions")
 
+    @property
+    def reading(self) -> Reading:
+        """What may be read for it."""
+        return self._reading
+
+    def with_models(self, change: Callable[[str, str], str]) -> Recipe:
+        """The same recipe with every model's name replaced by `change(name, dotted field)`."""
+        own = {} if self.model is None else {"model": change(self.model, "model")}
+        return self.model_copy(update={**own, "conditions": renamed(self.conditions, change, "conditions")})
+
     def with_pictures(self, change: Callable[[Any], Any]) -> Recipe:
         """The same recipe with every picture and film replaced."""
         return self.model_copy(update={"conditions": replaced(self.conditions, change)})
@@ -242,6 +252,24 @@ def models(value: Any) -> Iterator[str]:
         case tuple():
             for v in value:
                 yield from models(v)
+
+
+def renamed(value: Any, change: Callable[[str, str], str], field: str) -> Any:
+    """A value with every name of weights in it replaced."""
+    match value:
+        case Strict():
+            update = {}
+            for name in type(value).model_fields:
+                inside, at = getattr(value, name), f"{field}.{name}"
+                if name in MODELS and isinstance(inside, str):
+                    update[name] = change(inside, at)
+                elif isinstance(inside, Strict | tuple):
+                    update[name] = renamed(inside, change, at)
+            return value.model_copy(update={n: v for n, v in update.items() if v is not getattr(value, n)})
+        case tuple():
+            return tuple(renamed(v, change, f"{field}.{i}") for i, v in enumerate(value))
+        case _:
+            return value
 
 
 def replaced(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -22,11 +22,13 @@ MOST = 64
 def checked(asked: Asked) -> Resolved:
     """From headers alone: no torch, no diffusers, and so no waiting for them."""
     from infuse.engine.model_store import ModelStore
+    from infuse.engine.places import admitted
     from infuse.engine.resolve import resolve
 
     recipe = asked.recipe()
     with asked.as_typed():
         store = ModelStore(**vars(asked.machine))
+        recipe = admitted(store, recipe)
         found = resolve(recipe, store.view(recipe.model or MODEL), MOST if asked.written.together else 1)
         places(asked, found.asked, bool(found.spec.frames))
     return found

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from infuse.cli.words import assign, is_file, named_picture, weighed
 from infuse.errors import InfuseError, RecipeError
 from infuse.media.reading import OWN, at_home, reading
-from infuse.recipe import Recipe
+from infuse.recipe import Recipe, models
 
 ALSO = {"scheduler": ("sampler",), "width": ("size",), "height": ("size",), "count": ("seed",)}
 """Field -> other options that it may come from."""
@@ -130,7 +130,8 @@ class Asked:
             # what the file names has its place by now: below the working folder, as what is typed
             with reading(replace(below._reading, folder=None)):
                 made = Recipe(**data)
-        made._reading, made._notes = below._reading, below.notes
+        typed = frozenset(models(made)) - frozenset(models(below))  # what the user names himself may lie anywhere
+        made._reading, made._notes = replace(below._reading, models=typed), below.notes
         return made
 
     def _model(self, below: Recipe) -> str:

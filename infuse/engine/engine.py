@@ -25,6 +25,7 @@ from infuse.engine.encodings import Encodings
 from infuse.engine.finish import developed, finished
 from infuse.engine.job import Job, ground
 from infuse.engine.model_store import ModelStore
+from infuse.engine.places import admitted
 from infuse.engine.resolve import Resolved, resolve
 from infuse.engine.result import Result
 from infuse.engine.scheduler import Scheduler, Waiting
@@ -134,6 +135,7 @@ class Engine:
     def check(self, recipe: Recipe) -> Resolved:
         """What the recipe would do, from headers alone; raises RecipeError, WeightsError or CapacityError. What it warns of is
         said as InfuseWarnings, too."""
+        recipe = admitted(self.store, recipe)
         view = self.store.view(recipe.model or self.model)
         resolved = resolve(recipe, view, self.asking.row_width or self.asking.most)
         self.tell(resolved.warnings)

@@ -86,6 +86,9 @@ class ModelStore:
         """The module that was added under this name."""
         return self._own.get(name)
 
+    def is_added(self, name: str) -> bool:
+        return name in self._own or name in self._bases
+
     def _added(self) -> list[Any]:
         return [*list(self._bases.values()), *list(self._own.values())]
 

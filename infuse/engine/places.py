@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from infuse.errors import WeightsError
+from infuse.recipe import Recipe
 from infuse.weights.source import Source
 
 BRUSHES = ("brushnet", "powerpaint")
@@ -100,3 +101,13 @@ def _files(source: Source) -> Iterator[Path]:
     small = [f / n for f in {source.path, *lenders, *(p.parent for p in weights)} for n in names]
     small += [p for folder in beside for p in folder.iterdir()]
     yield from (*weights, *(p for p in small if p.is_file()))
+
+
+def admitted(store: Any, recipe: Recipe) -> Recipe:
+    """The recipe with each model's name as `store` finds it from anywhere. Raises WeightsError for what it may not use."""
+    from infuse.weights.admission import admitted
+
+    def place(name: str, field: str) -> str:
+        return name if store.is_added(name) else admitted(store.library, name, recipe.reading, field)
+
+    return recipe.with_models(place)

@@ -1,4 +1,4 @@
-"""What a recipe may make infuse read: which folders, the network or not, and how much of it. One policy for models,
+"""What a recipe may make infuse read: which folders and models, and how much of them. One policy for models,
 pictures and films.
 
 Who writes a recipe decides what it may name: one's own file may name everything, a recipe that came out of a stranger's
@@ -31,8 +31,8 @@ class Reading:
 
     roots: tuple[Path, ...] | None = None
     """Folders that pictures and films may lie in; None: anywhere."""
-    network: bool = True
-    """May a model be fetched from the Hub?"""
+    models: frozenset[str] = frozenset()
+    """Names of models that the user gave himself, whatever else the recipe may not read."""
     folder: Path | None = None
     """Where relative names begin: the recipe's own folder; None: the working folder."""
     inputs: tuple[Path, ...] = ()
@@ -51,7 +51,7 @@ class Reading:
 
     @property
     def trusting(self) -> bool:
-        """May it name files anywhere?"""
+        """May it name files anywhere, and models that have to be fetched?"""
         return self.roots is None
 
     def at(self, folder: Path) -> Reading:
@@ -105,7 +105,7 @@ class Reading:
 
 
 OWN = Reading()
-STRICT = Reading(roots=(), network=False, most_film_bytes=256 << 20, most_frames=10_000, most_text=4 << 20)
+STRICT = Reading(roots=(), most_film_bytes=256 << 20, most_frames=10_000, most_text=4 << 20)
 
 _now: ContextVar[Reading] = ContextVar("what may be read", default=OWN)
 

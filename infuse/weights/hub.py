@@ -118,6 +118,15 @@ def cached(repo: str, sub: str) -> Path | None:
     return None
 
 
+def held(model: str) -> Path | None:
+    """`cached` of a name, without asking anything of the Hub's cache unless it has a folder for it."""
+    from huggingface_hub import constants
+
+    repo, sub = split_id(model)
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{at_revision(repo)[0].replace('/', '--')}"
+    return cached(repo, sub) if folder.is_dir() else None
+
+
 def complete(folder: Path) -> bool:
     """Do the components that model_index.json names lie there? A download may have been interrupted.
 

@@ -58,7 +58,7 @@ class Library:
             )
         if name in self.embedded:
             return replace(self.embedded[name], field=field)
-        place = self._path(name) or self._in_roots(name)
+        place = self._path(name) or self.in_roots(name)
         if place is None and hub.is_id(name) and not self._folder(name):
             place = self._on_hub(name, field)
         if place is None:
@@ -106,7 +106,7 @@ class Library:
 
     def _inside(self, name: str, parts: tuple[str, ...], field: str) -> Source | None:
         for inside in (f"{name}/{part}" for part in parts if name not in self.embedded):
-            place = self._path(inside) or self._in_roots(inside)
+            place = self._path(inside) or self.in_roots(inside)
             if place is None and hub.is_id(name) and hub.is_id(inside):
                 place = hub.cached(*hub.split_id(inside))
             if place is not None:
@@ -137,7 +137,8 @@ class Library:
         inside = any(path.resolve().is_relative_to(r.resolve()) for r in self.roots)
         return path if self.paths or inside else None
 
-    def _in_roots(self, name: str) -> Path | None:
+    def in_roots(self, name: str) -> Path | None:
+        """Its place in one of the roots, if it is there."""
         for root in self.roots:
             for candidate in (root / name, *(root / f"{name}{s}" for s in SUFFIXES)):
                 inside = Path(normpath(candidate)).is_relative_to(
