@@ -6,11 +6,12 @@ their cameras said, and the whole text keeps to what the format holds: the small
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,9 @@ LARGEST = 256 << 10
 """Bytes of an input that travels."""
 CODED_ANEW = 1 << 20
 """Pixels of a picture that is tried without loss: most larger ones would not be small enough."""
+REMEMBERED = 64
+Used = tuple[Hashable, Callable[[], Any]]
+"""What tells two uses of a picture apart, and the image that is used."""
 
 
 def recorded(
@@ -71,15 +75,16 @@ def recorded(
         return Record(_data(recipe, dict(sources)), left, **common)
 
     left = most - len(made().text())
-    used = uses(recipe, (resolved.get("width"), resolved.get("height"))) | {
-        w: lambda i=i: i for w, i in (glimpses or {}).items()
+    used = uses(recipe, (resolved.get("width"), resolved.get("height")))
+    used |= {
+        w: (hashlib.sha256(seen.tobytes()).digest(), lambda seen=seen: seen) for w, seen in (glimpses or {}).items()
     }
     forms = {w: form for w, one in found if kind == "full" and (form := _travelling(w, one, used.get(w))) is not None}
     for where in sorted(forms, key=lambda w: (len(forms[w]), w)):
         cost = len(json.dumps(forms[where])) - len(sources[where])
         if cost <= left:
             sources[where], left = forms[where], left - cost
-    notes = [f"{where}: {inputs[where].get('name', 'its picture')} ({inputs[where]['bytes'] / 2**20:.1f} MiB) is too large to travel in the result, "
+    notes = [f"{where}: {inputs[where].get('name', 'its picture')} ({inputs[where].get('bytes', 0) / 2**20:.1f} MiB) is too large to travel in the result, "
              "which names it by its hash. To run that again, keep the file and name its folder: --inputs, or Recipe.load(..., inputs=[folder])"
              for where, _ in found if kind == "full" and sources[where].startswith(BY_HASH)]  # fmt: skip
     record = made()
@@ -129,7 +134,9 @@ def anonymous(text: str, inputs: Mapping[str, str]) -> str:
 
 def _known(one: Picture | Film) -> dict[str, Any]:
     """{"sha256", "bytes", "name"} of an input."""
-    known: dict[str, Any] = {"sha256": one.sha256, "bytes": _size(one)}
+    known: dict[str, Any] = {"sha256": one.sha256}
+    with suppress(OSError):  # gone by now
+        known["bytes"] = _size(one)
     if not one.source.startswith(("data:", BY_HASH)):
         known["name"] = at_home(one.source).name
     return known
@@ -142,15 +149,21 @@ def _size(one: Picture | Film) -> int:
     return sum(f.stat().st_size for f in data.iterdir() if f.is_file()) if data.is_dir() else data.stat().st_size
 
 
-def _travelling(where: str, one: Picture | Film, used: Callable[[], Any] | None) -> str | None:
+_travelled: dict[Hashable, str | None] = {}
+"""The last forms, by content and use: the pictures of one recipe have the same inputs."""
+
+
+def _travelling(where: str, one: Picture | Film, used: Used | None) -> str | None:
     """The first form of an input that is small enough, as a data URI."""
-    try:
-        for source in _forms(where, one, used):
-            if len(source) * 3 // 4 <= LARGEST + 100:
-                return source
-    except (InfuseError, OSError):  # what cannot be opened any more does not travel
-        return None
-    return None
+    key = (one.digest, where.rpartition(".")[2] in MASKS, used and used[0], LARGEST)
+    if key not in _travelled:
+        while len(_travelled) >= REMEMBERED:
+            _travelled.pop(next(iter(_travelled)), None)
+        _travelled[key] = None
+        with suppress(InfuseError, OSError):  # what cannot be opened any more does not travel
+            fits = (s for s in _forms(where, one, used and used[1]) if len(s) * 3 // 4 <= LARGEST + 100)
+            _travelled[key] = next(fits, None)
+    return _travelled.get(key)
 
 
 def _forms(where: str, one: Picture | Film, used: Callable[[], Any] | None) -> Iterator[str]:
@@ -188,27 +201,25 @@ def coded(image: Any) -> str:
     return data_uri(out.getvalue(), "image/png")
 
 
-def uses(recipe: Recipe, size: tuple[Any, Any]) -> dict[str, Callable[[], Any]]:
+def uses(recipe: Recipe, size: tuple[Any, Any]) -> dict[str, Used]:
     """Field -> what is used of a picture: all of it on the canvas of this (width, height), for conditions that look at nothing else.
 
     Brought to that size it is left alone when it is brought there again, so that a replay makes the same.
     """
     if not all(isinstance(s, int) for s in size):
         return {}
-    found: dict[str, Callable[[], Any]] = {}
-    alone = (
-        sum(bool(c.HOLE) for c in recipe.conditions) == 1
-    )  # of several holes' pictures, one reduced would be another
+    found: dict[str, Used] = {}
+    alone = sum(bool(c.HOLE) for c in recipe.conditions) == 1  # else one would be another picture than the other
     for i, c in enumerate(recipe.conditions):
         match c:
             case Img2Img() | Inpaint() if isinstance(c, Img2Img) or alone:
-                found[f"conditions.{i}.image"] = lambda c=c: fitted(c.image.image, size, c.fit)
+                found[f"conditions.{i}.image"] = (size, c.fit), lambda c=c: fitted(c.image.image, size, c.fit)
             case ControlNet(image=Picture() as hint, annotator="none"):
-                found[f"conditions.{i}.image"] = lambda c=c, hint=hint: fitted(hint.image, size, c.fit)
+                found[f"conditions.{i}.image"] = (size, c.fit), lambda c=c, hint=hint: fitted(hint.image, size, c.fit)
             case _:
                 pass
         if isinstance(c.mask, Picture) and not c.HOLE:
-            found[f"conditions.{i}.mask"] = lambda mask=c.mask: fitted(mask.mask, size)
+            found[f"conditions.{i}.mask"] = size, lambda mask=c.mask: fitted(mask.mask, size)
     return found
 
 
@@ -239,7 +250,9 @@ def glimpsed(recipe: Recipe, prepare: Any) -> dict[str, Any]:
 def _bare(uri: str, content: bytes, same: Callable[[str], bool]) -> Iterator[str]:
     """The URI itself if its file has no metadata, else one without."""
     plain = stripped(content)
+    if plain is None or len(plain) > LARGEST:
+        return
     if plain == content:
         yield uri
-    elif plain is not None and same(found := data_uri(plain, uri[5:].partition(";")[0])):
+    elif same(found := data_uri(plain, uri[5:].partition(";")[0])):
         yield found

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from infuse.curves import value_at
 from infuse.engine.carried import Kind, public, recorded
-from infuse.errors import RecipeError
+from infuse.errors import InfuseError, RecipeError
 from infuse.foreign import webui
 from infuse.media.film_writer import writable, write_film
 from infuse.media.metadata import Record, versions
@@ -92,8 +92,18 @@ class Result:
         writable(path) if self.frames else writable_picture(path)
         out = [path.with_stem(f"{path.stem}-{i}") if len(whole) > 1 else path for i in range(len(whole))]
         for i, (made, to) in enumerate(zip(whole, out, strict=True)):
-            said = None if record == "none" else self.record(i, record, room(to.suffix))
+            said = self._said(i, record, to)
             notes = write_film(made, to, said, fps) if self.frames else write_picture(made, to, said)
             for text in (*(said.notes if said is not None else ()), *notes):
                 note(f"{to.name}: {text}")
         return out
+
+    def _said(self, i: int, kind: Kind, path: Path) -> Record | None:
+        """The record of the i-th picture; None if none is wanted, or an input is gone whose hash nobody has asked for yet."""
+        if kind == "none":
+            return None
+        try:
+            return self.record(i, kind, room(path.suffix))
+        except (InfuseError, OSError) as error:
+            note(f"{path.name} carries no recipe: one of its inputs is gone ({error})")
+            return None

@@ -364,13 +364,29 @@ def test_arrays_come_back_exactly() -> None:
     assert Recipe(**read_record(made.save("a.png")[0])["recipe"]) == made.recipe
 
 
-def test_what_is_gone_by_now_is_no_reason_to_lose_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_gone_by_now_is_no_reason_to_lose_the_picture() -> None:
     soft().save("a.png")
-    made = result(Img2Img(image="a.png"))
-    _ = next(made.recipe.pictures())[1].sha256  # type: ignore[union-attr]
+    noise(16).save("a.gif")
+    made = result(Img2Img(image="a.png"), DepthVideo(film="a.gif"))
+    for _, one in made.recipe.pictures():
+        _ = one.sha256, one.size
     Path("a.png").unlink()
+    Path("a.gif").unlink()
     made.save("out.png")
-    assert read_record(Path("out.png"))["recipe"]["conditions"][0]["image"].startswith(("data:", "sha256:"))
+    travelled = [c.get("image") or c.get("film") for c in read_record(Path("out.png"))["recipe"]["conditions"]]
+    assert travelled[0].startswith("data:") and travelled[1].startswith("sha256:")
+    lost = result(DepthVideo(film="nowhere.gif"))
+    with pytest.warns(InfuseWarning, match="late.png carries no recipe: one of its inputs is gone"):
+        lost.save("late.png")
+    assert Path("late.png").exists()
+
+
+def test_several_pictures_strip_their_inputs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo("in.jpg", noise(64, 77))
+    calls = []
+    monkeypatch.setattr(carried, "stripped", lambda raw: calls.append(1) or stripped(raw))
+    Result((soft(16),) * 5, Recipe(conditions=[Img2Img(image="in.jpg")], count=5), None).save("a.png")
+    assert len(calls) == 1
 
 
 def test_the_digest_is_of_content(tmp_path: Path) -> None:
