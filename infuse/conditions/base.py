@@ -54,6 +54,7 @@ class View(Protocol):
     def shapes(self, model: str, field: str) -> Mapping[str, tuple[int, ...]]: ...
     def identity(self, model: str, field: str, kind: str) -> Any: ...
     def vision(self, folder: str | None) -> Any: ...
+    def eyes(self, model: str) -> tuple[str, ...]: ...
     def card(self, model: str) -> Mapping[str, Any]: ...
 
 
@@ -120,6 +121,10 @@ class Condition(Strict, ABC):
     def _window(self) -> Condition:
         if self.start >= self.end:
             raise ValueError(f"start {self.start:g} must come before end {self.end:g}: the condition would never speak")
+        return self
+
+    def settled(self, view: View) -> Condition:
+        """The same, with what it left open filled in from what lies beside its files."""
         return self
 
     @abstractmethod

@@ -7,7 +7,7 @@ known here: plain (pooled embedding to a few tokens), full (every state through 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -32,7 +32,8 @@ class IPAdapter(Condition):
     """Prompt with one or several pictures. Several pictures of one condition share a softmax; several conditions add.
 
     layers: one factor per cross-attention (16 in SD 1.x, 70 in SDXL; down, up, middle), for style or layout only.
-    image_encoder: where the CLIP vision model lies, if the base does not bring the right one. fit: what is seen of a picture
+    image_encoder: where the CLIP vision model lies, if it is neither beside the adapter's file, where releases have it, nor
+    the base's own. fit: what is seen of a picture
     that is no square: its middle (crop), all of it between bars (pad), or one square after another (tiles).
     """
 
@@ -43,11 +44,21 @@ class IPAdapter(Condition):
     layers: tuple[float, ...] | None = None
     fit: Look = "crop"
 
+    def settled(self, view: View) -> IPAdapter:
+        if self.image_encoder is not None:
+            return self
+        try:
+            kind, want = reads(view.identity(self.model, "model", "ip_adapter").shapes, self.model)
+            beside = (place for place in view.eyes(self.model) if seen(view.vision(place), kind) == want)
+            place = next(beside, None)
+        except WeightsError:  # `check` says so under its field
+            return self
+        return self if place is None else self.model_copy(update={"image_encoder": place})
+
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         found = view.identity(self.model, "model", "ip_adapter")
         same_family(self.model, found.context_width, net, "an IP-Adapter")
-        kind = variant(found.shapes, self.model)
-        want = int(found.shapes[KINDS[kind]][1]) if kind != "full" else int(found.shapes["image_proj.proj.0.weight"][1])
+        kind, want = reads(found.shapes, self.model)
         have = view.vision(self.image_encoder)
         if have is None:
             raise WeightsError(
@@ -55,7 +66,7 @@ class IPAdapter(Condition):
                 f"the base {net.name!r} brings no image encoder, and {self.model!r} needs one of width "
                 f"{want}. Name a CLIP vision folder here.",
             )
-        width = have.hidden if kind != "plain" else have.projection
+        width = seen(have, kind)
         if width != want:
             raise WeightsError(
                 "image_encoder",
@@ -100,6 +111,17 @@ class IPAdapter(Condition):
         from infuse.encoders.ip_adapter import Adapter
 
         return {"ip_adapter": kit.module(self.model, Adapter.load)}
+
+
+def reads(shapes: Mapping[str, tuple[int, ...]], model: str) -> tuple[str, int]:
+    """(projection of an adapter's file, width of the image encoder that it reads)."""
+    kind = variant(shapes, model)
+    return kind, int(shapes["image_proj.proj.0.weight" if kind == "full" else KINDS[kind]][1])
+
+
+def seen(eye: Any, kind: str) -> int:
+    """What an image encoder shows to a projection of this kind: its states, or their pooled embedding."""
+    return eye.projection if kind == "plain" else eye.hidden
 
 
 def _named(width: int, kind: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +91,18 @@ def place_of(library: Any, model: str, kind: str = "", field: str = "model") -> 
     from infuse.weights.layouts.powerpaint import FOLDERS, brush_in
 
     return Place(brush_in(library.part(model, FOLDERS, field)), field)
+
+
+EYES = ("image_encoder", "../image_encoder", "../models/image_encoder", "../sdxl_models/image_encoder")
+"""Seen from an IP-Adapter's file: h94/IP-Adapter has one for each family, and SDXL adapters that want the other's."""
+
+
+def eyes_beside(library: Any, model: str) -> tuple[str, ...]:
+    """Folders of image encoders where releases put them. Raises WeightsError if there is no such adapter."""
+    path = library.find(model, "model").path
+    folder = path if path.is_dir() else path.parent
+    places = dict.fromkeys(normpath(folder / eye) for eye in EYES)
+    return tuple(p for p in places if (Path(p) / "config.json").is_file())
 
 
 def _files(source: Source) -> Iterator[Path]:

@@ -109,7 +109,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     """
     recipe = recipe.with_pictures(lambda p: p.on(recipe.background)).seeded().model_copy(update={"model": view.model})
     came = opened(recipe)
-    spec, conditions = view.spec, named(recipe)
+    spec, conditions = view.spec, {who: c.settled(view) for who, c in named(recipe).items()}
     view.frames = frames = clip_length(recipe, spec)
     view.size = size = canvas(recipe, conditions, spec)
     choice = parse(recipe.scheduler, view.scheduler.get("_class_name", "PNDMScheduler"))

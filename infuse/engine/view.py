@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infuse.engine.placement import nbytes
-from infuse.engine.places import BRUSHES, place_of
+from infuse.engine.places import BRUSHES, eyes_beside, place_of
 from infuse.errors import WeightsError
 from infuse.network.spec import NetworkSpec
 
@@ -132,6 +132,10 @@ class View:
         if own is not None:
             return {k: tuple(t.shape) for k, t in own.state_dict().items()}
         return self.store.library.header(model, field)[0].shapes()
+
+    def eyes(self, model: str) -> tuple[str, ...]:
+        """Image encoders beside an adapter's file, where releases put them. Raises WeightsError if there is no such file."""
+        return () if self.store.own(model) is not None else eyes_beside(self.store.library, model)
 
     def vision(self, folder: str | None) -> Vision | None:
         """The image encoder at a folder, or the base's own; None if the base has none."""

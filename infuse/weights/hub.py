@@ -57,9 +57,9 @@ def command(repo: str) -> str:
 def needed(files: list[str], sub: str = "") -> list[str]:
     """Which of a repository's files to take: configs, tokenizers and one set of weights for each component.
 
-    `sub` is a folder or file inside; safetensors before pickles, full precision before variants, never both. Of
-    PowerPaint's releases: v1's two components, or v2's BrushNet with its task encoder and its base. Of a video release:
-    its newest UNet, the file with the VAE, and OpenCLIP.
+    `sub` is a folder or file inside; safetensors before pickles, full precision before variants, never both. With
+    an IP-Adapter, the image encoder that is released beside it. Of PowerPaint's releases: v1's two components, or v2's
+    BrushNet with its task encoder and its base. Of a video release: its newest UNet, the file with the VAE, and OpenCLIP.
     """
     if not sub and "model_index.json" not in files and (loose := video_release.needed(files)):
         return loose
@@ -68,8 +68,13 @@ def needed(files: list[str], sub: str = "") -> list[str]:
         whole = [top for top in tops if top in (*FOLDERS, "text_encoder") or f"{top}/model_index.json" in files]
         return [f for top in whole for f in needed(files, top)]
     if sub in files:
-        beside = f"{sub.rpartition('/')[0]}/config.json".lstrip("/")
-        return [sub, *([beside] if beside in files else [])]
+        folder = sub.rpartition("/")[0]
+        beside = f"{folder}/config.json".lstrip("/")
+        eye = (
+            "models/image_encoder" if "vit-h" in sub.lower() else f"{folder}/image_encoder"
+        )  # as h94/IP-Adapter has them
+        eyes = needed(files, eye) if folder and any(f.startswith(f"{eye}/") for f in files) else []
+        return [sub, *([beside] if beside in files else []), *eyes]
     inside = [f for f in files if not sub or f.startswith(f"{sub}/")]
     base = f"{sub}/" if sub else ""
     pipeline = f"{base}model_index.json" in inside

@@ -17,6 +17,9 @@ import tiny
 from infuse import Recipe
 from infuse.conditions import IPAdapter
 from infuse.encoders.ip_adapter import Adapter
+from infuse.engine.engine import Engine
+from infuse.errors import WeightsError
+from infuse.weights import hub
 from infuse.weights.layouts.ip_adapter import read_ip_adapter
 from infuse.weights.layouts.ip_names import released_names
 from infuse.weights.library import Library
@@ -105,3 +108,82 @@ def test_numbers_follow_the_order_of_attentions(name: str) -> None:
     assert released_names(keys) == cross | {"image_proj_model.proj.weight": "image_proj.proj.weight"}
     assert len(cross) == {"sd15": 16, "sdxl": 70}[name]
     assert released_names(["image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"]) == {}
+
+
+# ── image encoders where releases put them ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def release(strange: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """h94/IP-Adapter: two families, an image encoder of each, and an SDXL adapter that wants the other's."""
+    from strangers import sparse
+
+    monkeypatch.chdir(strange)
+    for folder, file, own, eye in (
+        ("models", "ip-adapter_sd15", "ip15", "vit-h"),
+        ("sdxl_models", "ip-adapter_sdxl", "ip-xl", "bigg"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "image_encoder").symlink_to(strange / eye)
+        (tmp_path / folder / f"{file}.safetensors").symlink_to(strange / f"{own}.safetensors")
+    crossed = full.ip_adapter(2048, {"proj.weight": (8192, 1024), "norm.weight": (2048,), "norm.bias": (2048,)}, 70)
+    sparse(tmp_path / "sdxl_models" / "ip-adapter_sdxl_vit-h.safetensors", crossed)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("base", "file"),
+    [
+        ("sd15", "models/ip-adapter_sd15"),
+        ("sdxl", "sdxl_models/ip-adapter_sdxl"),
+        ("sdxl", "sdxl_models/ip-adapter_sdxl_vit-h"),
+    ],
+)
+def test_the_encoder_beside_an_adapter_is_found(base: str, file: str, release: Path) -> None:
+    look = IPAdapter(model=str(release / f"{file}.safetensors"), image="a.png")  # type: ignore[arg-type]
+    resolved = Engine(device="cpu").check(Recipe(model=f"{base}.safetensors", prompt="x", conditions=(look,)))
+    found = resolved.speakers["conditions.0"].image_encoder  # type: ignore[attr-defined]
+    wanted = "sdxl_models" if file.endswith("sdxl") else "models"
+    assert found == str(release / wanted / "image_encoder")
+    assert resolved.asked.conditions[0].image_encoder is None, "the record keeps what was asked"  # type: ignore[union-attr]
+
+
+def test_without_a_right_one_beside_it_the_letter_stays(release: Path) -> None:
+    (release / "models" / "image_encoder").unlink()
+    look = IPAdapter(model=str(release / "models" / "ip-adapter_sd15.safetensors"), image="a.png")  # type: ignore[arg-type]
+    with pytest.raises(WeightsError, match=r"conditions.0.image_encoder: .*brings no image encoder.*1024"):
+        Engine(device="cpu").check(Recipe(model="sd15.safetensors", prompt="x", conditions=(look,)))
+
+
+@pytest.mark.parametrize("kind", some(["plain", "plus"], quick=["plain"]))
+def test_it_sees_as_the_base_s_own_would(kind: str, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    whole = tiny.base("sd1")
+    blind = replace(whole, base=replace(whole.base, image_encoder=None, feature_extractor=None))
+    whole.parts["image_encoder"].save_pretrained(tmp_path / "image_encoder")
+    whole.parts["feature_extractor"].save_pretrained(tmp_path / "image_encoder")
+    save_file(released("sd1", kind), tmp_path / "ip.safetensors")
+    recipe = Recipe(model="tiny", prompt="x", width=32, height=32, steps=2, seed=3, conditions=(
+        IPAdapter(model=str(tmp_path / "ip.safetensors"), image=photo(20)),))  # type: ignore[arg-type]  # fmt: skip
+    assert torch.equal(tiny.engine(blind).run(recipe).latents, tiny.engine(whole).run(recipe).latents)
+
+
+def test_the_hub_brings_the_encoder_along() -> None:
+    eyes = [
+        f"{folder}/image_encoder/{f}"
+        for folder in ("models", "sdxl_models")
+        for f in ("config.json", "model.safetensors", "pytorch_model.bin")
+    ]
+    files = [
+        "models/ip-adapter_sd15.safetensors",
+        "sdxl_models/ip-adapter_sdxl.bin",
+        "sdxl_models/ip-adapter_sdxl_vit-h.safetensors",
+        *eyes,
+    ]
+    for file, folder in zip(files, ("models", "sdxl_models", "models"), strict=False):
+        assert hub.needed(files, file) == [
+            file,
+            f"{folder}/image_encoder/config.json",
+            f"{folder}/image_encoder/model.safetensors",
+        ]
