@@ -24,6 +24,12 @@ class Strict(BaseModel):
             super().__init__(**type(self).spelled(data))
         except ValidationError as error:
             raise letter(type(self), error) from None
+        except TypeError as error:
+            if "keywords must be strings" not in str(error):
+                raise
+            raise RecipeError(
+                "", "a field's name is a word, and one here is a number or something else. Write field: value."
+            ) from None
 
     @classmethod
     def spelled(cls, data: dict[str, Any]) -> dict[str, Any]:

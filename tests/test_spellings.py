@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from infuse import Img2Img, Inpaint, Recipe, Size, Text, spellings
-from infuse.errors import RecipeError
+from infuse.errors import InfuseError, RecipeError
 
 PICTURE = np.zeros((16, 16, 3), np.uint8)
 
@@ -111,6 +113,35 @@ def test_sampler_and_schedule_are_one_scheduler() -> None:
         assert Recipe(**theirs).scheduler == "DPM++ 2M Karras", theirs
     with pytest.raises(RecipeError, match="DDIM"):
         Recipe(**{"sampler_name": "Euler a", "scheduler": "DDIM"})
+
+
+LEAF = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 2**64), st.floats(), st.text(max_size=12),
+    st.sampled_from(["random", "3,5", "512x512", "Euler a", "karras", "-1", ",", "[]"]),
+)  # fmt: skip
+VALUE = st.recursive(
+    LEAF, lambda v: st.one_of(st.lists(v, max_size=3), st.dictionaries(st.text(max_size=5) | st.integers(0, 3), v, max_size=3)),
+    max_leaves=6,
+)  # fmt: skip
+NAMES = sorted(
+    {*Recipe.model_fields, *spellings.SPELLINGS[spellings.RECIPE], *spellings.ELSEWHERE, "size", "sampler", "schedule"}
+    - {"conditions"}
+)
+CONDITION = st.builds(
+    lambda kind, data: {**data, "kind": kind}, st.sampled_from(sorted(spellings.SPELLINGS)),
+    st.dictionaries(st.sampled_from(["image", "mask", "weight", "strength", "control_mode", "guess_mode", "original_size", "prompt", "film"]), VALUE, max_size=4),
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES), VALUE, max_size=5), st.lists(CONDITION | VALUE, max_size=2))
+def test_whatever_is_said_is_a_recipe_or_a_letter(data: dict[str, Any], conditions: list[Any]) -> None:
+    """And a recipe is what its dump says."""
+    try:
+        recipe = Recipe(**(data | ({"conditions": conditions} if conditions else {})))
+    except InfuseError:
+        return
+    assert Recipe(**recipe.dump()) == recipe
 
 
 def test_the_schema_and_dumps_show_our_names_only() -> None:

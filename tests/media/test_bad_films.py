@@ -15,13 +15,16 @@ from typer.testing import CliRunner
 
 import tiny
 from infuse import Recipe
-from infuse.cli.app import app, named
+from infuse.cli.app import app
+from infuse.cli.making import places
+from infuse.cli.recipe import Asked, Written
 from infuse.conditions import Motion
 from infuse.encoders.motion import codec_motion
 from infuse.engine.engine import Engine
 from infuse.engine.model_store import ModelStore
 from infuse.errors import CapacityError, InfuseError, RecipeError, WeightsError
 from infuse.media.films import Film
+from infuse.notices import gathers
 
 pytest.importorskip("av", reason="pip install 'infuse[video]'")
 
@@ -171,20 +174,17 @@ def test_how_motion_will_be_read_is_said(store: ModelStore) -> None:
         assert ("encoded as MPEG-4" in Engine(store=store).check(asked).routes[1][2].note) == recoded, name
 
 
-def test_a_film_that_tells_less_than_it_promised_is_encoded_again_and_that_is_said(
-    world: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_film_that_tells_less_than_it_promised_is_encoded_again_and_that_is_said(world: Path) -> None:
     """The headers of an AVI do not say that its frames are coded out of order."""
     filming.video(world / "order.avi", FRAMES, "mpeg4", bf="2")
-    asked, kit = Motion(film="order.avi"), SimpleNamespace(frames=8, size=(128, 96))
-    said = asked.field(kit)  # type: ignore[arg-type]
-    assert caplog.messages == [
-        "order.avi brings no motion vectors for these frames; they were encoded as MPEG-4 for them"
-    ]
+    asked, kit = Motion(film="order.avi"), SimpleNamespace(frames=8, size=(128, 96), canvas=(128, 96))
+    with gathers() as notes:
+        said = asked.field(kit)  # type: ignore[arg-type]
+    assert notes == ["film: order.avi brings no motion vectors for these frames; they were encoded as MPEG-4 for them"]
     assert np.array_equal(said, codec_motion(Film.of("order.avi"), 8, recode=True)[0])
-    caplog.clear()
-    Motion(film="plain.mp4").field(kit)  # type: ignore[arg-type]
-    assert not caplog.messages
+    with gathers() as notes:
+        Motion(film="plain.mp4").field(kit)  # type: ignore[arg-type]
+    assert not notes
 
 
 def test_a_mask_is_seen_at_its_film_s_times(store: ModelStore) -> None:
@@ -206,7 +206,7 @@ def test_a_mask_is_seen_at_its_film_s_times(store: ModelStore) -> None:
 OUT = {
     "a.png": ("clip", "not written as .png"),
     "a.avi": ("clip", "not written as .avi"),
-    "a.mp4": ("picture", "no .png"),
+    "a.mp4": ("picture", "not written as .mp4"),
 }
 
 
@@ -214,7 +214,7 @@ OUT = {
 def test_where_it_cannot_be_written(name: str, tmp_path: Path) -> None:
     kind, words = OUT[name]
     with pytest.raises(RecipeError, match=words) as caught:
-        named(tmp_path / name, Recipe(), kind == "clip")
+        places(Asked("x", written=Written(tmp_path / name)), Recipe(), kind == "clip")
     assert caught.value.field == "--out"
 
 
