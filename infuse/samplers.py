@@ -66,6 +66,7 @@ SCHEDULES: Mapping[str, dict[str, Any]] = {
     "simple": {SPACING: "trailing"},
     "leading": {SPACING: "leading"},
     "ddim uniform": {SPACING: "leading"},
+    "ddim": {SPACING: "leading"},
     "linspace": {SPACING: "linspace"},
     "uniform": {},
     "normal": {},

@@ -74,6 +74,12 @@ class DPMSolver2SAncestralScheduler(DPM2AncestralScheduler):
         self._step_index += 1
         return x, x0
 
+    def add_noise(self: Any, original_samples: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
+        """As DPM2 ancestral's; in the middle of a step, the noise of the middle, which that one takes for the step's end."""
+        if self.step_index is None or self.state_in_first_order:
+            return super().add_noise(original_samples, noise, timesteps)
+        return original_samples + noise * self.sigmas_interpol[self.step_index - 1]
+
     def _clean(self: Any, answer: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """x0 from the network's answer, as the other schedulers on sigmas have it."""
         if self.config.prediction_type == "epsilon":

@@ -10,18 +10,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import tiny
-from infuse import samplers
+from infuse import Img2Img, Inpaint, Recipe, samplers
 from infuse.errors import RecipeError
 from infuse.samplers import CLASSES, NAMES, SCHEDULES, SIGMAS, SPACING, TWO_S_A, ZERO
 from infuse.solvers import Choice, Plan, evaluations, foreign, least, parse, plan, solve, spoken
 
 SPOKEN = [name for name, (cls, _) in NAMES.items() if cls != samplers.SDE or find_spec("torchsde")]
-DISTINCT = ("karras", "exponential", "beta", "trailing", "linspace")
+DISTINCT = ("karras", "exponential", "beta", "trailing", "leading", "linspace")
 """Schedules, each under one of its names."""
 
 
@@ -409,6 +410,28 @@ def test_2s_ancestral_is_the_published_algorithm(name: str, prediction: str) -> 
     assert float((other - reference).abs().max()) > 0.1, "noise decides"
 
 
+def test_what_2s_ancestral_holds_is_as_noisy_as_what_it_paints() -> None:
+    """Blend inpainting puts back the kept part after each evaluation, at the level that is looked at next."""
+    planned = plan(parse("DPM++ 2S a", ""), tiny.SCHEDULE, 6, None).fresh()
+    one, none = torch.ones(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)
+    alphas, held, times = planned.scheduler.alphas_cumprod.double(), [], []
+
+    def hold(x: Tensor, t: Tensor | None) -> Tensor:
+        if t is not None:
+            held.append(float(planned.scheduler.add_noise(none, one, t[None]).mean()))
+            times.append(float(t))
+        return x
+
+    solver = solve(planned, torch.randn(1, 64, 64), torch.Generator().manual_seed(0), hold)
+    query = next(solver)
+    with pytest.raises(StopIteration):
+        while True:
+            query = solver.send(query[0])
+    low = torch.tensor(times).floor().long()
+    near = ((1 - alphas) / alphas).sqrt()[torch.stack((low, low + 1))]
+    assert len(held) == 10 and all(a * 0.99 <= h <= b * 1.01 for h, a, b in zip(held, *near.tolist(), strict=True))
+
+
 def test_2s_ancestral_is_not_2s() -> None:
     a, b = run("DPM++ 2S a", 10)[0], run("DPM++ 2S", 10)[0]
     assert float((a - b).abs().max()) > 0.1
@@ -460,6 +483,7 @@ THEIRS = [
     ("Euler", "Beta", "Euler beta"),
     ("ddim", "ddim_uniform", "DDIM leading"),
     ("ddim", None, "DDIM"),
+    ("Euler", "DDIM", "Euler leading"),
     ("uni_pc", "normal", "UniPC"),
     ("uni_pc_bh2", "karras", "UniPC Karras"),
     ("unipc", None, "UniPC"),
@@ -518,3 +542,38 @@ def test_unknown_names_are_letters() -> None:
     ) as letter:
         parse(None, "FlowMatchEulerDiscreteScheduler")
     assert letter.value.field == "scheduler"
+
+
+# ── in a recipe ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def half() -> np.ndarray:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, 16:] = 255
+    return mask
+
+
+def checked(schedule: dict[str, Any] | None = None, *conditions: Any, **fields: Any) -> Any:
+    """What a check says of a recipe for a small base with this schedule."""
+    sd = tiny.engine(tiny.base("sd1", schedule=schedule))
+    return sd.check(Recipe(model="tiny", prompt="x", conditions=conditions, **fields))
+
+
+@pytest.mark.parametrize("condition", [Img2Img, lambda **k: Inpaint(mask=half(), **k)], ids=["img2img", "inpaint"])
+def test_a_strength_works_as_the_letter_prints_it(condition: Callable[..., Any]) -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(RecipeError, match="at least 0.034, or") as letter:
+        checked(None, condition(image=image, strength=0.033), steps=30, scheduler="DDIM")
+    assert letter.value.field == "conditions.0.strength"
+    assert checked(None, condition(image=image, strength=0.034), steps=30, scheduler="DDIM").steps == 1
+
+
+def test_steps_and_samplers_that_do_not_fit_are_letters_of_the_recipe() -> None:
+    with pytest.raises(RecipeError, match="Use at most 50") as letter:
+        checked(steps=60, scheduler="LCM")
+    assert letter.value.field == "steps"
+    with pytest.raises(RecipeError, match="pure noise") as letter:
+        checked(PURE, steps=6, scheduler="Heun")
+    assert letter.value.field == "scheduler"
+    assert checked(PURE, steps=6, scheduler="LMS").steps == 6
+    assert [checked(steps=1000, scheduler=s).steps for s in ("DDIM", "PNDM")] == [1000, 1001]
