@@ -6,49 +6,24 @@ restricted unpickler only, so opening a file never runs code from it. What a fil
 
 from __future__ import annotations
 
-import json
-import math
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from infuse.errors import WeightsError
+from infuse.weights.table import MAX_HEADER, Entry, read_table
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
-BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
-         "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8}  # fmt: skip
-MAX_HEADER = 100 * 2**20  # the limit of the safetensors format itself
-
 HARMLESS = ("pytorch_lightning.", "lightning.", "omegaconf.", "ray.train.", "typing.", "collections.defaultdict")
 """Names that training frameworks leave in checkpoints beside the tensors: read as inert placeholders, never as code."""
-
-
-class Entry(NamedTuple):
-    """One tensor in the table: `dtype` in safetensors' spelling ("F16"), `shape` as stored."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def numel(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel * BYTES.get(self.dtype, 4)
-
-    @property
-    def floating(self) -> bool:
-        return self.dtype.startswith(("F", "BF"))
 
 
 @dataclass(frozen=True)
@@ -103,7 +78,8 @@ def _header(path: Path, size: int, _mtime: int, head: bytes) -> Header:
     own = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
     if not own and (foreign := looks_like(head, size)):
         raise WeightsError("", f"{path.name} is not a weights file: it is {foreign}")
-    return _safetensors_header(path, size)
+    tensors, metadata = read_table(path, size)
+    return Header(path, tensors, metadata, size)
 
 
 def looks_like(head: bytes, size: int) -> str:
@@ -132,42 +108,6 @@ def _printable(head: bytes) -> bool:
         }
     except UnicodeDecodeError:
         return False
-
-
-def _safetensors_header(path: Path, size: int) -> Header:
-    def broken(why: str) -> WeightsError:
-        return WeightsError("", f"{path.name} is not a sound .safetensors file: {why}")
-
-    if size < 10:
-        raise broken(f"it has {size} bytes. Download it again.")
-    with path.open("rb") as f:
-        (length,) = struct.unpack("<Q", f.read(8))
-        if length > min(MAX_HEADER, size - 8):
-            cut = length <= MAX_HEADER and f.read(1) == b"{"
-            why = f"cut short inside its header, {size:,} bytes are there" if cut else "it does not begin with a header"
-            raise broken(f"{why}. Download it again, and compare its size with the page you took it from.")
-        raw = f.read(length)
-    try:
-        table: dict[str, Any] = json.loads(raw)
-        metadata = {str(k): str(v) for k, v in (table.pop("__metadata__", None) or {}).items()}
-        spans = sorted((*v["data_offsets"], k) for k, v in table.items())
-        entries = {k: Entry(v["dtype"], tuple(map(int, v["shape"]))) for k, v in table.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise broken("its header is not the JSON table it should be. Download it again, or save it anew.") from e
-    if not entries:
-        raise broken("it holds no tensor.")
-    end = 0
-    for start, stop, key in spans:
-        known = entries[key].dtype in BYTES
-        if start != end or stop < start or (known and stop - start != entries[key].nbytes):
-            raise broken(f"tensor {key!r} does not lie where the header says. Save or download the file again.")
-        end = stop
-    data = size - 8 - length
-    if data < end:
-        raise broken(f"it is cut short, {data:,} of {end:,} data bytes are there. Download it again.")
-    if data > end:
-        raise broken(f"{data - end:,} bytes follow after the last tensor. Download it again.")
-    return Header(path, entries, metadata, size)
 
 
 def _pickle_header(path: Path, size: int) -> Header:
@@ -275,10 +215,15 @@ def read_tensors(path: str | Path, keys: Iterable[str] | None = None, prefix: st
     if header.path.suffix in PICKLES and not _is_safetensors(header.path):
         flat, _ = _load_pickle(header.path, "cpu")
         return {k.removeprefix(prefix): flat[k] for k in wanted}
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(header.path, framework="pt") as f:
-        return {k.removeprefix(prefix): f.get_tensor(k) for k in wanted}
+    try:
+        with safe_open(header.path, framework="pt") as f:
+            return {k.removeprefix(prefix): f.get_tensor(k) for k in wanted}
+    except (SafetensorError, KeyError, AttributeError) as e:
+        kinds = ", ".join(sorted({header[k].dtype for k in wanted}))
+        raise WeightsError("", f"{header.path.name} cannot be read ({e}). It holds numbers of the types {kinds}; choose its fp16 or fp32 "
+                               "version.") from e  # fmt: skip
 
 
 def read_keys(header: Header, keys: Iterable[str]) -> dict[str, Tensor]:

@@ -30,7 +30,10 @@ def identify(header: Header, *, prediction: str | None = None) -> Identity:
     marker keys (`v_pred`), then metadata, then the family's usual answer decide, and a note says which did.
     Never raises: an unrecognised file is an Identity of kind "unknown".
     """
-    found = next((i for look in LOOKS if (i := look(header))), Identity("unknown"))
+    try:
+        found = next((i for look in LOOKS if (i := look(header))), Identity("unknown"))
+    except (IndexError, KeyError, ValueError, ZeroDivisionError, TypeError):  # known names, shapes of nothing known
+        found = Identity("unknown", notes=("its tensors have the names of a known model, but not the shapes",))
     if found.kind in ("base", "unet"):
         said, evidence, notes = predicted(header, found.family, found.variant, prediction)
         found = replace(found, prediction=said, evidence=evidence, notes=(*found.notes, *notes))

@@ -225,7 +225,7 @@ def plan_unet(header: Header, identity: Identity, field: str) -> Plan:
         config = ldm_configs.unet({new: stored[old] for old, new in names.items()}, pooled=pooled, sample_size=size)
     except WeightsError as e:
         raise e.under(field) from e
-    except (KeyError, ValueError, IndexError) as e:
+    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as e:
         lacks = f"lacks {e}" if isinstance(e, KeyError) else "has tensors of odd shapes"
         raise WeightsError(field, f"{header.path.name} is incomplete: its UNet {lacks}. Download it again.") from e
     kin = "sdxl" if "text_encoder_2" in identity.parts else "sd2" if config["use_linear_projection"] else "sd1"
