@@ -88,7 +88,7 @@ class Recipe(Strict):
         reading: Reading | None = None,
     ) -> Recipe:
         """From a .yaml or .json file, a dictionary, or a picture or film: one made by infuse, or by another program as far as its
-        text can be meant here. Relative paths start at the file.
+        text can be meant here. Relative paths start at a .yaml or .json file, else at the working folder.
 
         trust: may it name any file and model? Left out, one's own .yaml, .json and dictionaries may, and a recipe that
         came out of a picture may not. inputs: folders in which what was too large to travel is found again, by its hash.
@@ -102,7 +102,8 @@ class Recipe(Strict):
         else:
             path = at_home(str(source))
             strange = trust is False or (trust is None and is_made(path))
-            given, folder = reading or (STRICT if strange else OWN), path.parent
+            # what a picture says was said in a working folder, not in the folder that it lies in
+            given, folder = reading or (STRICT if strange else OWN), None if is_made(path) else path.parent
             found = read(path, given)
         rules = given if folder is None or given.folder else given.at(folder)
         if inputs:

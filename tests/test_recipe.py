@@ -101,8 +101,8 @@ def test_the_policy_stays_with_the_recipe() -> None:
     Path("sub").mkdir()
     Path("sub/r.yaml").write_text("prompt: x\nmodel: mine\n")
     own, strange = Recipe.load("sub/r.yaml"), Recipe.load(stranger({"prompt": "x", "model": "mine"}))
-    assert own._reading == OWN.at(Path("sub")) and own._reading.trusting and own._reading.network
-    assert not strange._reading.trusting and not strange._reading.network
+    assert own._reading == OWN.at(Path("sub")) and own._reading.trusting
+    assert not strange._reading.trusting
     assert own == strange and hash(own) == hash(strange) != hash(Recipe(prompt="y")) and own.digest == strange.digest
     assert (
         strange.model_copy(update={"seed": 4})._reading

@@ -39,6 +39,8 @@ LARGEST = 256 << 10
 """Bytes of an input that travels."""
 CODED_ANEW = 1 << 20
 """Pixels of a picture that is tried without loss: most larger ones would not be small enough."""
+HUB_CACHE = re.compile(r"(?:^|/)models--([^/]+--[^/]+)/snapshots/[^/]+(?:/(.+))?$")
+"""How the Hub's cache calls its folders."""
 REMEMBERED = 64
 Used = tuple[Hashable, Callable[[], Any]]
 """What tells two uses of a picture apart, and the image that is used."""
@@ -110,17 +112,20 @@ def public_models(data: Any) -> Any:
 
 
 def public(model: str) -> str:
-    """A model as others find it: Hub ids, names and relative paths as they are, a path in INFUSE_MODELS from there on, any other
-    path by its last part."""
+    """A model as others find it: names, Hub ids and relative paths as they are, a path in INFUSE_MODELS from there on, one in the
+    Hub's cache by its id, any other by its last part."""
     path = at_home(model)
-    if not path.is_absolute() and ".." not in path.parts:
+    if cached := HUB_CACHE.search(path.as_posix()):
+        return "/".join(filter(None, (cached[1].replace("--", "/", 1), cached[2])))
+    outside = path.is_absolute() or ".." in path.parts
+    if not (outside or model.startswith(".") or path.exists()):
         return model
-    place = Path(os.path.normpath(path))
+    place = Path(os.path.normpath(path.absolute()))
     for root in filter(None, os.environ.get("INFUSE_MODELS", "").split(os.pathsep)):
         inside = os.path.normpath(Path(root).expanduser().absolute())
         if place.is_relative_to(inside) and place != Path(inside):
             return str(place.relative_to(inside))
-    return place.name
+    return place.name if outside else model
 
 
 def anonymous(text: str, inputs: Mapping[str, str]) -> str:

@@ -22,7 +22,8 @@ def admitted(library: Library, model: str, reading: Reading, field: str) -> str:
         return model
     if reading.trusting or name in reading.models:
         folder = None if name in reading.models else reading.folder
-        return model if folder is None or at_home(name).is_absolute() else _beside(library, name, folder)
+        here = folder in (None, Path())  # a name begins at the working folder by itself, and is kept as it is written
+        return model if here or at_home(name).is_absolute() else _beside(library, name, folder)
     if not (SCHEME.match(name) or "\\" in name or name.startswith(("~", "/")) or ".." in Path(name).parts):
         if place := library.in_roots(name):
             return str(place)

@@ -31,10 +31,10 @@ def test_everything_in_one_call_and_the_picture_runs_again_to_the_same_bytes(wor
     assert [c.kind for c in recipe.conditions] == ["inpaint", "controlnet", "ip_adapter"]
     assert [c.weight for c in recipe.conditions] == [1, 0.7, 0.4]
     assert (recipe.seed, recipe.count, recipe.steps) == (6, 1, 3)
-    again = call("run", "made/x-1.png", "-o", "again.png")
+    again = call("run", "made/x-1.png", "--trust", "-o", "again.png")
     assert again.exit_code == 0 and "warning" not in again.stderr
     assert Path("again.png").read_bytes() == Path("made/x-1.png").read_bytes()
-    other = call("run", "made/x-1.png", "--seed", "7", "-o", "other.png")
+    other = call("run", "made/x-1.png", "--trust", "--seed", "7", "-o", "other.png")
     assert other.exit_code == 0 and Recipe.load("other.png").seed == 7
     assert f"recipe {Recipe.load('other.png').digest}" in other.stderr
 
@@ -45,7 +45,7 @@ def test_a_replay_with_other_weights_says_whose(world: Path) -> None:
     kept = config.read_text()
     try:
         config.write_text(kept + "\n")
-        again = call("run", "before.png", "-o", "after.png")
+        again = call("run", "before.png", "--trust", "-o", "after.png")
     finally:
         config.write_text(kept)
     assert again.exit_code == 0

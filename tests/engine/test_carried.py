@@ -118,6 +118,13 @@ def test_models_by_the_names_that_others_find(tmp_path: Path, monkeypatch: pytes
     assert public(str(tmp_path / "more" / "sd" / "a.safetensors")) == "sd/a.safetensors"
     assert public(str(tmp_path / "other" / "a.safetensors")) == "a.safetensors"
     assert public("~/secret/a.safetensors") == "a.safetensors" and public("../secret/a") == "a"
+    cache = tmp_path / "hub" / "models--owner--some--name" / "snapshots" / "0a1b2c"
+    assert (
+        public(str(cache)) == "owner/some--name"
+        and public(str(cache / "sub" / "a.bin")) == "owner/some--name/sub/a.bin"
+    )
+    (tmp_path / "more" / "mine").mkdir(parents=True)
+    assert public("more/mine") == public("./more/mine") == "mine", "found by its name from anywhere"
     made = result(IPAdapter(model=str(tmp_path / "more" / "ip"), image=soft(), image_encoder=str(tmp_path / "x" / "eye")),
                   weights={str(tmp_path / "more" / "ip"): "cd"}, resolved={"model": str(tmp_path / "sd15")})  # fmt: skip
     record = made.record()
