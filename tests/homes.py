@@ -7,8 +7,11 @@ from pathlib import Path
 
 import disk
 import pytest
+from PIL import Image
 from weights import ldm
 from weights.test_base import checkpoint
+
+from infuse.tabletop.examples import PICTURES
 
 HUB: dict[str, Callable[[Path], object]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": disk.base,
@@ -21,8 +24,9 @@ HUB: dict[str, Callable[[Path], object]] = {
 
 
 def embedded(weights: Path) -> None:
-    """What comes with infuse."""
+    """What comes with infuse, and a small SDXL."""
     disk.base(weights / "base")
+    disk.base(weights / "sdxl", "sdxl")
     disk.powerpaint1(weights / "inpaint")
     disk.video(weights / "video")
     disk.controlnet(weights / "edges")
@@ -34,8 +38,8 @@ def released(home: Path, hub: Path) -> None:
     """What somebody has in their folder, and in the Hub's cache."""
     disk.base(home / "my-sd15")
     disk.base(home / "my-sdxl", "sdxl")
-    for kin, name in (("sd1", "v1-5-pruned-emaonly"), ("sdxl", "sd_xl_base_1.0")):
-        ldm.save(home / f"{name}.safetensors", checkpoint(kin)[0])
+    ldm.save(home / "v1-5-pruned-emaonly.safetensors", checkpoint("sd1")[0])
+    ldm.save(home / "sd_xl_base_1.0.safetensors", checkpoint("sdxl", cross_attention_dim=48 + 64)[0])
     for repo, make in HUB.items():
         cached = hub / ("models--" + repo.replace("/", "--"))
         snapshot = cached / "snapshots" / ("0" * 40)
@@ -45,10 +49,23 @@ def released(home: Path, hub: Path) -> None:
         make(snapshot)
 
 
+def small(pictures: Path, folder: Path) -> None:
+    """The pictures that come with infuse, as large as tiny networks like them."""
+    folder.mkdir()
+    for path in pictures.iterdir():
+        if path.suffix == ".gif":
+            disk.film(folder / path.name)
+            continue
+        with Image.open(path) as image:
+            image.resize((32, 32), Image.Resampling.NEAREST).save(folder / path.name)
+
+
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to stand in, beside tiny models as if they came with infuse."""
     embedded(tmp_path / "weights")
     monkeypatch.setattr("infuse.weights.library.embedded_root", lambda: tmp_path / "weights")
+    small(PICTURES, tmp_path / "pictures")
+    monkeypatch.setattr("infuse.tabletop.examples.PICTURES", tmp_path / "pictures")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for place in ("huggingface_hub.constants", "huggingface_hub._snapshot_download.constants"):
         monkeypatch.setattr(f"{place}.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)

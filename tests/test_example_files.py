@@ -37,7 +37,7 @@ def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     if name == "own_checkpoint.py":
         homes.released(home, tmp_path / "hub")
     if name.endswith(".py"):
-        monkeypatch.setattr("sys.argv", [name])
+        monkeypatch.setattr("sys.argv", [name, "my-sd15"] if name == "own_checkpoint.py" else [name])
         runpy.run_path(str(FOLDER / name), run_name="__main__")
     else:
         (home / name).write_bytes((FOLDER / name).read_bytes())
