@@ -190,7 +190,7 @@ def _inside(folder: Path) -> str:
     if parts and "unet" not in parts:
         return f"It has {', '.join(parts)}, but no unet. Download the whole model again."
     if files or models:
-        return f"It holds {len(files + models)} models ({listed}). Name the one that you mean."
+        return f"It holds {len(files + models)} model{'s' * (len(files + models) > 1)} ({listed}). Name the one that you mean."
     return "It holds no weights. Download the model again, or name another place."
 
 

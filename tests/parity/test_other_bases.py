@@ -28,7 +28,7 @@ from infuse.weights.outline import outline
 from infuse.weights.source import Source
 
 from . import stock
-from .cases import control, hole, look, start
+from .cases import control, hole, look, mask, photo, start
 from .test_parity import TOLERANCE, difference
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' schedulers
@@ -168,7 +168,7 @@ LCMS: Mapping[str, Callable[[], tuple[Condition, ...]]] = {
     "text": tuple,
     "image prompt": lambda: (look(),),
     "start": lambda: (start(),),
-    "hole": lambda: (hole(),),
+    "hole": lambda: (hole().model_copy(update={"cells": "nearest"}),),
     "image prompt, controlnet": lambda: (
         look("plus"),
         control(),
@@ -220,6 +220,26 @@ def test_guidance_scales_share_a_call_and_may_be_curves() -> None:
     for a, b in zip(found, alone, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
     assert not torch.allclose(found[0], found[2])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_brushnet_beside_an_lcm(own: bool, tmp_path: Path) -> None:
+    """A file that was trained beside a plain base has no place for the scale; one that was trained beside an LCM has."""
+    from infuse.conditions import BrushNet as Fill
+    from infuse.network.brushnet import stored
+
+    base = distilled()
+    branch = BrushNet.from_unet(base.parts["unet"] if own else tiny.unet("sd1"), attention=False)
+    for conv in branch.zeros():
+        torch.nn.init.normal_(conv.weight, std=0.1)
+    file = ldm.save(tmp_path / "brush.safetensors", {stored(k): t for k, t in branch.state_dict().items()})
+    assert any("cond_proj" in k for k in branch.state_dict()) == own
+    fill = {"image": photo(2), "mask": mask(7, 5, 25, 20)}
+    found = [
+        tiny.engine(base, {"mine": branch}).run(quick_step(Fill(model=model, **fill))).latents  # type: ignore[arg-type]
+        for model in ("mine", str(file))
+    ]
+    assert torch.equal(*found) and found[0].isfinite().all()
 
 
 def test_what_an_lcm_does_not_hear_is_said_and_its_files_bring_its_sampler(tmp_path: Path) -> None:

@@ -192,6 +192,8 @@ def load_brushnet(brush: Brush, unet: Any, dtype: Any, device: Any) -> BrushNet:
         }
         tensors |= {placed(own[k]): t for k, t in read_tensors(path, own).items()}
     config = config_beside(unet.config, attention=source.identity.variant == "powerpaint")
+    if "network.time_embedding.cond_proj.weight" not in tensors:  # beside an LCM, but trained beside a plain base
+        config.pop("time_cond_proj_dim", None)
     said = read_json(brush.folder / "config.json", source.field)
     bgr = said.get("brushnet_conditioning_channel_order", "rgb") == "bgr"
     net = assemble(lambda: BrushNet(config, bgr=bgr), tensors, dtype, device, what, source.field, strict=True)
