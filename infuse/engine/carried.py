@@ -228,26 +228,33 @@ def uses(recipe: Recipe, size: tuple[Any, Any]) -> dict[str, Used]:
     return found
 
 
-def glimpsed(recipe: Recipe, prepare: Any) -> dict[str, Any]:
-    """Field -> what an image encoder sees of each picture that is too large to travel and has no encoder of its own to name.
+def glimpsed(recipe: Recipe, prepare: Any, speakers: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Field -> what an image encoder sees of each picture that is too large to travel.
 
-    `prepare`: the encoder's image processor. Only what it sees again just so when it is shown that.
+    `prepare`: the base's image processor; `speakers`: conditions as they were resolved, with encoders of their own. Only what
+    is seen again just so when the encoder is shown that.
     """
     import numpy as np
     from PIL import Image
 
+    from infuse.weights.base import processor_of
+
     found: dict[str, Any] = {}
     for i, c in enumerate(recipe.conditions):
-        if not isinstance(c, IPAdapter | StyleImage) or c.image_encoder or c.fit == "tiles" or prepare is None:
+        if not isinstance(c, IPAdapter | StyleImage) or c.fit == "tiles":
+            continue
+        own = getattr((speakers or {}).get(f"conditions.{i}", c), "image_encoder", None)
+        eye = prepare if own is None else processor_of(at_home(own))
+        if eye is None:
             continue
         for where, one in seen(c.image, f"conditions.{i}.image"):
             with suppress(InfuseError, OSError):  # it has been looked at, and is gone by now
                 if not isinstance(one, Picture) or len(one.content) <= LARGEST:
                     continue
                 image = squares(one, c.fit)[0].image
-                raw = prepare(image, do_rescale=False, do_normalize=False, return_tensors="np").pixel_values[0]
+                raw = eye(image, do_rescale=False, do_normalize=False, return_tensors="np").pixel_values[0]
                 small = Image.fromarray(np.moveaxis(raw, 0, -1).round().clip(0, 255).astype(np.uint8))
-                if np.array_equal(*(prepare(shown, return_tensors="np").pixel_values for shown in (image, small))):
+                if np.array_equal(*(eye(shown, return_tensors="np").pixel_values for shown in (image, small))):
                     found[where] = small
     return found
 

@@ -51,12 +51,12 @@ def finished(ticket: Asked, base: Base, jobs: Sequence[Job], develop: Callable[.
     ticket.warnings += [f"seed {seed} gave no picture: {error.message}" for seed, error in lost]
     seeds, recipe = tuple(job.seed for job, _ in made), ticket.recipe
     if lost:
-        recipe = recipe.model_copy(update={"seed": seeds if len(seeds) > 1 else seeds[0], "count": len(seeds)})
+        recipe = recipe.model_copy(update={"seed": seeds[0] if len(seeds) == 1 else seeds, "count": len(seeds)})
     frames: tuple[tuple[Any, ...], ...] = tuple(f for _, f in made)
     latents = torch.stack([job.latent for job, _ in made if job.latent is not None])
     return Result(
         tuple(f[0] for f in frames), recipe, latents, ticket.weights, frames if base.spec.frames else (), resolved.plain(),
-        tuple(ticket.warnings), glimpsed(recipe, base.feature_extractor),
+        tuple(ticket.warnings), glimpsed(recipe, base.feature_extractor, resolved.speakers),
     )  # fmt: skip
 
 

@@ -208,6 +208,12 @@ def load_vision(
     return model, _processor(source.component("feature_extractor") or folder, model.config.image_size)
 
 
+def processor_of(folder: Path) -> Any:
+    """The image processor of a CLIP vision model's folder, without the model; None if it is no such folder."""
+    side = read_json(folder / "config.json").get("image_size")
+    return _processor(folder, side) if isinstance(side, int) else None
+
+
 def _component(loading: Loading, part: str, usual: str, known: tuple[str, ...] = ()) -> Any:
     source = loading.source
     folder = source.component(part)

@@ -336,6 +336,10 @@ def test_a_large_reference_travels_as_its_encoder_saw_it(fit: Any) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 700, 3), dtype=np.uint8)).save("look.png")
     asked = Recipe(conditions=[IPAdapter(image="look.png", fit=fit)])
     saw = glimpsed(asked, prepare)
+    Path("eye").mkdir()
+    Path("eye/config.json").write_text('{"image_size": 32}')
+    beside = {"conditions.0": asked.conditions[0].model_copy(update={"image_encoder": "eye"})}
+    assert glimpsed(asked, None, beside) == saw and not glimpsed(asked, None)
     if fit == "tiles":
         assert not saw
         return
