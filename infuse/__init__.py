@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         VideoToVideo,
     )
     from infuse.engine.engine import Engine
-    from infuse.errors import Cancelled, CapacityError, InfuseError, RecipeError, WeightsError
+    from infuse.errors import Cancelled, CapacityError, InfuseError, InfuseWarning, RecipeError, WeightsError
     from infuse.media.films import Film
     from infuse.media.pictures import Picture
     from infuse.recipe import Recipe
@@ -47,6 +47,7 @@ __all__ = [
     "IPAdapter",
     "Img2Img",
     "InfuseError",
+    "InfuseWarning",
     "Inpaint",
     "MaskedVideo",
     "Motion",
@@ -66,7 +67,7 @@ __all__ = [
     "load",
 ]
 HOMES = {
-    "errors": ("Cancelled", "CapacityError", "InfuseError", "RecipeError", "WeightsError"),
+    "errors": ("Cancelled", "CapacityError", "InfuseError", "InfuseWarning", "RecipeError", "WeightsError"),
     "media.films": ("Film",),
     "media.pictures": ("Picture",),
     "recipe": ("Recipe",),

@@ -22,6 +22,14 @@ SIZE = re.compile(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*")
 def spelled(fields: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's data under our names, in whatever words it came. Raises RecipeError under the name as it was written."""
     out = read(RECIPE, fields, _sized(_batched(_sampled(dict(data)))))
+    for field in ("prompt", "negative_prompt"):
+        if isinstance(texts := out.get(field), list | tuple):
+            if len(texts) != 1:
+                raise RecipeError(
+                    field,
+                    "a recipe has one. Several are several recipes: engine.run_all(*(Recipe(prompt=p) for p in prompts)).",
+                )
+            out[field] = texts[0]  # as diffusers' callers write one
     if "conditions" in out:
         out["conditions"] = kinds(out["conditions"])
     return _numbered(out)

@@ -53,7 +53,8 @@ class Hold:
 
     def __call__(self, x: Tensor, t: Tensor | None) -> Tensor:
         weights = self.timetable[self.i].weights
-        said = [(w, e.hole.to(x), e.keep is not None) for who, e in self.holes
+        # a BrushNet may speak louder than 1, or against; its hole is there or not
+        said = [(min(max(w, 0.0), 1.0), e.hole.to(x), e.keep is not None) for who, e in self.holes
                 if e.hole is not None and (w := weights.get(who))]  # fmt: skip
         keep = kept(said)
         if keep is None:
