@@ -52,15 +52,11 @@ class ModelStore:
 
     @cached_property
     def device(self) -> torch.device:
-        import torch
-
-        return torch.device(self.device_name)
+        return placement.device_called(self.device_name)
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        import torch
-
-        return getattr(torch, self.dtype_name)
+        return placement.dtype_called(self.dtype_name)
 
     @cached_property
     def library(self) -> Any:

@@ -58,10 +58,22 @@ def dtype_name(said: Dtype) -> str | None:
 
 def as_dtype(said: Dtype) -> torch.dtype | None:
     """The dtype itself."""
+    name = dtype_name(said)
+    return None if name is None else dtype_called(name)
+
+
+def dtype_called(name: str) -> torch.dtype:
+    """By torch's own name."""
     import torch
 
-    name = dtype_name(said)
-    return None if name is None else getattr(torch, name)
+    return getattr(torch, name)
+
+
+def device_called(name: str) -> torch.device:
+    """By its name, without asking whether it is there."""
+    import torch
+
+    return torch.device(name)
 
 
 def device_name(said: Device) -> str | None:
