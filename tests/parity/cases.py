@@ -75,7 +75,7 @@ def start(strength: float = 0.6) -> Img2Img:
 
 
 def hole(strength: float = 1.0) -> Inpaint:
-    return Inpaint(image=photo(2), mask=mask(7, 5, 25, 20), strength=strength, paste=False)
+    return Inpaint(image=photo(2), mask=mask(7, 5, 25, 20), strength=strength, paste=False, cells="nearest")
 
 
 OFF, LOUD = {"guidance": 1.0}, {"guidance": 6.0, "negative_prompt": "blurry, grey"}
@@ -102,7 +102,7 @@ CASES = [
     Case("inpaint 4, strength 1, other schedulers", lambda: (hole(),), families=("sd1",), schedulers=OTHERS),
     Case(
         "inpaint 4, resized",
-        lambda: (Inpaint(image=photo(2, 48, 40), mask=mask(9, 7, 31, 29, 48, 40), strength=0.8, paste=False),),
+        lambda: (Inpaint(image=photo(2, 48, 40), mask=mask(9, 7, 31, 29, 48, 40), strength=0.8, paste=False, cells="nearest"),),
     ),
     Case("inpaint 9, strength 1", lambda: (hole(),), LOUD, channels=9),
     Case("inpaint 9, strength 0.6", lambda: (hole(0.6),), OFF, channels=9),
