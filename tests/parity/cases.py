@@ -102,7 +102,11 @@ CASES = [
     Case("inpaint 4, strength 1, other schedulers", lambda: (hole(),), families=("sd1",), schedulers=OTHERS),
     Case(
         "inpaint 4, resized",
-        lambda: (Inpaint(image=photo(2, 48, 40), mask=mask(9, 7, 31, 29, 48, 40), strength=0.8, paste=False, cells="nearest"),),
+        lambda: (
+            Inpaint(
+                image=photo(2, 48, 40), mask=mask(9, 7, 31, 29, 48, 40), strength=0.8, paste=False, cells="nearest"
+            ),
+        ),
     ),
     Case("inpaint 9, strength 1", lambda: (hole(),), LOUD, channels=9),
     Case("inpaint 9, strength 0.6", lambda: (hole(0.6),), OFF, channels=9),
