@@ -164,3 +164,46 @@ def test_json_of_a_stranger_is_a_letter(text: str, words: str) -> None:
 def test_brackets_in_words_are_no_depth() -> None:
     words = "[[[[" * 50 + '\\"'
     assert json_data(f'{{"prompt": "{words}"}}', Path("a.json"), OWN)["prompt"] == "[[[[" * 50 + '"'
+
+
+@pytest.mark.slow
+def test_ten_thousand_broken_pictures_are_recipes_or_letters() -> None:
+    """Bytes changed, left out and put in, in every format; seeds kept. None takes a second, or memory."""
+    import random
+    import time
+    import warnings
+
+    from infuse import Img2Img, Recipe
+    from infuse.engine.result import Result
+
+    chance, whole = random.Random(5), []
+    made = Result(
+        (Image.new("RGB", (16, 16)),), Recipe(prompt="x", conditions=[Img2Img(image=Image.new("RGB", (8, 8)))]), None
+    )
+    for suffix in ("png", "png", "jpg", "webp", "avif"):
+        whole.append((suffix, made.save(f"a.{suffix}")[0].read_bytes()))
+    read = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's about EXIF
+        for n in range(10_000):
+            suffix, raw = whole[n % len(whole)]
+            content = bytearray(raw)
+            for _ in range(chance.choice((1, 1, 2, 5, 20))):
+                at, what = chance.randrange(len(content)), chance.random()
+                if what < 0.6:
+                    content[at] = chance.randrange(256)
+                elif what < 0.8:
+                    del content[at : at + chance.randrange(1, 40)]
+                else:
+                    content[at:at] = chance.randbytes(chance.randrange(1, 9))
+                content = content or bytearray(b"x")
+            path = Path(f"broken.{suffix}")
+            path.write_bytes(content)
+            begin = time.perf_counter()
+            try:
+                Recipe.load(path)
+                read += 1
+            except InfuseError:
+                pass
+            assert time.perf_counter() - begin < 5
+    assert 0 < read < 10_000
