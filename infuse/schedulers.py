@@ -125,3 +125,12 @@ def faint(scheduler: Any) -> Any:
     if alphas is not None and alphas[-1] == 0 and scheduler.config.prediction_type == "epsilon":
         alphas[-1] = FAINTEST
     return scheduler
+
+
+def brownian(scheduler: Any, x: Tensor, seed: int) -> Any:
+    """The noise of DPM++ SDE, as it makes it itself, on a wider interval: torchsde rounds the ends of its own to 6 digits, and
+    then warns that the smallest sigma lies outside."""
+    from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
+
+    least, most = float(scheduler.sigmas[scheduler.sigmas > 0].min()), float(scheduler.sigmas.max())
+    return BrownianTreeNoiseSampler(x, 0.999 * least, 1.001 * most, seed)

@@ -177,7 +177,9 @@ def solve(plan: Plan, x: Float[Tensor, "c h w"], generator: torch.Generator, hol
     accepted = inspect.signature(scheduler.step).parameters
     chosen = {k: v for k, v in (("generator", generator), ("eta", 0.0)) if k in accepted}  # as the stock pipelines do
     if hasattr(scheduler, "noise_sampler_seed"):  # torchsde draws its own noise; give it the job's randomness
-        scheduler.noise_sampler_seed = int(torch.randint(2**31, (), generator=generator))
+        from infuse.schedulers import brownian
+
+        scheduler.noise_sampler = brownian(scheduler, x[None], int(torch.randint(2**31, (), generator=generator)))
     for i, t in enumerate(steps):
         shown = scheduler.scale_model_input(x[None], t)[0]
         answer = yield (shown.to(own) if wide else shown), t
