@@ -58,8 +58,8 @@ def _frames(value: Any) -> list[bytes] | str:
 
 
 def _is_picture(shape: Sequence[int], is_tensor: bool) -> bool:
-    """Whether three axes are one picture with channels, rather than grey frames (f, h, w)."""
-    return shape[0] in (1, 3, 4) if is_tensor else shape[-1] in (1, 3, 4) or shape[0] == 1
+    """Whether three axes are one picture with channels, wherever they come, rather than grey frames (f, h, w)."""
+    return shape[0] in (1, 3, 4) or not is_tensor and shape[-1] in (1, 3, 4)
 
 
 def _bytes(content: bytes | bytearray | memoryview) -> str:

@@ -41,16 +41,16 @@ sys.addaudithook(hook)
 def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home with pictures and models that are nobody's affair; the working folder lies in it."""
     home = tmp_path / "home"
-    (home / "work" / "frames").mkdir(parents=True)
-    for place in (home / "private.png", home / "work" / "here.png", home / "work" / "frames" / "0.png"):
+    (home / "desk" / "frames").mkdir(parents=True)
+    for place in (home / "private.png", home / "desk" / "here.png", home / "desk" / "frames" / "0.png"):
         Image.new("RGB", (32, 32), "red").save(place)
-    for place in (home / "secret.safetensors", home / "work" / "own.safetensors"):
+    for place in (home / "secret.safetensors", home / "desk" / "own.safetensors"):
         place.write_bytes(b"x" * 100)
     (home / "owner" / "name").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("HF_HOME", str(home / "cache"))
     monkeypatch.delenv("INFUSE_MODELS", raising=False)
-    monkeypatch.chdir(home / "work")
+    monkeypatch.chdir(home / "desk")
     yield home
 
 
@@ -76,7 +76,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "another computer": image("\\\\host\\share\\private.png"),
     "a mask": {"prompt": "x", "conditions": [{"kind": "text", "prompt": "y", "mask": "{home}/private.png"}]},
     "a reference": {"prompt": "x", "conditions": [{"kind": "ip_adapter", "image": ["{home}/private.png"]}]},
-    "a film": {"model": "tabletop-video", "conditions": [{"kind": "video_to_video", "film": "{home}/work/frames"}]},
+    "a film": {"model": "tabletop-video", "conditions": [{"kind": "video_to_video", "film": "{home}/desk/frames"}]},
     "a film's mask": {"model": "tabletop-video", "conditions": [
         {"kind": "masked_video", "film": "data:image/png;base64,", "mask": {"source": "frames"}}]},
     "a hash": image("sha256:" + 64 * "0"),
@@ -164,7 +164,7 @@ def test_what_the_user_types_himself_may_be_read(private: Path, tmp_path: Path) 
 def test_a_name_in_the_folder_of_models_is_everybody_s(
     private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("INFUSE_MODELS", str(private / "work"))
+    monkeypatch.setenv("INFUSE_MODELS", str(private / "desk"))
     error, opened = refused(strange(tmp_path, {"model": "own.safetensors"}))
     assert "none of the models" not in str(error) and [o for o in opened if "own.safetensors" in o[1]]
 
