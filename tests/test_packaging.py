@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions, version
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -22,34 +23,34 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line[0] != "#"]
 TOOLS = {"docs", "dev"}
 """Extras whose packages are commands, of the Makefile."""
+OWNERS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+"""Modules that are called otherwise than what installs them."""
 
 
 def named(requirements: list[str]) -> set[str]:
     return {Requirement(r).name.lower().replace("_", "-") for r in requirements} - {"infuse"}
 
 
+@cache
+def trees() -> dict[str, ast.AST]:
+    return {str(p.relative_to(ROOT)): ast.parse(p.read_text("utf-8")) for p in (ROOT / "infuse").rglob("*.py")}
+
+
 def imported() -> dict[str, set[str]]:
     """Distribution -> files of infuse that import something of it."""
-    owners = packages_distributions()
     found: dict[str, set[str]] = {}
-    for path in (ROOT / "infuse").rglob("*.py"):
-        for name in names(ast.parse(path.read_text("utf-8"))):
+    for path, tree in trees().items():
+        for name in names(tree):
             top = name.split(".")[0]
             if top not in sys.stdlib_module_names and top != "infuse":
-                owner = owners[top][0].lower().replace("_", "-")
-                found.setdefault(owner, set()).add(str(path.relative_to(ROOT)))
+                found.setdefault(OWNERS.get(top, top).lower().replace("_", "-"), set()).add(path)
     return found
 
 
 def spoken() -> set[str]:
     """Every string in infuse's sources: a sampler that has another package do its work names it so."""
-    trees = [ast.parse(path.read_text("utf-8")) for path in (ROOT / "infuse").rglob("*.py")]
-    return {
-        node.value
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    found = (node for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {node.value for node in found if isinstance(node.value, str)}
 
 
 def names(tree: ast.AST) -> Iterator[str]:
