@@ -18,6 +18,7 @@ from infuse.conditions import AnyCondition
 from infuse.curves import Curve
 from infuse.errors import InfuseWarning, RecipeError, under
 from infuse.media.films import Film
+from infuse.media.inputs import found_again, put_back
 from infuse.media.metadata import changed_inputs
 from infuse.media.pictures import Colour, Picture
 from infuse.media.plain_data import read_data, shallow
@@ -107,9 +108,12 @@ class Recipe(Strict):
             found = read(path, given)
         rules = given if folder is None or given.folder else given.at(folder)
         if inputs:
-            rules = replace(rules, inputs=tuple(Path(i) for i in inputs))
+            rules = replace(rules, inputs=tuple(at_home(str(i)) for i in inputs))
+        places = found_again(found.record.get("inputs", {}).values(), rules.inputs)
+        if places and not rules.trusting:  # these files and no others
+            rules = replace(rules, roots=(*(rules.roots or ()), *(p.absolute() for p in places.values())))
         with under_policy(rules):
-            recipe = cls(**found.data)
+            recipe = cls(**put_back(found.data, places))
         notes = list(found.notes)
         if rules.trusting and not isinstance(source, dict):
             notes += changed_inputs(recipe.pictures(), found.record.get("inputs", {}), at_home(str(source)))

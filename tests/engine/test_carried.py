@@ -19,6 +19,7 @@ from infuse.engine import carried
 from infuse.engine.carried import anonymous, glimpsed, public
 from infuse.engine.result import Result
 from infuse.errors import InfuseWarning, RecipeError
+from infuse.media import inputs
 from infuse.media.film_writer import read_record_of, write_film
 from infuse.media.fitting import fitted
 from infuse.media.metadata import Record, read_record
@@ -293,6 +294,30 @@ def test_every_result_opens_however_large_what_went_in(suffix: str) -> None:
     assert weight(record, suffix) <= (MOST_EXIF if suffix == ".jpg" else MOST_TEXT)
     assert sum(travelling) == (1 if suffix == ".jpg" else 22), "as many as there is room for"
     assert Recipe.load(path, inputs=["."]).digest == made.recipe.digest
+
+
+def test_inputs_are_found_again_by_name_and_size_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise(330).save("photo.png")
+    filming.folder(Path("depths"), [noise(330), noise(330, 1)])
+    made = result(Img2Img(image="photo.png"), DepthVideo(film="depths"), resolved={})
+    with pytest.warns(InfuseWarning, match="too large to travel"):
+        (path,) = made.save("out/a.png")
+    Path("kept/below").mkdir(parents=True)
+    Path("photo.png").rename("kept/below/renamed.png")
+    Path("depths").rename("kept/depths")
+    for i in range(20):
+        (Path("kept") / f"other{i}.png").write_bytes(b"x" * (1000 + i))
+    (Path("kept") / "photo.png").write_bytes(b"another of that name")
+    hashed = []
+    monkeypatch.setattr("infuse.media.inputs._hash", lambda p, real=inputs._hash: hashed.append(p.name) or real(p))
+    again = Recipe.load(path, inputs=["kept"])
+    assert sorted(hashed) == ["depths", "renamed.png"], "and no other file was read"
+    assert again.digest == made.recipe.digest and not again._reading.trusting
+    with pytest.warns(InfuseWarning, match="renamed.png"):
+        Result(made.images, again, None).save("b.png")
+    with pytest.raises(RecipeError, match="not carried along"):
+        Recipe.load({"conditions": [{"kind": "img2img", "image": "kept/photo.png"}]}, reading=again._reading)
+    assert Recipe.load(path).conditions[0].image.source.startswith("sha256:")  # type: ignore[union-attr]
 
 
 def test_the_smallest_travel_first() -> None:
