@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +163,34 @@ def test_check_says_how_long_it_takes() -> None:
 
 def test_the_schema_has_our_names_only() -> None:
     assert set(json.loads(call("schema").stdout)["properties"]) == set(Recipe.model_fields)
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_middle_of_sixty(world: Path) -> None:
+    """The real signal: those that are done stay, whole; exit code 130; and it is said how to go on."""
+    words = [
+        sys.executable,
+        "-m",
+        "infuse.cli",
+        "run",
+        "x",
+        "--model",
+        "./base",
+        "--steps",
+        "20",
+        "--count",
+        "60",
+        "-o",
+        "sixty/s.png",
+    ]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stderr is not None
+        first = [running.stdout.readline().strip() for _ in range(2)]  # printed at once, before the others are made
+        running.send_signal(signal.SIGINT)
+        rest, said = running.stdout.read().split(), running.stderr.read()
+    assert running.returncode == 130, said
+    done = [*first, *rest]
+    assert first == ["sixty/s-0.png", "sixty/s-1.png"] and 2 <= len(done) < 60
+    assert sorted(p.name for p in Path("sixty").iterdir()) == sorted(Path(p).name for p in done), "nothing half-written"
+    assert [Recipe.load(p).seed for p in done] == list(range(len(done)))
+    assert f"--seed {len(done)} --count {60 - len(done)}" in said and "Traceback" not in said
