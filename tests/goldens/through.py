@@ -82,8 +82,11 @@ class Given(Kit):
 
     golden: Golden
 
-    def pixels(self, picture: Picture, channels: int = 3) -> Tensor:
+    def exact(self, picture: Picture, channels: int = 3, fit: str = "stretch") -> Tensor:
         return self.golden[picture.source][0]
+
+    def hole(self, picture: Picture, fit: str = "stretch") -> Tensor:
+        return (self.golden[picture.source][0] >= 0.5).to(self.dtype)
 
 
 @contextmanager
@@ -127,7 +130,7 @@ def sampled(golden: Golden, base: Base, call: Mapping[str, Any], at: str) -> Out
     kit.golden = golden
     picture = Picture(call["image"])
     condition = (
-        Inpaint(image=picture, mask=Picture(call["mask_image"]), strength=call["strength"])
+        Inpaint(image=picture, mask=Picture(call["mask_image"]), strength=call["strength"], cells="nearest")
         if "mask_image" in call
         else Img2Img(image=picture, strength=call["strength"])
     )

@@ -89,12 +89,20 @@ def blend(texts: TaskTexts, a: Said, b: Said, t: float) -> Tensor:
     return Tokens(texts.tokens(*a), other=texts.tokens(*b), share=t).at(0.0).values
 
 
+class AsStock(Kit):
+    """A hole of another size is scaled as diffusers scales it, and is where it is white by half; ours is where it is white at all."""
+
+    def hole(self, picture: Picture, fit: Any = "stretch") -> Tensor:
+        return (self.pixels(picture, 1, fit) >= 0.5).to(self.dtype)
+
+
 def masks(golden: Golden) -> Outputs:
     found: Outputs = {}
-    net: Any = type("Net", (), {"dtype": torch.float32, "device": torch.device("cpu")})()
+    spec = type("Spec", (), {"vae_factor": 8})()
+    net: Any = type("Net", (), {"dtype": torch.float32, "device": torch.device("cpu"), "spec": spec})()
     for name, case in golden.config["mask_cases"].items():
         height, width = case["target_size"]
-        kit = Kit(Base("golden", net, None, TextEncoders((), ()), {}), (width, height), None)
+        kit = AsStock(Base("golden", net, None, TextEncoders((), ()), {}), (width, height), None)
         image = Picture.of(golden[f"{name}.image_u8"].numpy())
         mask = Picture.of(golden[f"{name}.mask_u8"].numpy())
         joined = PowerPaints(
