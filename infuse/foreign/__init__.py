@@ -102,7 +102,8 @@ def shown_record(path: str | Path, limits: Reading = OWN) -> str:
 
 def _short(value: Any) -> Any:
     if isinstance(value, dict):
-        return {shown(str(k)): _short(v) for k, v in value.items()}
+        order = sorted(value, key=lambda k: (k != "kind", k == "conditions"))  # what it is first, what is long last
+        return {shown(str(k)): _short(value[k]) for k in order}
     if isinstance(value, list | tuple):
         return [_short(v) for v in value]
     if isinstance(value, str) and value.startswith("data:"):
