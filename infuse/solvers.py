@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Choice", "Hold", "Plan", "Solver", "evaluations", "foreign", "least", "parse", "plan", "solve", "spoken"]
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-SPACINGS = ("leading", "linspace", "trailing")
+KNOWN: Mapping[str, tuple[str, ...]] = {
+    "prediction_type": ("epsilon", "v_prediction", "sample"),
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    SPACING: ("leading", "linspace", "trailing"),
+}
+"""What a scheduler_config.json may say, the usual first."""
 
 
 def evaluations(choice: Choice, config: Mapping[str, Any], steps: int, strength: float | None) -> int:
@@ -47,8 +51,8 @@ def evaluations(choice: Choice, config: Mapping[str, Any], steps: int, strength:
 def _kept(said: Mapping[str, Any], choice: Choice, steps: int, strength: float | None) -> int:
     """Steps that are run: with `strength`, only the last floor(steps * strength) steps, as in diffusers."""
     facts = CLASSES.get(choice.cls) or Facts(frozenset())
-    trained, distilled = said.get("num_train_timesteps", 1000), said.get("original_inference_steps", 50)
     _sound(said, choice, facts)
+    trained, distilled = said.get("num_train_timesteps", 1000), said.get("original_inference_steps", 50)
     if steps > trained:
         raise RecipeError(
             "steps", f"{steps}, but the base was trained on {trained} noise levels. Use at most {trained}."
@@ -73,16 +77,21 @@ def _kept(said: Mapping[str, Any], choice: Choice, steps: int, strength: float |
 
 def _sound(said: Mapping[str, Any], choice: Choice, facts: Facts) -> None:
     """What the base's scheduler_config.json says is something that this class can run."""
-    prediction, spacing = said.get("prediction_type", "epsilon"), said.get(SPACING, "leading")
-    if prediction not in PREDICTIONS or spacing not in SPACINGS:
-        name, value, known = (
-            (SPACING, spacing, SPACINGS) if prediction in PREDICTIONS else ("prediction_type", prediction, PREDICTIONS)
-        )
-        raise RecipeError(
-            "model",
-            f"its scheduler_config.json has {name} {value!r}; samplers know {', '.join(known)}. Correct it there.",
-        )
-    if prediction == "sample" and not facts.sample:
+    for name, known in KNOWN.items():
+        if (value := said.get(name, known[0])) not in known and not (
+            name == "beta_schedule" and said.get("trained_betas")
+        ):
+            raise RecipeError(
+                "model",
+                f"its scheduler_config.json has {name} {value!r}; samplers know {', '.join(known)}. Correct it there.",
+            )
+    for name in ("num_train_timesteps", "original_inference_steps"):
+        if type(value := said.get(name, 1)) is not int or value < 1:
+            raise RecipeError(
+                "model",
+                f"its scheduler_config.json has {name} {value!r}; that is a whole number from 1. Correct it there.",
+            )
+    if said.get("prediction_type") == "sample" and not facts.sample:
         raise RecipeError(
             "scheduler", f"{choice.cls} cannot run a base that predicts the clean latent. Use DDIM, Euler or DPM++ 2M."
         )

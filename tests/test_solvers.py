@@ -216,6 +216,9 @@ def test_a_schedule_that_is_named_takes_the_place_of_the_models() -> None:
     [
         ("model", {"prediction_type": "flow_prediction"}, "prediction_type 'flow_prediction'"),
         ("model", {"timestep_spacing": "logarithmic"}, "timestep_spacing 'logarithmic'"),
+        ("model", {"beta_schedule": "steep"}, "beta_schedule 'steep'"),
+        ("model", {"num_train_timesteps": "1000"}, "num_train_timesteps '1000'"),
+        ("model", {"num_train_timesteps": 0}, "num_train_timesteps 0"),
     ],
 )
 def test_a_config_that_nobody_can_run_is_a_letter(field: str, said: dict[str, Any], words: str) -> None:
