@@ -11,7 +11,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +57,10 @@ def recorded(
     found = list(recipe.pictures())
     inputs = {where: _known(one) for where, one in found}
     weights = {public(name): digest for name, digest in facts.get("weights", {}).items()}
-    plain = {str(one): where for where, one in found} | {one.source: where for where, one in found}
+    plain: dict[str, list[str]] = {}
+    for where, one in found:
+        for name in {str(one), one.source}:
+            plain.setdefault(name, []).append(where)
     said = tuple(anonymous(text, plain) for text in facts.get("warnings", ()))
     resolved = public_models(dict(facts.get("resolved", {})))
     common = {
@@ -128,10 +131,14 @@ def public(model: str) -> str:
     return place.name if outside else model
 
 
-def anonymous(text: str, inputs: Mapping[str, str]) -> str:
-    """A sentence without places: inputs by their fields, other absolute paths by their last part."""
+def anonymous(text: str, inputs: Mapping[str, Sequence[str]]) -> str:
+    """A sentence without places: inputs, by the names that letters give them, by their fields; other absolute paths by their
+    last part."""
     for shown in sorted(inputs, key=len, reverse=True):
-        text = text.replace(shown, inputs[shown])
+        if shown in text:
+            fields = inputs[shown]
+            meant = next((f for f in fields if text.startswith(f"{f}:")), fields[0] if len(fields) == 1 else "it")
+            text = re.sub(rf"(?<![\w./-]){re.escape(shown)}(?!\w)", lambda _, meant=meant: meant, text)
     for place in (os.getcwd(), str(Path.home())):
         text = text.replace(place + os.sep, "") if len(place) > 1 else text
     return re.sub(r"(?<![\w./:])(?:[A-Za-z]:\\|/)(?:[^\s'\",:;()/\\]+[/\\])+", "", text)

@@ -134,7 +134,11 @@ def test_models_by_the_names_that_others_find(tmp_path: Path, monkeypatch: pytes
 
 
 def test_sentences_without_places() -> None:
-    assert anonymous("/a b/c.png is odd", {"/a b/c.png": "conditions.0.image"}) == "conditions.0.image is odd"
+    assert anonymous("/a b/c.png is odd", {"/a b/c.png": ["conditions.0.image"]}) == "conditions.0.image is odd"
+    assert anonymous("data.png and a.png", {"a.png": ["conditions.0.image"]}) == "data.png and conditions.0.image"
+    both = {"a.png": ["conditions.0.image", "conditions.1.image"]}
+    assert anonymous("conditions.1.image: a.png is odd", both) == "conditions.1.image: conditions.1.image is odd"
+    assert anonymous("a.png is odd", both) == "it is odd"
     assert anonymous("see /var/lib/x.bin, and a/b of c", {}) == "see x.bin, and a/b of c"
     assert anonymous("half of 1/2 and https://example.org/a/b", {}) == "half of 1/2 and https://example.org/a/b"
 
