@@ -253,15 +253,16 @@ def io_uri(raw: bytes) -> str:
     return data_uri(raw, "image/gif")
 
 
-def test_a_film_s_own_recipe_does_not_travel() -> None:
+@pytest.mark.parametrize("name", ["in.mp4", "in.gif", "in.webp", "in"])
+def test_a_film_s_own_recipe_does_not_travel(name: str) -> None:
     pytest.importorskip("av")
-    write_film([soft(16), noise(16)], "in.mp4", Record({"prompt": "Secret"}, {}, {}))
-    made = result(DepthVideo(film="in.mp4"), frames=((soft(16), noise(16)),))
+    write_film([soft(16), noise(16)], name, Record({"prompt": "Secret"}, {}, {}, parameters="Secret\nSteps: 1"))
+    made = result(DepthVideo(film=name), frames=((soft(16), noise(16)),))
     (path,) = made.save("out.mp4")
     assert b"Secret" not in everything(path)
     source = read_record_of(path)["recipe"]["conditions"][0]["film"]
     assert source.startswith("data:")
-    assert [f.tobytes() for f in Film.of(source).frames(2)] == [f.tobytes() for f in Film.of("in.mp4").frames(2)]
+    assert [f.tobytes() for f in Film.of(source).frames(2)] == [f.tobytes() for f in Film.of(name).frames(2)]
     bare = Picture(source).content
     assert stripped(bare) == bare
 
