@@ -78,9 +78,15 @@ def sound(path: Path) -> Path:
 
 def on_its_side(path: Path, to: Path) -> Path:
     """The same MP4, marked as a phone marks a portrait: to be shown turned clockwise."""
+    return shown_as(path, to, (0, 1, -1, 0))
+
+
+def shown_as(path: Path, to: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """The same MP4 with a display matrix (a, b, c, d): (x, y) is to be shown at (a x + c y, b x + d y)."""
     content = bytearray(path.read_bytes())
     at = content.index(b"tkhd") + 44
-    turn = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    a, b, c, d = (v << 16 for v in matrix)
+    turn = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
     content[at : at + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in turn)
     to.write_bytes(content)
     return to

@@ -57,6 +57,8 @@ class Base:
         if not made.isfinite().all() and self.vae.dtype.itemsize < 4 and latents.isfinite().all():
             note("the VAE overflowed in half precision, so this picture was decoded in float32.")
             made = self._decoded(self._exact_vae, latents)
+        if not made.isfinite().all():  # infinities would be clamped to colours
+            return torch.full_like(made, float("nan"))
         return (made / 2 + 0.5).clamp(0, 1)
 
     def _decoded(self, vae: Any, latents: Tensor) -> Tensor:

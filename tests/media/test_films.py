@@ -276,3 +276,21 @@ def test_what_is_transparent_is_white_as_in_pictures(tmp_path: Path) -> None:
 def test_sixteen_bit_depths_keep_their_shades(tmp_path: Path) -> None:
     Image.fromarray(np.full((16, 16), 32768, np.uint16)).save(tmp_path / "depth.png")
     assert Film.of(tmp_path / "depth.png").frames(1)[0].getpixel((0, 0)) == (127,) * 3
+
+
+MATRICES: dict[tuple[int, int, int, int], Any] = {
+    (1, 0, 0, 1): lambda p: p, (-1, 0, 0, 1): lambda p: p[:, ::-1], (1, 0, 0, -1): lambda p: p[::-1],
+    (-1, 0, 0, -1): lambda p: p[::-1, ::-1], (0, 1, 1, 0): lambda p: p.swapaxes(0, 1), (0, 1, -1, 0): lambda p: np.rot90(p, -1),
+    (0, -1, 1, 0): lambda p: np.rot90(p), (0, -1, -1, 0): lambda p: p[::-1, ::-1].swapaxes(0, 1),
+}  # fmt: skip
+"""Display matrix -> what it does to pixels: all eight ways in which a picture can lie."""
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_films_are_shown_in_all_eight_ways(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
+    """I9: mirrored films, as front cameras write them, too."""
+    frames = filming.drifting(2, size=(128, 96))
+    plain = filming.video(tmp_path / "plain.mp4", frames)
+    turned = Film.of(filming.shown_as(plain, tmp_path / "turned.mp4", matrix))
+    seen, expected = np.asarray(turned.frames(1)[0]), MATRICES[matrix](np.asarray(Film.of(plain).frames(1)[0]))
+    assert turned.size == seen.shape[1::-1] and np.array_equal(seen, expected)
