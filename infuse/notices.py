@@ -6,6 +6,7 @@ encoding is `note`d: whoever `gathers` around it takes it along, else it is a wa
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ from threading import Lock
 
 from infuse.errors import InfuseWarning
 
-HOME = str(Path(__file__).parent)
+HOME = str(Path(__file__).parent) + os.sep
 MOST = 4096
 """Causes that one teller remembers; what is older is said again."""
 
