@@ -68,7 +68,7 @@ def base(form: str) -> tiny.Tiny:
 
 
 def adapter(spec: NetworkSpec) -> nn.Module:
-    from infuse.conditions.ip_adapter import Adapter, Plain
+    from infuse.encoders.ip_adapter import Adapter, Plain
 
     torch.manual_seed(17)
     widths = [w for _, w in spec.cross_layers]
