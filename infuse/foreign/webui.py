@@ -13,7 +13,8 @@ from typing import Any
 
 from infuse.foreign.said import Said
 
-PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+KEY, STRING, PLAIN = r"\w[\w /-]+", r'"(?:[^"\\]|\\.)*"', r"[^,]*"
+PAIR = re.compile(rf"\s*({KEY}):\s*({STRING}|{PLAIN})(?:,|$)")
 """A key, a colon, then a JSON string or anything up to a comma."""
 FEWEST = 3
 """Pairs of a last line that is settings and no prompt."""
