@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from infuse.curves import Curve, span
 from infuse.errors import RecipeError
-from infuse.media.fitting import Cells, Fit, fitted, near, odd, tiles
+from infuse.media.fitting import Cells, Fit, fitted, fitted_hole, near, odd, tiles
 from infuse.media.pictures import Picture, px
 from infuse.network.spec import NetworkSpec, described
 from infuse.ports import LOUD, Ports, Posterior, Sides, Tokens, Vector, Voice, Windowed
@@ -151,6 +151,16 @@ class Condition(Strict, ABC):
         """(width, height) of the picture that this condition paints in, for a recipe that names no size."""
         return None
 
+    @property
+    def grows(self) -> bool:
+        """Does it make the picture larger than the one that it paints in?"""
+        return False
+
+    @property
+    def ground_fit(self) -> Fit:
+        """How the picture or film that it paints in is brought to another shape."""
+        return getattr(self, "fit", "stretch")
+
     def strength_of_start(self) -> float | None:
         """For conditions that start the job from a picture: how much of it is repainted (0-1)."""
         return None
@@ -271,6 +281,11 @@ def overlooked(picture: Picture, field: str, fit: Look) -> list[str]:
     lost = 1 - side / max(w, h)
     return [f"{field}: {px((w, h))} is no square, and its image encoder sees the middle {px((side, side))} only: {lost:.0%} have no effect. "
             "Set fit: tiles to show it all, or pad."]  # fmt: skip
+
+
+def in_place(mask: Picture, size: tuple[int, int]) -> Picture:
+    """A hole as it lies in its picture of this (width, height): whatever is done to the picture is done to it alike."""
+    return mask if mask.size == size else Picture.of(fitted_hole(mask.mask, size))
 
 
 def some_hole(mask: Any, field: str = "mask") -> None:

@@ -18,6 +18,7 @@ from infuse.conditions.base import (
     View,
     brought,
     guess_sites,
+    in_place,
     same_family,
     some_hole,
 )
@@ -52,7 +53,7 @@ class BrushNet(Condition):
     cells: Cells = "touched"
 
     def openings(self) -> tuple[tuple[Picture, Fit], ...]:
-        return ((self.mask, self.fit),)
+        return ((in_place(self.mask, self.image.size), self.fit),)
 
     def native(self) -> tuple[int, int]:
         return self.image.size
@@ -80,7 +81,7 @@ class BrushNet(Condition):
 
     def encode(self, kit: Encoders) -> Sides:
         image, own = kit.pixels(self.image, fit=self.fit), kit.exact(self.image, fit=self.fit)
-        hole = kit.hole(self.mask, self.fit)
+        hole = kit.hole(in_place(self.mask, self.image.size), self.fit)
         shown = kit.open(hole)
         small, keep = kit.cells(hole, self.cells), 1 - kit.cells(shown, self.cells)
         branch = kit.brushnet(self.model)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from infuse.conditions.base import HOLED, Condition, Encoders, Route, View, brought, some_hole
+from infuse.conditions.base import HOLED, Condition, Encoders, Route, View, brought, in_place, some_hole
 from infuse.errors import RecipeError
 from infuse.media.fitting import Cells, Fit
 from infuse.media.pictures import Picture
@@ -61,11 +61,11 @@ class Inpaint(Condition):
         return [Route("latent", f"keep ({net.latent_channels} h w)", note=note, warnings=warnings)]
 
     def openings(self) -> tuple[tuple[Picture, Fit], ...]:
-        return ((self.mask, self.fit),)
+        return ((in_place(self.mask, self.image.size), self.fit),)
 
     def encode(self, kit: Encoders) -> Sides:
         image, own = kit.pixels(self.image, fit=self.fit), kit.exact(self.image, fit=self.fit)
-        hole = kit.hole(self.mask, self.fit)
+        hole = kit.hole(in_place(self.mask, self.image.size), self.fit)
         small = kit.cells(hole, self.cells)
         known = kit.posterior(image)
         start = known if self.strength < 1 else None

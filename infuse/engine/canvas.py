@@ -10,6 +10,7 @@ from typing import Any
 
 from infuse.conditions.base import Condition, Route, brought
 from infuse.errors import CapacityError, RecipeError, under
+from infuse.media.fitting import odd
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import LARGEST_SIDE, Recipe
@@ -37,7 +38,8 @@ def canvas(recipe: Recipe, conditions: Mapping[str, Condition], spec: NetworkSpe
     start = None
     for where, condition in conditions.items():
         with under(where):
-            start = start or condition.native()
+            own = condition.native()
+            start = own if own is not None and (start is None or condition.grows) else start
     out = []
     for i, (name, asked) in enumerate((("width", recipe.width), ("height", recipe.height))):
         side = asked or (start[i] if start is not None else spec.native_size)
@@ -82,7 +84,7 @@ def region(condition: Condition, size: tuple[int, int]) -> list[str]:
     return brought(condition.mask.size, size, "mask", "the picture")
 
 
-def one_ground(active: Mapping[str, Condition]) -> None:
+def one_ground(active: Mapping[str, Condition], size: tuple[int, int]) -> None:
     """Holes of several conditions are filled in one picture or film: what is kept outside of them cannot be two."""
     first: tuple[str, Any] | None = None
     for where, condition in active.items():
@@ -95,6 +97,14 @@ def one_ground(active: Mapping[str, Condition]) -> None:
                 f"{where}.{condition.HOLE}",
                 f"it is another one than that of {first[0]}, and outside of the holes only one can be kept. Give both the same.",
             )
+        before = active[first[0]]
+        if before.kind != condition.kind and before.grows != condition.grows:
+            grown, other = (where, first[0]) if condition.grows else (first[0], where)
+            raise RecipeError(grown, f"it makes the picture larger, and {other} fills a hole in it as it is. Make one first, and the other "
+                                     "in what comes out.")  # fmt: skip
+        if before.ground_fit != condition.ground_fit and odd(ours.size, size):
+            raise RecipeError(where, f"it brings its {condition.HOLE} to the shape of the picture by fit: {condition.ground_fit}, and {first[0]} by "
+                                     f"{before.ground_fit}: outside of the holes only one can be kept. Give both the same fit.")  # fmt: skip
 
 
 def exclusive(routes: Sequence[tuple[str, str, Route]]) -> None:

@@ -43,7 +43,7 @@ class Encodings:
     def of(self, condition: Condition, kit: Kit) -> Sides:
         """What a condition says on this canvas, in full voice. Two who ask at once may both encode: the same comes out."""
         versions = tuple(kit.store.versions(c) for c in (condition, *getattr(condition, "regions", ())))
-        beside = tuple((h.sha256, fit) for h, fit in kit.openings) if condition.HOLE else ()
+        beside = tuple((h.digest, fit) for h, fit in kit.openings) if condition.HOLE else ()
         key = (kit.base, kit.size, kit.frames, type(condition), digest(condition, voiced=False), versions, beside)
         with self._lock:
             found, left = self._kept.get(key), self._left

@@ -123,7 +123,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     if spec.unheard:
         raise WeightsError("model", f'"{spec.name}" cannot be run: {spec.unheard}')
     exclusive(routes)
-    one_ground(active)
+    one_ground(active, size)
     looks = windows(frames, spec.frames)
     calls = sum(calls_of(recipe.count, n * max(len(looks), 1), min(frames, spec.frames or 1), most) for n in table.rows)
     memory = view.memory + sum(r.memory for _, _, r in routes)
@@ -233,9 +233,8 @@ def warnings(
             out.append(f"{where}: it will not be heard: {why}.")
         image = getattr(c, "image", None)
         if (c.kind in ("controlnet", "img2img") or c.HOLE) and image is not None:
-            fit: Any = getattr(c, "fit", "stretch") if c.kind != "powerpaint" else "stretch"
             out += [
                 f"{where}.{text}"
-                for text in brought(c.native() or image.size, size, "image", "the picture to be made", fit)
+                for text in brought(c.native() or image.size, size, "image", "the picture to be made", c.ground_fit)
             ]
     return out

@@ -29,6 +29,18 @@ Look = Callable[[Any, str], Any]
 
 
 @dataclass(frozen=True)
+class Clip:
+    """What was taken from a film."""
+
+    frames: tuple[Any, ...]
+    """RGB PIL images of one size."""
+    places: tuple[int, ...]
+    """The number of each in the film, from 0."""
+    notes: tuple[str, ...] = ()
+    """What was adjusted on the way, one sentence each."""
+
+
+@dataclass(frozen=True)
 class Reader:
     """A film's headers. `times` are the seconds at which its frames appear, from 0; the last one leaves at `end`."""
 
@@ -48,6 +60,8 @@ class Reader:
     """Whether each frame of a video is coded from the one before it, so that its motion vectors span one frame."""
     parts: tuple[str, ...] = ()
     """Names of the loose pictures, in order."""
+    piece: Callable[[str], bytes] = lambda part: b""
+    """The file of one of them. Raises RecipeError if it cannot be read."""
 
     @property
     def rate(self) -> float:
@@ -133,15 +147,23 @@ def loose_reader(name: str, names: Sequence[str], read: Callable[[str], bytes], 
     fits(name, (SMALLEST, SMALLEST), len(parts), reading)
 
     @contextmanager
-    def image(part: str) -> Iterator[Any]:
+    def mended(part: str) -> Iterator[None]:
         try:
-            with Image.open(io.BytesIO(read(part)), formats=PICTURES) as found:
-                yield found
+            yield
         except InfuseError:
             raise
-        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+        except Exception as error:  # the disk, zipfile, zlib and Pillow: each has many words for a broken file
             at = f"frame {parts.index(part)} of {len(parts)}"
             raise RecipeError("", f"{part} in {name} ({at}) cannot be read: {error}. Make this frame again.") from None
+
+    @contextmanager
+    def image(part: str) -> Iterator[Any]:
+        with mended(part), Image.open(io.BytesIO(read(part)), formats=PICTURES) as found:
+            yield found
+
+    def piece(part: str) -> bytes:
+        with mended(part):
+            return read(part)
 
     size = (0, 0)
     for part in parts:
@@ -171,7 +193,7 @@ def loose_reader(name: str, names: Sequence[str], read: Callable[[str], bytes], 
         notes.append(f"{name}: numbers are missing ({hole}); its frames are taken one after another all the same")
     times = tuple(i / FOLDER_RATE for i in range(len(parts)))
     end = len(parts) / FOLDER_RATE
-    return Reader(name, size, times, end, draw, False, len(parts) == 1, tuple(notes), parts=tuple(parts))
+    return Reader(name, size, times, end, draw, False, len(parts) == 1, tuple(notes), parts=tuple(parts), piece=piece)
 
 
 # Animations -------------------------------------------------------------------------------------------------------
@@ -186,7 +208,11 @@ def animated_reader(name: str, source: Path | bytes, image: Any, reading: Readin
     fits(name, size, count, reading)
 
     def draw(wanted: Sequence[int], look: Look) -> Iterator[tuple[int, Any]]:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURES) as again:
+        try:
+            film = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURES)
+        except Exception as error:  # it was there when its headers were read
+            raise stopped(name, 0, count, f"{error}") from None
+        with film as again:
             for i in wanted:
                 yield i, look(at(again, i), name)
 
@@ -195,7 +221,7 @@ def animated_reader(name: str, source: Path | bytes, image: Any, reading: Readin
             if count > 1:
                 film.seek(i)
             film.load()
-        except (OSError, EOFError, ValueError, SyntaxError) as error:
+        except Exception as error:  # Pillow has many words for a broken file
             raise stopped(name, i, count, f"{error}") from None
         return film
 

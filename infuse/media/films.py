@@ -7,15 +7,13 @@ Nothing is opened when a recipe is made. `plan` reads headers and complains befo
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import math
 import mimetypes
-import zipfile
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +23,7 @@ from pydantic import Field, GetJsonSchemaHandler, PrivateAttr, model_serializer,
 from infuse.errors import CapacityError, RecipeError
 from infuse.media.film_arrays import data_uri, source_of, zipped
 from infuse.media.film_open import ZIP, opened
-from infuse.media.film_readers import FOLDER_RATE, Look, Reader
+from infuse.media.film_readers import FOLDER_RATE, Clip, Look, Reader
 from infuse.media.fitting import Fit, fitted, fitted_hole
 from infuse.media.pictures import BEHIND, Picture
 from infuse.media.reading import OWN, Reading, policy, reading
@@ -36,18 +34,6 @@ MOST_TAKEN = 1_000_000_000
 """Pixels of all frames that are taken at once (3 GB)."""
 LARGEST_EMBEDDED = 32 << 20
 """Bytes of a film that still travels inside of a recipe."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What was taken from a film."""
-
-    frames: tuple[Any, ...]
-    """RGB PIL images of one size."""
-    places: tuple[int, ...]
-    """The number of each in the film, from 0."""
-    notes: tuple[str, ...] = ()
-    """What was adjusted on the way, one sentence each."""
 
 
 class Film(Strict):
@@ -73,6 +59,9 @@ class Film(Strict):
     """What may be read for it: the policy of the recipe that names it."""
     _behind: str = PrivateAttr(default=BEHIND)
     """The colour that is seen through what is transparent."""
+
+    _within: tuple[int, int] | None = PrivateAttr(default=None)
+    """(width, height) of the film that it is a hole in."""
 
     def model_post_init(self, context: Any) -> None:
         self._reading = policy()
@@ -216,12 +205,7 @@ class Film(Strict):
         return Film.of(self, source=data_uri(self.data.read_bytes(), kind))
 
     def _pieces(self) -> Iterator[tuple[str, bytes]]:
-        if isinstance(self.data, Path) and self.data.is_dir():
-            yield from ((n, (self.data / n).read_bytes()) for n in self.reader.parts)
-        else:
-            file = self.data if isinstance(self.data, Path) else io.BytesIO(self.data)
-            with zipfile.ZipFile(file) as archive:
-                yield from ((n, archive.read(n)) for n in self.reader.parts)
+        yield from ((n, self.reader.piece(n)) for n in self.reader.parts)
 
     # What is taken ------------------------------------------------------------------------------------------------
 
@@ -311,9 +295,14 @@ class Film(Strict):
         return self._taken(count, fps, size, lambda i: fitted(i, size, fit) if size else i, self.seen)
 
     def holes(self, count: int, size: tuple[int, int] | None = None, fit: Fit = "crop") -> list[Any]:
-        """`take` of a film of masks: black and white images, white in every pixel that the mask's white touches."""
-        whole = self._taken(count, None, size, lambda i: fitted_hole(i, size or i.size, fit), self.drawn)
-        return list(whole.frames)
+        """`take` of a film of masks: black and white images, white in every pixel that the mask's white touches. What is done to
+        the film beside it is done to them alike: they are scaled to its size first."""
+
+        def placed(image: Any) -> Any:
+            there = fitted_hole(image, self._within or image.size)
+            return fitted_hole(there, size or there.size, fit)
+
+        return list(self._taken(count, None, size, placed, self.drawn).frames)
 
     def _taken(self, count: int, fps: float | None, size: tuple[int, int] | None, fitting: Any, look: Look) -> Clip:
         places, notes = self.plan(count, fps, size)
@@ -338,12 +327,14 @@ class Film(Strict):
         return list(self.take(count, size=size, fit=fit).frames)
 
     def beside(self, film: Film) -> Film:
-        """This film at the times of another one: what it does not say itself (start, fps, reverse) is as it is there.
+        """This film as the hole of another one, at its times: what it does not say itself (start, fps, reverse) is as it is there.
 
         Two folders have no rate of their own; where only one of the two is a folder, nothing is taken over.
         """
-        if self.reader.still or film.reader.still or self.reader.clock != film.reader.clock:
-            return self
-        fps = self.fps or film.fps or (min(film.reader.rate, 1000.0) if film.reader.clock else None)
-        there = {"start": self.start or film.start, "fps": fps, "reverse": self.reverse or film.reverse}
-        return self.model_copy(update=there)
+        there: dict[str, Any] = {}
+        if not (self.reader.still or film.reader.still) and self.reader.clock == film.reader.clock:
+            fps = self.fps or film.fps or (min(film.reader.rate, 1000.0) if film.reader.clock else None)
+            there = {"start": self.start or film.start, "fps": fps, "reverse": self.reverse or film.reverse}
+        found = self.model_copy(update=there)
+        found._within = film.size
+        return found

@@ -24,6 +24,7 @@ from infuse import (
     MaskedVideo,
     PowerPaint,
     Recipe,
+    RecipeError,
     SingleImage,
     VideoToVideo,
 )
@@ -230,6 +231,83 @@ def test_a_mask_of_another_size_is_scaled_and_said() -> None:
     assert any("conditions.0.mask: 32 x 32 px is scaled to its image of 64 x 64 px" in w for w in ticket.warnings)
     made = np.asarray(ticket.result().image)
     assert (made[:32] == image[:32]).all() and (made[32:, 32:] != image[32:, 32:]).any()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("kind", ["four", "nine", "brushnet"])
+def test_a_mask_of_another_size_follows_its_picture(kind: str, fit: Any) -> None:
+    """The same hole, drawn at half the width: whatever is done to the picture is done to it."""
+    image, mask = mix.picture(1, 128)[:64], np.zeros((64, 128), np.uint8)
+    mask[16:48, 40:72] = 255
+    openings = []
+    for drawn in (mask, mask[:, ::2]):
+        asked = condition(kind, image, drawn).model_copy(update={"fit": fit})
+        ticket = engine(kind).submit(Recipe(prompt="x", steps=1, width=64, height=64, conditions=(asked,)))
+        openings += [e.opening for s in ticket.jobs[0].sides.values() for e in s.on.latent if e.opening is not None]
+        ticket.cancel()
+    assert torch.equal(*openings)
+
+
+def test_a_mask_near_the_size_of_what_is_made_is_its_picture_s() -> None:
+    """60 px beside a picture of 128, made at 64: scaled with the picture, not laid on the canvas."""
+    mask = np.zeros((60, 60), np.uint8)
+    mask[30:, 30:] = 255
+    asked = Inpaint(image=mix.picture(1, 128), mask=mask)
+    ticket = engine("four").submit(Recipe(prompt="x", steps=1, width=64, height=64, conditions=(asked,)))
+    (opening,) = [e.opening for s in ticket.jobs[0].sides.values() for e in s.on.latent if e.opening is not None]
+    want = torch.zeros(1, 64, 64)
+    want[:, 32:, 32:] = 1
+    assert torch.equal(opening, want)
+    ticket.cancel()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_the_hole_of_a_film_follows_its_film(fit: Any) -> None:
+    from infuse.media.films import Film
+
+    film = Film.of([Image.new("RGB", (128, 64))] * 3)
+    mask = np.zeros((3, 64, 128), np.uint8)
+    mask[:, 16:48, 40:72] = 255
+    for drawn in (mask, mask[:1]):
+        whole, half = (Film.of(m).beside(film).holes(3, (64, 64), fit) for m in (drawn, drawn[:, :, ::2]))
+        assert [np.asarray(h).tolist() for h in whole] == [np.asarray(h).tolist() for h in half]
+        assert np.asarray(whole[0]).any()
+
+
+def test_a_powerpaint_s_mask_of_another_size_is_said() -> None:
+    asked = PowerPaint(image=mix.picture(1, 64), mask=np.full((16, 32), 255, np.uint8), task="removal")
+    said = engine("powerpaint").check(Recipe(prompt="x", conditions=(asked,))).warnings
+    assert any("conditions.0.mask: 32 x 16 px will be stretched to 64 x 64 px, its image" in w for w in said)
+
+
+def test_outpainting_makes_the_canvas_wherever_it_stands() -> None:
+    image, mask = mix.picture(1, 64), np.zeros((64, 64), np.uint8)
+    mask[8:24, 8:24] = 255
+    both = (
+        PowerPaint(image=image, mask=mask, task="removal"),
+        PowerPaint(image=image, task="outpaint", left=16, overlap=2),
+    )
+    for conditions in (both, both[::-1]):
+        assert engine("powerpaint").check(Recipe(prompt="x", conditions=conditions)).size == (80, 64)
+    other = Inpaint(image=image, mask=mask)
+    for conditions, where in (((other, both[1]), 1), ((both[1], other), 0)):
+        with pytest.raises(RecipeError, match=f"conditions.{where}: it makes the picture larger"):
+            engine("four").check(Recipe(prompt="x", conditions=conditions))
+
+
+def test_one_ground_has_one_fit() -> None:
+    image, mask = mix.picture(1, 64)[:32], np.full((32, 64), 255, np.uint8)
+    for size, fine in ((32, False), (64, True)):
+        conditions = (
+            Inpaint(image=image, mask=mask, fit="crop"),
+            BrushNet(model="brush", image=image, mask=mask, fit="pad"),
+        )
+        recipe = Recipe(prompt="x", width=size, height=32, conditions=conditions)
+        if fine:
+            assert engine("four").check(recipe).size == (64, 32)
+            continue
+        with pytest.raises(RecipeError, match="conditions.1: .*fit: pad, and conditions.0 by crop"):
+            engine("four").check(recipe)
 
 
 def test_regions_of_another_size_are_stretched_and_said() -> None:

@@ -19,6 +19,7 @@ from infuse.conditions.base import (
     Encoders,
     Route,
     View,
+    brought,
     guess_sites,
     said,
 )
@@ -94,7 +95,20 @@ class PowerPaint(Condition):
     def native(self) -> tuple[int, int]:
         return self.canvas.size if self.canvas else self.image.size
 
+    @property
+    def grows(self) -> bool:
+        return self.task == "outpaint"
+
+    @property
+    def ground_fit(self) -> Fit:
+        return "stretch"  # its own `fit` is the task's
+
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
+        routes = self._routes(net, view)
+        notes = () if self.mask is None else tuple(brought(self.mask.size, self.image.size, "mask", "its image"))
+        return [replace(routes[0], warnings=(*routes[0].warnings, *notes)), *routes[1:]]
+
+    def _routes(self, net: NetworkSpec, view: View) -> list[Route]:
         self.plain("mask", *(("weight", "start", "end") if self.model else ()))
         self.still(net, "Use masked_video")
         if self.mode == "guess" and self.model is None:

@@ -55,7 +55,7 @@ class MaskedVideo(Spatial):
         with under("mask"):
             hole = self._hole()
         warnings += planned(hole, "mask", view, None, self.fit, mask=True)
-        warnings += brought(hole.size, self.film.size, "mask", "its film", self.fit)
+        warnings += brought(hole.size, self.film.size, "mask", "its film")
         warnings += self._apart(view.frames)
         if composed_here:
             return [self.route(view, warnings=warnings)]
