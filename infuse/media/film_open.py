@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from infuse.errors import CapacityError, RecipeError
+from infuse.errors import CapacityError, InfuseError, RecipeError
 from infuse.media.film_readers import PICTURES, Reader, animated_reader, loose_reader, zipped_reader
 from infuse.media.pictures import must_be_file
 from infuse.media.reading import OWN, Reading
@@ -35,13 +35,18 @@ def opened(name: str, source: Path | bytes, reading: Reading = OWN) -> Reader:
                 with Image.open(file, formats=PICTURES) as image:
                     return animated_reader(name, source, image, reading)
             except UnidentifiedImageError:
-                return video_reader(name, source, reading)
+                pass
+        return video_reader(name, source, reading)
     except Image.DecompressionBombError as error:
         raise CapacityError("", f"{name} is too large to open ({error}). Scale it down first.") from None
     except OSError as error:
         raise RecipeError(
             "", f"{name} cannot be read ({error.strerror or error}). Check the path, or make the file again."
         ) from None
+    except InfuseError:
+        raise
+    except Exception as error:  # Pillow has many words for a broken file
+        raise RecipeError("", f"{name} is not a film that can be read ({error}). Make or copy it again.") from None
 
 
 def part_of(folder: Path, part: str, reading: Reading) -> bytes:

@@ -62,6 +62,10 @@ def stream(name: str, source: Path | bytes, **options: str) -> Iterator[tuple[An
         if not seen:
             has = "holds sound only" if container.streams.audio else "holds no picture"
             raise RecipeError("", f"{name} {has}. Give a file with a video stream.")
+        if seen[0].codec_context is None:
+            raise RecipeError(
+                "", f"{name} is coded in a way that the package av does not know. Encode it again, as H.264."
+            )
         # "explode": a damaged frame is an error, not a guess of the decoder's
         seen[0].codec_context.options = {"err_detect": "explode", **options}
         seen[0].thread_type = "SLICE"  # decoding several frames at once loses motion vectors of some of them
