@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from infuse.engine.engine import Engine
 from infuse.errors import InfuseError
 
 
+KINDS = ("control_v11p_sd15_canny", "control_v11p_sd15_lineart", "control_v11p_sd15_scribble", "control_v11p_sd15_mlsd",
+         "control_v11p_sd15_softedge", "t2i-depth", "mycanny", "whatever")  # fmt: skip
+
+
 def lines(light: bool = True) -> np.ndarray:
     """(64 64 3) uint8: thin lines."""
     drawn = np.zeros((64, 64, 3), np.uint8)
@@ -32,17 +37,15 @@ def ramp(near_below: bool = True) -> np.ndarray:
     return (depth if near_below else 255 - depth)[..., None].repeat(3, -1)
 
 
-def engine(name: str) -> Engine:
-    return tiny.engine(tiny.base("sd1"), {name: tiny.controlnet("sd1", 7)})
+@cache
+def engine() -> Engine:
+    """One ControlNet under all of these names."""
+    return tiny.engine(tiny.base("sd1"), dict.fromkeys(KINDS, tiny.controlnet("sd1", 7)), own=False)
 
 
 def said(name: str, **fields: Any) -> list[str]:
-    report = engine(name).check(Recipe(prompt="x", conditions=(ControlNet(model=name, **fields),)))
+    report = engine().check(Recipe(prompt="x", conditions=(ControlNet(model=name, **fields),)))
     return [w for w in report.warnings if "looks inverted" in w]
-
-
-KINDS = ("control_v11p_sd15_canny", "control_v11p_sd15_lineart", "control_v11p_sd15_scribble", "control_v11p_sd15_mlsd",
-         "control_v11p_sd15_softedge", "t2i-depth", "mycanny", "whatever")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", KINDS)
