@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from infuse.conditions.base import squares
+from infuse.conditions.base import in_place, squares
+from infuse.conditions.brushnet import BrushNet
 from infuse.conditions.controlnet import ControlNet
 from infuse.conditions.img2img import Img2Img
 from infuse.conditions.inpaint import Inpaint
@@ -26,7 +27,7 @@ from infuse.engine.canvas import MASKS
 from infuse.errors import InfuseError
 from infuse.media.film_arrays import data_uri
 from infuse.media.films import Film
-from infuse.media.fitting import fitted
+from infuse.media.fitting import fitted, fitted_hole
 from infuse.media.metadata import Record
 from infuse.media.pictures import Picture
 from infuse.media.reading import BY_HASH, at_home
@@ -80,15 +81,20 @@ def recorded(
         return Record(_data(recipe, dict(sources)), left, **common)
 
     left = most - len(made().text())
-    used = uses(recipe, (resolved.get("width"), resolved.get("height")))
+    size = (resolved.get("width"), resolved.get("height"))
+    used = uses(recipe, size)
     used |= {
         w: (hashlib.sha256(seen.tobytes()).digest(), lambda seen=seen: seen) for w, seen in (glimpses or {}).items()
     }
     forms = {w: form for w, one in found if kind == "full" and (form := _travelling(w, one, used.get(w))) is not None}
+    pair = filled(recipe, size, forms) if kind == "full" else {}
+    forms |= pair
     for where in sorted(forms, key=lambda w: (len(forms[w]), w)):
         cost = len(json.dumps(forms[where])) - len(sources[where])
         if cost <= left:
             sources[where], left = forms[where], left - cost
+    if any(sources[w].startswith(BY_HASH) for w in pair):  # together or not at all
+        sources |= {w: BY_HASH + inputs[w]["sha256"] for w in pair}
     notes = [f"{where}: {inputs[where].get('name', 'its picture')} ({inputs[where].get('bytes', 0) / 2**20:.1f} MiB) is too large to travel in the result, "
              "which names it by its hash. To run that again, keep the file and name its folder: --inputs, or Recipe.load(..., inputs=[folder])"
              for where, _ in found if kind == "full" and sources[where].startswith(BY_HASH)]  # fmt: skip
@@ -155,26 +161,36 @@ def _known(one: Picture | Film) -> dict[str, Any]:
 
 
 def _size(one: Picture | Film) -> int:
+    if isinstance(one, Film) and (pieces := one.weights):
+        return sum(pieces)  # of a folder as of its zip, so that a replay says the same
     data = one.content if isinstance(one, Picture) else one.data
     if isinstance(data, bytes):
         return len(data)
-    return sum(f.stat().st_size for f in data.iterdir() if f.is_file()) if data.is_dir() else data.stat().st_size
+    return data.stat().st_size
 
 
-_travelled: dict[Hashable, str | None] = {}
+_travelled: dict[Hashable, Any] = {}
 """The last forms, by content and use: the pictures of one recipe have the same inputs."""
 
 
 def _travelling(where: str, one: Picture | Film, used: Used | None) -> str | None:
     """The first form of an input that is small enough, as a data URI."""
     key = (one.digest, where.rpartition(".")[2] in MASKS, used and used[0], LARGEST)
+    return _remembered(key, lambda: next(filter(_small, _forms(where, one, used and used[1])), None))
+
+
+def _small(uri: str) -> bool:
+    return len(uri) * 3 // 4 <= LARGEST + 100
+
+
+def _remembered(key: Hashable, make: Callable[[], Any]) -> Any:
+    """What `make` gives, or gave before; None of what cannot be opened any more: that does not travel."""
     if key not in _travelled:
         while len(_travelled) >= REMEMBERED:
             _travelled.pop(next(iter(_travelled)), None)
         _travelled[key] = None
-        with suppress(InfuseError, OSError):  # what cannot be opened any more does not travel
-            fits = (s for s in _forms(where, one, used and used[1]) if len(s) * 3 // 4 <= LARGEST + 100)
-            _travelled[key] = next(fits, None)
+        with suppress(InfuseError, OSError):
+            _travelled[key] = make()
     return _travelled.get(key)
 
 
@@ -221,10 +237,9 @@ def uses(recipe: Recipe, size: tuple[Any, Any]) -> dict[str, Used]:
     if not all(isinstance(s, int) for s in size):
         return {}
     found: dict[str, Used] = {}
-    alone = sum(bool(c.HOLE) for c in recipe.conditions) == 1  # else one would be another picture than the other
     for i, c in enumerate(recipe.conditions):
         match c:
-            case Img2Img() | Inpaint() if isinstance(c, Img2Img) or alone:
+            case Img2Img():
                 found[f"conditions.{i}.image"] = (size, c.fit), lambda c=c: fitted(c.image.image, size, c.fit)
             case ControlNet(image=Picture() as hint, annotator="none"):
                 found[f"conditions.{i}.image"] = (size, c.fit), lambda c=c, hint=hint: fitted(hint.image, size, c.fit)
@@ -233,6 +248,30 @@ def uses(recipe: Recipe, size: tuple[Any, Any]) -> dict[str, Used]:
         if isinstance(c.mask, Picture) and not c.HOLE:
             found[f"conditions.{i}.mask"] = size, lambda mask=c.mask: fitted(mask.mask, size)
     return found
+
+
+def filled(recipe: Recipe, size: tuple[Any, Any], forms: Mapping[str, str]) -> dict[str, str]:
+    """Field -> data URI: a picture that is too large to travel (not among `forms`) as it lies on the canvas, and its hole there.
+
+    What is done to a picture is done to its hole, so that both are brought to the canvas or none. Empty if they stay too large.
+    """
+    holed = [(f"conditions.{i}", c) for i, c in enumerate(recipe.conditions) if c.HOLE]
+    if len(holed) != 1:  # else one would be another picture than the other
+        return {}
+    where, c = holed[0]
+    if not isinstance(c, Inpaint | BrushNet) or f"{where}.image" in forms or not all(isinstance(s, int) for s in size):
+        return {}
+
+    def on_canvas() -> tuple[str, str] | None:
+        own = c.image.size
+        if own == size:
+            return None
+        hole = fitted_hole(in_place(c.mask, own).mask, size, c.fit)
+        both = coded(fitted(c.image.image, size, c.fit)), coded(hole)
+        return both if all(_small(uri) for uri in both) else None
+
+    both = _remembered((c.image.digest, c.mask.sha256, size, c.fit, LARGEST), on_canvas)
+    return dict(zip((f"{where}.image", f"{where}.mask"), both, strict=True)) if both else {}
 
 
 def glimpsed(recipe: Recipe, prepare: Any, speakers: Mapping[str, Any] | None = None) -> dict[str, Any]:

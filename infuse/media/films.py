@@ -204,6 +204,13 @@ class Film(Strict):
         kind = mimetypes.guess_type(self.data.name)[0] or "application/octet-stream"
         return Film.of(self, source=data_uri(self.data.read_bytes(), kind))
 
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """Bytes of each of its pictures, if it consists of such, in a folder or a zip."""
+        if self._is_loose and isinstance(self.data, Path) and self.data.is_dir():
+            return tuple((self.data / n).stat().st_size for n in self.reader.parts)
+        return tuple(len(content) for _, content in self._pieces()) if self._is_loose else ()
+
     def _pieces(self) -> Iterator[tuple[str, bytes]]:
         yield from ((n, self.reader.piece(n)) for n in self.reader.parts)
 

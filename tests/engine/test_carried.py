@@ -13,15 +13,15 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from infuse import Film, Recipe
-from infuse.conditions import ControlNet, DepthVideo, Img2Img, Inpaint, IPAdapter, Text
-from infuse.conditions.base import squares
+from infuse.conditions import BrushNet, ControlNet, DepthVideo, Img2Img, Inpaint, IPAdapter, Text
+from infuse.conditions.base import in_place, squares
 from infuse.engine import carried
 from infuse.engine.carried import anonymous, glimpsed, public
 from infuse.engine.result import Result
 from infuse.errors import InfuseWarning, RecipeError
 from infuse.media import inputs
 from infuse.media.film_writer import read_record_of, write_film
-from infuse.media.fitting import fitted
+from infuse.media.fitting import fitted, fitted_hole
 from infuse.media.metadata import Record, read_record
 from infuse.media.picture_writer import MOST_EXIF, MOST_TEXT, weight
 from infuse.media.pictures import Picture
@@ -439,3 +439,37 @@ def test_the_digest_is_of_content(tmp_path: Path) -> None:
 
 def test_forms_are_at_most_so_large() -> None:
     assert carried.LARGEST == 256 << 10
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("kind", ["inpaint", "brushnet"])
+def test_a_large_picture_and_its_hole_travel_as_they_lie_on_the_canvas(kind: str, fit: Any) -> None:
+    """Or neither does: a hole in its own size would lie elsewhere in a picture that was cut."""
+    wide = np.random.default_rng(0).integers(0, 256, (400, 700, 3), dtype=np.uint8)
+    Image.fromarray(wide).save("photo.png")
+    mask = np.zeros((200, 700), np.uint8)
+    mask[50:100, 300:420] = 255
+    Image.fromarray(mask).save("mask.png")
+    plain = {
+        "kind": kind,
+        "image": "photo.png",
+        "mask": "mask.png",
+        "fit": fit,
+        **({"model": "brush"} if kind == "brushnet" else {}),
+    }
+    asked = Recipe(conditions=[plain]).conditions[0]  # type: ignore[arg-type]
+    (there,) = Recipe(**result(asked).record().recipe).conditions
+    assert isinstance(there, Inpaint | BrushNet) and isinstance(asked, Inpaint | BrushNet)
+    assert there.image.image.size == there.mask.mask.size == (16, 16)
+    own = in_place(asked.mask, asked.image.size).mask
+    assert np.array_equal(there.mask.mask, fitted_hole(own, (16, 16), fit)) and np.asarray(there.mask.mask).any()
+    assert np.array_equal(there.image.image, fitted(asked.image.image, (16, 16), fit))
+    tight = result(asked).record(most=2600).recipe["conditions"][0]
+    assert [tight[f].partition(":")[0] for f in ("image", "mask")] in (["sha256", "sha256"], ["data", "data"])
+
+
+def test_a_folder_of_frames_has_the_bytes_of_what_travels() -> None:
+    filming.folder(Path("frames"), [soft(16), noise(16)])
+    Path("frames/notes.txt").write_text("not a frame")
+    whole = Film.of("frames")
+    assert result(DepthVideo(film=whole)).record().inputs["conditions.0.film"]["bytes"] == sum(whole.embedded().weights)
