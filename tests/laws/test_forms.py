@@ -16,9 +16,6 @@ from forms import MASKS, PICTURES
 from PIL import Image
 from some import in_turn
 
-QUICK = 3
-"""One of so many pairs that meet in turn runs in the quick suite."""
-
 import mix
 import tiny
 from infuse import (
@@ -45,6 +42,8 @@ from infuse.engine.engine import Engine
 from infuse.media.films import Film
 from infuse.media.pictures import Picture
 
+QUICK = 3
+"""One of so many pairs that meet in turn runs in the quick suite."""
 W, H = forms.SIZE
 OTHER = mix.picture(3, 64)[:H, :W]
 SPOT = np.zeros((H, W), np.uint8)
