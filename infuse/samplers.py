@@ -239,6 +239,13 @@ def foreign(sampler: str, schedule: str | None) -> str | None:
     return f"{name} {_LABELS[_type(arguments)]}".rstrip()
 
 
+def called(choice: Choice, config: Mapping[str, Any]) -> str:
+    """Our name of a choice, "DPM++ 2M Karras": what it does not say itself, the base's own scheduler_config.json may."""
+    there = {k: v for k in ("algorithm_type", *SIGMAS) if (v := config.get(k)) and k not in choice.arguments}
+    arguments = {**(there if config.get("_class_name") == choice.cls else {}), **choice.arguments}
+    return f"{_spoken(choice.cls, arguments)} {_LABELS[_type(arguments)]}".rstrip()
+
+
 _LABELS = {"Karras": "Karras", "Exponential": "exponential", "Beta": "beta", "SGM Uniform": "trailing", "DDIM": "leading",
            "Linspace": "linspace", "Uniform": ""}  # fmt: skip
 """The webui's schedule type -> our word after the sampler's name."""

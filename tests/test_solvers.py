@@ -18,7 +18,7 @@ from torch import Tensor
 import tiny
 from infuse import Img2Img, Inpaint, Recipe, samplers
 from infuse.errors import RecipeError
-from infuse.samplers import CLASSES, NAMES, SCHEDULES, SIGMAS, SPACING, TWO_S_A, ZERO
+from infuse.samplers import CLASSES, NAMES, SCHEDULES, SIGMAS, SPACING, TWO_S_A, ZERO, called
 from infuse.solvers import Choice, Plan, evaluations, foreign, least, parse, plan, solve, spoken
 
 SPOKEN = [name for name, (cls, _) in NAMES.items() if cls != samplers.SDE or find_spec("torchsde")]
@@ -443,6 +443,18 @@ def test_2s_ancestral_is_not_2s() -> None:
 
 
 # ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", spoken_with_schedules())
+def test_a_choice_is_called_by_a_name_that_means_it(name: str) -> None:
+    choice = parse(name, "")
+    assert parse(called(choice, {}), "") == choice and parse(called(choice, tiny.SCHEDULE), "") == choice
+
+
+def test_a_base_s_own_scheduler_has_a_name() -> None:
+    own = {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}
+    assert called(parse(None, own["_class_name"]), own) == "DPM++ 2M SDE Karras"
+    assert called(parse("Euler a", own["_class_name"]), own) == "Euler a"
 
 
 @pytest.mark.parametrize("name", spoken_with_schedules())

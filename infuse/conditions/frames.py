@@ -10,7 +10,7 @@ import numpy as np
 from infuse.conditions.base import Encoders, View, brought
 from infuse.errors import under
 from infuse.media.films import Film
-from infuse.media.fitting import Fit, fitted, laid
+from infuse.media.fitting import Fit, fitted, laid, odd
 from infuse.media.pictures import Picture
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ def planned(
     with under(field):
         places, notes = film.plan(view.frames, size=size)
         notes = (*notes, *film.looked_at(min(places), mask)[1])
+        # an encoder may look at another size of the clip's shape, and that is not what somebody asked for
+        to = view.size if size and odd(film.size, view.size) else size or film.size
         return [f"{field}: {note.rstrip('.')}." for note in notes] + brought(
-            film.size, size or film.size, field, "the clip's shape", fit
+            film.size, to, field, "the clip's shape", fit
         )
 
 

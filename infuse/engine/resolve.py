@@ -23,6 +23,7 @@ from infuse.errors import RecipeError, WeightsError, under
 from infuse.media.fitting import padded
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import Recipe
+from infuse.samplers import called
 from infuse.solvers import Choice, Plan, evaluations, parse, plan
 from infuse.timetable import PROMPT, Timetable, heard, timetable
 
@@ -86,6 +87,11 @@ class Resolved:
         """About how long the run takes on this machine, without loading; None if nothing is known of its device."""
         return pace.seconds(self.flops, self.calls, self.device, self.dtype)
 
+    @property
+    def sampler(self) -> str:
+        """Its scheduler by the name that people have for it: "DPM++ 2M Karras"."""
+        return called(self.choice, self.schedule)
+
     def alone(self) -> tuple[Resolved, ...]:
         """The same for each picture by itself, in the order of their seeds: costs excepted, which stay those of all."""
         each = [{"seed": seed, "count": 1} for seed in self.asked.seeds]
@@ -97,7 +103,7 @@ class Resolved:
         """What a record keeps: the recipe's open fields as they were filled, the machine's part in it, and the timetable."""
         r = self.recipe
         return {
-            "model": r.model, "width": r.width, "height": r.height, "steps": r.steps, "scheduler": self.choice.cls,
+            "model": r.model, "width": r.width, "height": r.height, "steps": r.steps, "sampler": self.sampler, "scheduler": self.choice.cls,
             "guidance": r.guidance, "dtype": self.dtype, "device": self.device, "timetable": self.timetable.plain(),
         } | ({"frames": self.frames} if self.spec.frames else {})  # fmt: skip
 

@@ -156,6 +156,12 @@ def test_a_strangers_picture_beside_ones_own(world: Path) -> None:
     assert trusted._reading.trusting
 
 
+def test_check_names_the_sampler_as_people_do() -> None:
+    shown = call("check", "x", *TINY, "--sampler", "dpmpp_2m", "--scheduler", "karras").stdout
+    assert "DPM++ 2M Karras (DPMSolverMultistepScheduler)" in shown
+    assert "DDIM (DDIMScheduler)" in call("check", "x", *TINY, "--scheduler", "ddim").stdout
+
+
 def test_check_says_how_long_it_takes() -> None:
     shown = call("check", "x", *TINY, "--seed", "4")
     assert "time " in shown.stdout and "estimate" in shown.stdout and "peak" in shown.stdout

@@ -161,6 +161,8 @@ def test_what_is_adjusted_is_said(store: ModelStore) -> None:
         "conditions.4.film": "mostly light",
         "conditions.5.film": "is one picture: fps of it changes nothing",
         "conditions.6.film": "Set fps to choose another rate.",
+        "conditions.0.film: 128 x 96 px will be cut around the centre to the shape of 32 x 32 px": "the clip's shape",
+        "conditions.7.film: 128 x 96 px will be cut around the centre to the shape of 32 x 32 px": "the clip's shape",
         "conditions.7.mask": "64 x 64 px will be stretched to 128 x 96 px, its film",
     }.items():
         assert any(s.startswith(start) and words in s for s in said), said
