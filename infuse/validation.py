@@ -19,7 +19,7 @@ class Strict(BaseModel):
         frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    def __init__(self, **data: Any) -> None:
+    def __init__(self, /, **data: Any) -> None:
         try:
             super().__init__(**type(self).spelled(data))
         except ValidationError as error:

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infuse.media.pictures import Picture, channels_last, eight_bits, from_numbers, numbers
+from infuse.errors import RecipeError
+from infuse.media.arrays import channels_last, eight_bits, from_numbers, numbers
+from infuse.media.pictures import Picture
 from infuse.media.settle import seen, upright
 
 
@@ -21,7 +23,13 @@ def source_of(value: Any) -> str:
         if not str(value).strip():
             raise ValueError("an empty path names no film; give a path, a data URI, or frames")
         return Picture.of(value).source
-    frames = _frames(value)
+    try:
+        frames = _frames(value)
+    except (ValueError, RecipeError):
+        raise
+    except Exception as error:  # numpy, torch and Pillow have many words for what they cannot turn into each other
+        raise ValueError(f"{' '.join(repr(value)[:40].split())} is not a film that can be read ({error}); give a path, a data URI, an "
+                         "array (f, h, w, 3) or a list of PIL images") from None  # fmt: skip
     return (
         frames
         if isinstance(frames, str)

@@ -257,8 +257,8 @@ class Film(Strict):
         row = list(range(first, min(first + count, len(reader.times))))
         if rate is None and not reader.variable:
             return row, notes
-        step = 1 / (rate or reader.rate)
-        left = math.ceil((reader.end - self.start - soon) / step)
+        step = min(1 / (rate or reader.rate), 1e9)  # seconds; at a rate of next to nothing a second frame never comes
+        left = max(1, math.ceil((reader.end - self.start - soon) / step))  # one is on screen until the end
         places = [bisect_right(reader.times, self.start + k * step + soon) - 1 for k in range(min(count, left))]
         if rate is None and places != row:
             notes.append(

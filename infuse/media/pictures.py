@@ -19,6 +19,7 @@ from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from infuse.errors import CapacityError, RecipeError
+from infuse.media.arrays import from_numbers
 from infuse.media.reading import BY_HASH, OWN, Reading, at_home, policy, shown
 from infuse.media.settle import drawn, said_of_many, seen
 
@@ -92,7 +93,13 @@ class Picture:
             return cls(policy().located(text), reading=policy())
         if isinstance(value, bytes | bytearray | memoryview):
             return cls(_uri(bytes(value), "*"), reading=policy())
-        content, kind = _encoded(value)
+        try:
+            content, kind = _encoded(value)
+        except (ValueError, RecipeError):
+            raise
+        except Exception as error:  # numpy, torch and Pillow have many words for what they cannot turn into each other
+            raise ValueError(f"{' '.join(repr(value)[:40].split())} is not a picture that can be read ({error}); give a path, a data URI, "
+                             "a PIL image or an array (h, w, 3)") from None  # fmt: skip
         return cls(_uri(content, kind), reading=policy())
 
     def on(self, behind: str) -> Picture:
@@ -255,6 +262,10 @@ def named_kind(content: bytes) -> str:
     return next((what for mark, what in KINDS if head.startswith(mark) or head[4:12].startswith(mark)), "")
 
 
+NEAR = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA", "HSV": "RGB", "I;16N": "I"}
+"""Modes that neither PNG nor TIFF holds -> the nearest that one of them does."""
+
+
 def _encoded(value: Any) -> tuple[bytes, str]:
     """(bytes, format) of a PIL image, array or tensor: whatever its mode is, the file holds the same numbers."""
     from PIL import Image
@@ -268,8 +279,8 @@ def _encoded(value: Any) -> tuple[bytes, str]:
         exif[EXIF_ORIENTATION] = turned
         kept["exif"] = exif
     kind = "png" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "tiff"
-    if image.mode in ("PA", "La", "RGBa"):
-        image, kind = image.convert("RGBA"), "png"
+    if near := NEAR.get(image.mode):
+        image, kind = image.convert(near), "tiff" if near == "I" else "png"
     buffer = io.BytesIO()
     image.save(buffer, kind.upper(), **kept)
     return buffer.getvalue(), kind
@@ -281,69 +292,3 @@ def _orientation(image: Any) -> int:
         return turned if turned in range(2, 9) else 1
     except Exception:
         return 1
-
-
-def from_numbers(value: Any) -> Any:
-    """A PIL image of an array or tensor; see `Picture.of`. Raises ValueError that tells the accepted shapes and ranges."""
-    import numpy as np
-    from PIL import Image
-
-    is_tensor, value = hasattr(value, "detach"), numbers(value)
-    if not isinstance(value, np.ndarray):
-        raise ValueError(
-            f"{repr(value)[:40]} is not a picture; give a path, a data URI, a PIL image or an array (h, w, 3)"
-        )
-    return Image.fromarray(eight_bits(channels_last(value, is_tensor, "picture")))
-
-
-def numbers(value: Any) -> Any:
-    """A tensor as an array; anything else as it is."""
-    if not hasattr(value, "detach"):
-        return value
-    value = value.detach().cpu()
-    return (value.float() if value.is_floating_point() else value).numpy()
-
-
-def channels_last(value: Any, first: bool, what: str) -> Any:
-    """An array (h, w) or (h, w, c) of one in either order of axes. first: channels come first where both could be."""
-    import numpy as np
-
-    shape = value.shape
-    if value.ndim == 2:
-        return value
-    if value.ndim == 3 and all(shape):
-        ahead, behind = shape[0] in (1, 3, 4), shape[-1] in (1, 2, 3, 4)
-        if ahead and (first or not behind):
-            value, behind = np.moveaxis(value, 0, -1), True
-        if behind:
-            return value[..., 0] if value.shape[-1] == 1 else value
-    order = "(c, h, w)" if first else "(h, w, c)"
-    raise ValueError(f"an array of shape {shape} is no {what}; give (h, w) or {order} with 1, 3 or 4 channels")
-
-
-def eight_bits(value: Any) -> Any:
-    """uint8 of booleans, uint8, uint16 (divided by 257) or other integers from 0 to 255, or floats from 0 to 1.
-
-    Raises ValueError for other numbers.
-    """
-    import numpy as np
-
-    if value.dtype == np.uint8:
-        return np.ascontiguousarray(value)
-    if value.dtype == bool:
-        return value.astype(np.uint8) * 255
-    if value.dtype == np.uint16:
-        return (value // 257).astype(np.uint8)
-    low, high = (value.min(), value.max()) if value.size else (0, 0)
-    if value.dtype.kind in "iu" and low >= 0 and high <= 255:
-        return value.astype(np.uint8)
-    if value.dtype.kind == "f" and np.isfinite(value).all() and low >= 0 and high <= 1:
-        return (value * 255).round().astype(np.uint8)
-    of = "a float array" if value.dtype.kind == "f" else f"an array of {value.dtype}"
-    rule = "finite floats from 0 to 1" if value.dtype.kind == "f" else "uint8, uint16, or floats from 0 to 1"
-    hint = (
-        ", not from -1 to 1: add 1 and halve it"
-        if value.dtype.kind == "f" and low >= -1 and low < 0 and high <= 1
-        else ""
-    )
-    raise ValueError(f"{of} must hold {rule}{hint}; this one holds {low:g} to {high:g}")

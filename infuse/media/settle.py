@@ -154,7 +154,11 @@ def to_srgb(icc: bytes, mode: str) -> tuple[Any, str] | None:
 
 def said_of_many(image: Any, content: bytes) -> list[str]:
     """What is said of an image file that holds more than the picture which is taken from it."""
-    if (count := getattr(image, "n_frames", 1)) < 2:
+    try:
+        count = getattr(image, "n_frames", 1)
+    except Exception:  # the first has been read, and no other is wanted
+        return ["the first of its pictures is taken; the others are damaged"]
+    if count < 2:
         return ["its HDR gain map is left out"] if _gains(content) else []
     if image.format == "MPO":
         return ["its HDR gain map is left out" if _gains(content) else f"the first of its {count} pictures is taken"]

@@ -8,6 +8,7 @@ import json
 import struct
 import tracemalloc
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
+from watched import watched
 
 from infuse.errors import CapacityError, InfuseError, RecipeError
 from infuse.media.metadata import read_record
@@ -170,7 +172,6 @@ def test_brackets_in_words_are_no_depth() -> None:
 def test_ten_thousand_broken_pictures_are_recipes_or_letters() -> None:
     """Bytes changed, left out and put in, in every format; seeds kept. None takes a second, or memory."""
     import random
-    import time
     import warnings
 
     from infuse import Img2Img, Recipe
@@ -199,11 +200,7 @@ def test_ten_thousand_broken_pictures_are_recipes_or_letters() -> None:
                 content = content or bytearray(b"x")
             path = Path(f"broken.{suffix}")
             path.write_bytes(content)
-            begin = time.perf_counter()
-            try:
+            with watched(f"a broken {suffix}, input {n}"), suppress(InfuseError):
                 Recipe.load(path)
                 read += 1
-            except InfuseError:
-                pass
-            assert time.perf_counter() - begin < 5
     assert 0 < read < 10_000
