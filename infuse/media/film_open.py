@@ -8,6 +8,7 @@ from pathlib import Path
 from infuse.errors import CapacityError, InfuseError, RecipeError
 from infuse.media.film_readers import PICTURES, Reader, animated_reader, loose_reader, zipped_reader
 from infuse.media.pictures import must_be_file
+from infuse.media.png_text import SIGNATURE, wordless
 from infuse.media.reading import OWN, Reading
 from infuse.media.video_reader import video_reader
 
@@ -31,6 +32,11 @@ def opened(name: str, source: Path | bytes, reading: Reading = OWN) -> Reader:
             file.seek(0)
             if head == ZIP:
                 return zipped_reader(name, file.read(), reading)
+            if SIGNATURE.startswith(head):
+                reading.weigh(name, file.seek(0, 2))
+                file.seek(0)
+                source = wordless(file.read())
+                file = io.BytesIO(source)
             try:
                 with Image.open(file, formats=PICTURES) as image:
                     return animated_reader(name, source, image, reading)

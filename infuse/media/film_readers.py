@@ -15,6 +15,7 @@ from typing import Any
 
 from infuse.errors import CapacityError, InfuseError, RecipeError
 from infuse.media.pictures import SMALLEST, limited, px
+from infuse.media.png_text import wordless
 from infuse.media.reading import OWN, Reading
 from infuse.media.settle import NUMERIC, is_turned, shades
 
@@ -158,7 +159,7 @@ def loose_reader(name: str, names: Sequence[str], read: Callable[[str], bytes], 
 
     @contextmanager
     def image(part: str) -> Iterator[Any]:
-        with mended(part), Image.open(io.BytesIO(read(part)), formats=PICTURES) as found:
+        with mended(part), Image.open(io.BytesIO(wordless(read(part))), formats=PICTURES) as found:
             yield found
 
     def piece(part: str) -> bytes:

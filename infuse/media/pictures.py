@@ -20,6 +20,7 @@ from pydantic_core import core_schema
 
 from infuse.errors import CapacityError, RecipeError
 from infuse.media.arrays import from_numbers
+from infuse.media.png_text import wordless
 from infuse.media.reading import BY_HASH, OWN, Reading, at_home, policy, shown
 from infuse.media.settle import drawn, said_of_many, seen
 
@@ -183,7 +184,7 @@ class Picture:
         from PIL import Image, UnidentifiedImageError
 
         try:
-            image = Image.open(io.BytesIO(self.content))
+            image = Image.open(io.BytesIO(wordless(self.content)))
             size = image.size
             limited(str(self), size, self.reading)
             if min(size) < SMALLEST:

@@ -48,6 +48,22 @@ def png_texts(path: Path, limits: Reading) -> dict[str, str]:
     raise _damaged(path, f"it has more than {MOST_CHUNKS} chunks")
 
 
+def wordless(content: bytes) -> bytes:
+    """The same PNG without its texts, of which other readers open no more than they like; XMP and raw profiles, which may turn
+    it, stay. What is no PNG, or a damaged one, comes back as it is from there on."""
+    if not content.startswith(SIGNATURE):
+        return content
+    out, at, kept = [], 0, 8
+    while kept + 8 <= len(content):
+        size, kind = struct.unpack(">I4s", content[kept : kept + 8])
+        is_words = kind in (b"tEXt", b"zTXt", b"iTXt") and not content.startswith((b"XML:", b"Raw profile"), kept + 8)
+        if is_words:
+            out.append(content[at:kept])
+        kept += 12 + size
+        at = kept if is_words else at
+    return b"".join([*out, content[at:]])
+
+
 def _head(file: BinaryIO, path: Path, length: int) -> tuple[bytes, int]:
     """(kind, size) of the next chunk."""
     head = file.read(8)

@@ -19,9 +19,11 @@ from PIL import Image, PngImagePlugin
 from watched import watched
 
 from infuse.errors import CapacityError, InfuseError, RecipeError
+from infuse.media.films import Film
 from infuse.media.metadata import read_record
+from infuse.media.pictures import Picture
 from infuse.media.plain_data import json_data, read_data, yaml_data
-from infuse.media.png_text import SIGNATURE
+from infuse.media.png_text import SIGNATURE, wordless
 from infuse.media.reading import OWN, STRICT
 from infuse.media.texts import block, texts, user_comment
 
@@ -67,7 +69,19 @@ def test_pillow_s_limits_stay_what_they_are() -> None:
         itxt("infuse", json.dumps({"version": 1, "recipe": {"prompt": "x" * 3_000_000}, "inputs": {}, "weights": {}}))
     )
     assert len(read_record(path)["recipe"]["prompt"]) == 3_000_000, "what 0.4 wrote is still read"
+    assert Picture.of(path).image.size == Film.of(path).take(1).frames[0].size == (8, 8), "and its pixels"
+    Path("frames").mkdir()
+    path.rename("frames/0.png")
+    assert Film.of("frames").take(1).frames[0].size == (8, 8)
     assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY, Image.MAX_IMAGE_PIXELS)
+
+
+def test_a_png_without_its_words_is_the_same_picture() -> None:
+    xmp = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x/>")
+    whole, bare = png(itxt("a", "x"), xmp, chunk(b"tEXt", b"c\0x"), path="b.png").read_bytes(), png(xmp).read_bytes()
+    assert wordless(whole) == bare == wordless(bare) and wordless(b"no PNG") == b"no PNG"
+    for cut in range(len(whole)):
+        wordless(whole[:cut])
 
 
 @pytest.mark.parametrize("kind", ["iTXt", "zTXt", "many"])
