@@ -290,9 +290,18 @@ def in_place(mask: Picture, size: tuple[int, int]) -> Picture:
 
 def some_hole(mask: Any, field: str = "mask") -> None:
     """Raises RecipeError if nothing of a mask (a PIL image) is white."""
+    counted(mask, field)
     if not has_white(mask):
         raise RecipeError(
             field, "it has no white pixel, so there is nothing to repaint. White is repainted, black is kept."
+        )
+
+
+def counted(mask: Any, field: str = "mask") -> None:
+    """Raises RecipeError for a mask (a PIL image) whose numbers are 0 and 1, where white is 255."""
+    if mask.convert("L").getextrema()[1] == 1:
+        raise RecipeError(
+            field, "its numbers are 0 and 1, and white is 255. Multiply them by 255, or give booleans or floats."
         )
 
 

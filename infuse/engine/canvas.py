@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infuse.conditions.base import Condition, Route, brought
+from infuse.conditions.base import Condition, Route, brought, counted
 from infuse.errors import CapacityError, RecipeError, under
-from infuse.media.fitting import odd
-from infuse.media.pictures import Picture
+from infuse.media.fitting import fitted, odd
+from infuse.media.pictures import Picture, px
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import LARGEST_SIDE, Recipe
 
@@ -73,15 +73,29 @@ def opened(recipe: Recipe) -> list[str]:
     return notes
 
 
-def region(condition: Condition, size: tuple[int, int]) -> list[str]:
-    """What is said of a region's mask that is stretched over the picture; raises RecipeError if it is empty."""
+def region(condition: Condition, size: tuple[int, int], cell: int) -> list[str]:
+    """What is said of a region's mask that is stretched over the picture; raises RecipeError if it is empty. cell: pixels of a
+    place of the latent."""
     if condition.mask is None or condition.HOLE:
         return []
     if not condition.mask.mask.getextrema()[1]:
         raise RecipeError(
             "mask", "it is black everywhere, so the condition would be heard nowhere. White is where it is heard."
         )
-    return brought(condition.mask.size, size, "mask", "the picture")
+    counted(condition.mask.mask)
+    return brought(condition.mask.size, size, "mask", "the picture") + _thin(condition.mask.mask, size, cell)
+
+
+def _thin(mask: Any, size: tuple[int, int], cell: int) -> list[str]:
+    """What is said of a region that covers no place of the latent by half: it is heard by as much as it covers."""
+    from PIL import Image
+
+    drawn, grid = mask.getextrema()[1], (max(size[0] // cell, 1), max(size[1] // cell, 1))
+    there = fitted(mask, size).resize(grid, Image.Resampling.BOX).getextrema()[1]
+    if 2 * there >= drawn:
+        return []
+    return [f"mask: it is so thin that it covers no place of the latent by more than {there / drawn:.0%}, and is heard by as much. Draw it "
+            f"at least {cell} px wide in a picture of {px(size)}."]  # fmt: skip
 
 
 def one_ground(active: Mapping[str, Condition], size: tuple[int, int]) -> None:

@@ -202,7 +202,7 @@ def routed(everyone: Mapping[str, Condition], view: View) -> tuple[list[tuple[st
     for where, condition in everyone.items():
         place = "" if where == PROMPT else where
         with under(place):
-            regions += [f"{where}.{text}" for text in region(condition, view.size)]
+            regions += [f"{where}.{text}" for text in region(condition, view.size, view.spec.vae_factor)]
             one_sided = condition.applies_to != "both"
             for route in condition.check(view.spec, view):
                 routes.append((place or PROMPT, condition.kind, replace(route, one_sided=route.one_sided or one_sided)))

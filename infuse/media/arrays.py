@@ -18,6 +18,18 @@ def from_numbers(value: Any) -> Any:
     return Image.fromarray(eight_bits(channels_last(value, is_tensor, "picture")))
 
 
+def read(value: Any) -> Any:
+    """The bytes of an open file, from its beginning; anything else as it is. Raises ValueError for an open file of text."""
+    if not callable(getattr(value, "read", None)):
+        return value
+    if callable(getattr(value, "seek", None)):
+        value.seek(0)
+    content = value.read()
+    if not isinstance(content, bytes):
+        raise ValueError("an open file must give bytes; open it with mode rb")
+    return content
+
+
 def numbers(value: Any) -> Any:
     """A tensor as an array; anything else as it is."""
     if not hasattr(value, "detach"):
@@ -60,6 +72,9 @@ def eight_bits(value: Any) -> Any:
     if value.dtype == bool:
         return value.astype(np.uint8) * 255
     if value.dtype == np.uint16:
+        if value.size and 0 < value.max() <= 255:
+            raise ValueError(f"an array of uint16 reaches from 0 to 65535, and this one {value.max()} only: next to black. Give these "
+                             "numbers as uint8")  # fmt: skip
         return (value // 257).astype(np.uint8)
     if value.dtype.kind not in "iuf":
         raise ValueError(f"an array of {value.dtype} holds no shades; give uint8, uint16, or floats from 0 to 1")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infuse.errors import RecipeError
-from infuse.media.arrays import channels_last, eight_bits, from_numbers, numbers
+from infuse.media.arrays import channels_last, eight_bits, from_numbers, numbers, read
 from infuse.media.pictures import Picture
 from infuse.media.settle import seen, upright
 
@@ -24,7 +24,7 @@ def source_of(value: Any) -> str:
             raise ValueError("an empty path names no film; give a path, a data URI, or frames")
         return Picture.of(value).source
     try:
-        frames = _frames(value)
+        frames = _frames(read(value))
     except (ValueError, RecipeError):
         raise
     except Exception as error:  # numpy, torch and Pillow have many words for what they cannot turn into each other
@@ -66,8 +66,9 @@ def _frames(value: Any) -> list[bytes] | str:
 
 
 def _is_picture(shape: Sequence[int], is_tensor: bool) -> bool:
-    """Whether three axes are one picture with channels, wherever they come, rather than grey frames (f, h, w)."""
-    return shape[0] in (1, 3, 4) or not is_tensor and shape[-1] in (1, 3, 4)
+    """Whether three axes are one picture with channels, wherever they come, rather than grey frames (f, h, w); four in front
+    are frames."""
+    return shape[0] in (1, 3) or not is_tensor and shape[-1] in (1, 3, 4)
 
 
 def _bytes(content: bytes | bytearray | memoryview) -> str:

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from infuse.errors import CapacityError, RecipeError
-from infuse.media.arrays import from_numbers
+from infuse.media.arrays import from_numbers, read
 from infuse.media.png_text import wordless
 from infuse.media.reading import BY_HASH, OWN, Reading, at_home, policy, shown
 from infuse.media.settle import drawn, said_of_many, seen
@@ -78,7 +78,7 @@ class Picture:
 
     @classmethod
     def of(cls, value: Any) -> Picture:
-        """A picture from a path, data URI, the bytes of a file, a PIL image, an array (h, w), (h, w, c), (1, h, w) or (c, h, w), or a
+        """A picture from a path, data URI, an open file or its bytes, a PIL image, an array (h, w), (h, w, c), (1, h, w) or (c, h, w), or a
         tensor (c, h, w) or (h, w); numbers are uint8, uint16, booleans, or floats from 0 to 1.
 
         Raises ValueError if it is none of these, RecipeError if it may not be read.
@@ -92,9 +92,10 @@ class Picture:
             if "\0" in text:
                 raise ValueError("a path cannot hold the character NUL. Write it again")
             return cls(policy().located(text), reading=policy())
-        if isinstance(value, bytes | bytearray | memoryview):
-            return cls(_uri(bytes(value), "*"), reading=policy())
         try:
+            value = read(value)
+            if isinstance(value, bytes | bytearray | memoryview):
+                return cls(_uri(bytes(value), "*"), reading=policy())
             content, kind = _encoded(value)
         except (ValueError, RecipeError):
             raise

@@ -109,7 +109,13 @@ def shades(image: Any, name: str) -> tuple[Any, list[str]]:
     out = Image.fromarray(grey.astype(np.uint8))
     if "icc_profile" in image.info:
         out.info["icc_profile"] = image.info["icc_profile"]
-    return out, [f"its {what} were made 8 bits"]
+    dark = most > 1 and 0 < values.max() <= 255
+    told = (
+        f", and of 0 to 65535 they reach {values.max()} only, which is next to black: save it with 8 bits"
+        if dark
+        else ""
+    )
+    return out, [f"its {what} were made 8 bits{told}"]
 
 
 def in_srgb(image: Any, icc: bytes | None) -> tuple[Any, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -224,3 +225,51 @@ def test_frames_of_a_film_are_turned_one_by_one(what: str) -> None:
     ).frames(3)
     for frame in frames:
         assert np.array_equal(np.asarray(frame), forms.pixels())
+
+
+def test_an_open_file_is_its_bytes(tmp_path: Path) -> None:
+    forms.plain().save(tmp_path / "a.png")
+    buffer = io.BytesIO()
+    forms.plain().save(buffer, "PNG")  # and stands at its end
+    with (tmp_path / "a.png").open("rb") as file:
+        for given in (file, buffer):
+            for seen in (Picture.of(given).image, Film.of(given).frames(1)[0]):
+                assert np.array_equal(np.asarray(seen), forms.pixels())
+    with pytest.raises(ValueError, match="mode rb"):
+        Picture.of(io.StringIO("a"))
+
+
+@pytest.mark.parametrize("kind", ["hole", "region"])
+def test_a_mask_of_zeros_and_ones_is_a_letter(kind: str) -> None:
+    """Heard at 1/255, or said to have no white."""
+    ones = forms.blob().astype(np.uint8)
+    asked = Inpaint(image=OTHER, mask=ones) if kind == "hole" else Text(prompt="x", mask=ones)
+    with pytest.raises(RecipeError, match="conditions.0.mask: its numbers are 0 and 1, and white is 255"):
+        engine("four").check(Recipe(prompt="x", width=W, height=H, conditions=(asked,)))
+
+
+def test_eight_bits_in_sixteen_are_said(tmp_path: Path) -> None:
+    """Divided by 257 they would be black."""
+    with pytest.raises(ValueError, match="this one 199 only: next to black. Give these numbers as uint8"):
+        Picture.of(np.full((H, W), 199, np.uint16))
+    Image.fromarray(np.full((H, W), 199, np.uint16)).save(tmp_path / "a.png")
+    assert any("they reach 199 only" in note for note in Picture.of(tmp_path / "a.png").notes)
+    assert not any("reach" in note for note in Picture.of(PICTURES["16 bits, grey"].make(tmp_path)).notes)
+
+
+def test_a_region_that_is_hardly_there_is_said() -> None:
+    wire, band = (np.zeros((64, 64), np.uint8) for _ in range(2))
+    wire[30], band[30:34] = 255, 255
+    for base, mask, thin in (("four", wire, True), ("four", band, False)):
+        asked = Text(prompt="x", mask=mask)
+        said = engine(base).check(Recipe(prompt="x", width=32, height=32, conditions=(asked,))).warnings
+        assert any("conditions.0.mask: it is so thin" in w for w in said) is thin, said
+
+
+def test_four_grey_frames_are_no_picture_with_alpha() -> None:
+    """A hole that moves, as an array (f, h, w)."""
+    moving = np.zeros((4, H, W), np.uint8)
+    for i in range(4):
+        moving[i, :, 8 * i : 8 * i + 8] = 255
+    for given in (moving, torch.from_numpy(moving)):
+        assert np.array_equal(np.stack([np.asarray(m) for m in Film.of(given).holes(4)]), moving)
