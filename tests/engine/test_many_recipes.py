@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import in_browser
 from PIL import Image, PngImagePlugin
 from some import in_turn
 
@@ -69,25 +70,23 @@ KINDS: dict[str, dict[str, Any]] = {
 FORMATS = ["a.png", "a.jpg", "a.webp", "a.tiff", "a.avif", "clip.mp4", "clip.gif", "clip.webp", "clip"]
 
 
+def result(kind: str, name: str) -> Result:
+    """A picture of 40 x 24 px, or three in a row, that this kind of recipe has made."""
+    recipe = Recipe(model="tabletop", **KINDS[kind])
+    shown = [Image.fromarray(noise(40)).crop((0, 0, 40, 24)) for _ in range(3)]
+    frames = (tuple(shown),) if name.startswith("clip") else ()
+    resolved = {"width": 40, "height": 24, "scheduler": "DDIMScheduler", "guidance": 7.5}
+    return Result((shown[0],), recipe, None, {"tabletop": "ab" * 32}, frames, resolved)
+
+
 @pytest.mark.filterwarnings("ignore:.*(too large to travel|had no room)")
 @pytest.mark.parametrize(("kind", "name"), in_turn(list(KINDS), FORMATS))
 def test_it_opens_everywhere_and_says_its_recipe(kind: str, name: str, tmp_path: Path) -> None:
     import cv2
 
     av = pytest.importorskip("av")
-    recipe, shown = (
-        Recipe(model="tabletop", **KINDS[kind]),
-        [Image.fromarray(noise(40)).crop((0, 0, 40, 24)) for _ in range(3)],
-    )
-    frames = (tuple(shown),) if name.startswith("clip") else ()
-    made = Result(
-        (shown[0],),
-        recipe,
-        None,
-        {"tabletop": "ab" * 32},
-        frames,
-        {"width": 40, "height": 24, "scheduler": "DDIMScheduler", "guidance": 7.5},
-    )
+    made = result(kind, name)
+    recipe, frames = made.recipe, made.frames
     (path,) = made.save(tmp_path / name)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
@@ -121,3 +120,21 @@ def test_it_opens_everywhere_and_says_its_recipe(kind: str, name: str, tmp_path:
     )
     for a, b in zip(files, sorted(other.iterdir()) if other.is_dir() else [other], strict=True):
         assert a.read_bytes() == b.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(too large to travel|had no room)")
+def test_a_browser_opens_every_kind_in_every_format(tmp_path: Path) -> None:
+    """But TIFF, which no browser but Safari shows."""
+    pytest.importorskip("av")
+    files = []
+    for kind in KINDS:
+        for name in FORMATS:
+            (path,) = result(kind, name).save(tmp_path / kind.replace(" ", "_") / name)
+            files += sorted(path.iterdir()) if path.is_dir() else [path]
+    shown = [f for f in files if f.suffix != ".tiff"]
+    assert len(shown) == len(KINDS) * (len(FORMATS) + 1)
+    (tmp_path / "words.png").write_bytes(b"no picture")
+    *found, nothing = in_browser([*shown, tmp_path / "words.png"], tmp_path)
+    assert nothing == "broken", "the browser says so if it cannot show a file"
+    assert {f.name: size for f, size in zip(shown, found, strict=True) if size != (40, 24)} == {}
