@@ -22,7 +22,7 @@ from infuse.media.inputs import found_again, put_back
 from infuse.media.metadata import changed_inputs
 from infuse.media.pictures import Colour, Picture
 from infuse.media.plain_data import read_data, shallow
-from infuse.media.reading import BY_HASH, OWN, STRICT, Reading, at_home, policy
+from infuse.media.reading import BY_HASH, OWN, STRICT, Reading, at_home, policy, shown
 from infuse.media.reading import reading as under_policy
 from infuse.seeds import RANDOM, Seed, drawn, listed
 from infuse.validation import Strict
@@ -203,7 +203,7 @@ class Found:
 
 def is_made(path: Path) -> bool:
     """Is it a picture or film by its name, or a folder of frames, rather than a file of fields and values?"""
-    return path.suffix.lower() in MADE or path.is_dir()
+    return path.suffix.lower() in MADE or os.path.isdir(path)  # a name too long for a file is none
 
 
 def read(path: Path, limits: Reading = OWN) -> Found:
@@ -212,8 +212,8 @@ def read(path: Path, limits: Reading = OWN) -> Found:
     from infuse.foreign import foreign
     from infuse.media.film_writer import record_in
 
-    if not path.exists():
-        raise RecipeError("", f"there is no recipe file {path}. Check the path.")
+    if not os.path.exists(path):
+        raise RecipeError("", f"there is no recipe file {shown(str(path))}. Check the path.")
     if is_made(path):
         record, others = record_in(path, limits)
         if record is not None:

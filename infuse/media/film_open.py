@@ -9,7 +9,7 @@ from infuse.errors import CapacityError, InfuseError, RecipeError
 from infuse.media.film_readers import PICTURES, Reader, animated_reader, loose_reader, zipped_reader
 from infuse.media.pictures import must_be_file
 from infuse.media.png_text import SIGNATURE, wordless
-from infuse.media.reading import OWN, Reading
+from infuse.media.reading import OWN, Reading, shown
 from infuse.media.video_reader import video_reader
 
 ZIP = b"PK\3\4"
@@ -47,7 +47,7 @@ def opened(name: str, source: Path | bytes, reading: Reading = OWN) -> Reader:
         raise CapacityError("", f"{name} is too large to open ({error}). Scale it down first.") from None
     except OSError as error:
         raise RecipeError(
-            "", f"{name} cannot be read ({error.strerror or error}). Check the path, or make the file again."
+            "", f"{shown(name)} cannot be read ({error.strerror or error}). Check the path, or make the file again."
         ) from None
     except InfuseError:
         raise

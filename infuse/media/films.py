@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import mimetypes
+import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
@@ -172,7 +173,7 @@ class Film(Strict):
         """Whether it consists of pictures, in a folder or a zip. Raises RecipeError if there is nothing to be read."""
         if isinstance(self.data, bytes):
             return self.data.startswith(ZIP)
-        if not self.data.is_file():
+        if not os.path.isfile(self.data):  # a name too long for a file is none
             return bool(self.reader.parts)
         with self.data.open("rb") as file:
             return file.read(len(ZIP)) == ZIP
@@ -194,7 +195,7 @@ class Film(Strict):
             return self
         assert isinstance(self.data, Path)
         outside = self.model_copy(update={"source": str(self.data.absolute())})
-        if self.data.is_dir():
+        if os.path.isdir(self.data):
             if sum((self.data / n).stat().st_size for n in self.reader.parts) > LARGEST_EMBEDDED:
                 return outside
             return Film.of(self, source=data_uri(zipped(dict(self._pieces())), "application/zip"))

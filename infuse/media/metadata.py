@@ -155,7 +155,11 @@ def changed_inputs(pictures: Iterable[tuple[str, Any]], inputs: Mapping[str, Any
     """
     out = []
     for where, found in pictures:
-        if where in inputs and not found.source.startswith(("data:", BY_HASH)) and at_home(found.source).exists():
+        if (
+            where in inputs
+            and not found.source.startswith(("data:", BY_HASH))
+            and os.path.exists(at_home(found.source))
+        ):
             with under(where):
                 here = found.sha256
             then = inputs[where] if isinstance(inputs[where], str) else inputs[where].get("sha256", here)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -91,6 +92,10 @@ class Picture:
                 raise ValueError("an empty path names no picture; give a path, a data URI, or an image")
             if "\0" in text:
                 raise ValueError("a path cannot hold the character NUL. Write it again")
+            try:
+                os.fsencode(text)
+            except UnicodeEncodeError:
+                raise ValueError("a path cannot hold half a character (a lone surrogate). Write it again") from None
             return cls(policy().located(text), reading=policy())
         try:
             value = read(value)

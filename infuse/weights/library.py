@@ -12,10 +12,11 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.resources import files
-from os.path import normpath
+from os.path import isdir, normpath
 from pathlib import Path
 
 from infuse.errors import WeightsError
+from infuse.media.reading import at_home, shown
 from infuse.weights import hub
 from infuse.weights.formats import SUFFIXES, Header
 from infuse.weights.kinds import Identity
@@ -131,7 +132,7 @@ class Library:
                                   'beside unet/ that names another: {"infuse_base": "path of an SD 1.5 inpainting folder"}.')  # fmt: skip
 
     def _path(self, name: str) -> Path | None:
-        path = Path(name).expanduser()
+        path = at_home(name)
         if not _is_there(path):
             return None
         inside = any(path.resolve().is_relative_to(r.resolve()) for r in self.roots)
@@ -150,8 +151,8 @@ class Library:
 
     def _folder(self, name: str) -> Path | None:
         """A folder of this name which is no model: whoever has one does not mean the Hub."""
-        here = [Path(name).expanduser()] * self.paths + [r / name for r in self.roots if ".." not in Path(name).parts]
-        return next((p for p in here if p.is_dir()), None)
+        here = [at_home(name)] * self.paths + [r / name for r in self.roots if ".." not in Path(name).parts]
+        return next((p for p in here if isdir(p)), None)
 
     def _on_hub(self, name: str, field: str) -> Path | None:
         repo, sub = hub.split_id(name)
@@ -165,8 +166,8 @@ class Library:
         on_hub = hub.is_id(name) and not folder
         if on_hub:
             looked.append("the local Hub cache")
-        near = get_close_matches(name, list(self.names()), n=3, cutoff=0.5)
-        lines = [f'"{name}" was not found. Looked at: {", ".join(looked)}.']
+        near = get_close_matches(name[:200], list(self.names()), n=3, cutoff=0.5)
+        lines = [f'"{shown(name)}" was not found. Looked at: {", ".join(looked)}.']
         if near:
             lines.append(f"Close names: {', '.join(near)}.")
         if folder:
@@ -195,7 +196,10 @@ def _inside(folder: Path) -> str:
 
 
 def _is_there(path: Path) -> bool:
-    return path.is_file() or _is_model(path) or _only_file(path) is not None or _only_pipeline(path) is not None
+    try:
+        return path.is_file() or _is_model(path) or _only_file(path) is not None or _only_pipeline(path) is not None
+    except OSError:  # a name that is too long for a file, or a folder that others may not look into
+        return False
 
 
 def _only_file(folder: Path) -> Path | None:

@@ -264,8 +264,8 @@ FORMS = ("dictionary", "python", "yaml", "json")
 
 @pytest.mark.parametrize("form", FORMS)
 def test_bent_recipes_are_reports_or_letters(form: str) -> None:
-    came, letters = tried(form, 60, 1)
-    assert came > 0 and letters > 20
+    came, letters = tried(form, 60 if form in ("dictionary", "python") else 30, 1)
+    assert came > 0 and letters > 10
 
 
 @pytest.mark.slow
@@ -324,7 +324,7 @@ def filmed(kind: str, count: int, seed: int, at: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("kind", FILMED)
 def test_broken_films_in_every_condition(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("av", reason="pip install 'infuse[video]'")
-    came, letters = filmed(kind, 24, 1, tmp_path)
+    _, letters = filmed(kind, 12, 1, tmp_path)
     assert letters > 2
 
 
@@ -332,7 +332,7 @@ def test_broken_films_in_every_condition(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", FILMED)
 def test_thousands_of_broken_films_in_every_condition(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("av", reason="pip install 'infuse[video]'")
-    came, letters = filmed(kind, 300, 2, tmp_path)
+    _, letters = filmed(kind, 300, 2, tmp_path)
     assert letters > 30
 
 
@@ -390,3 +390,29 @@ def test_sparse_tensors_and_every_mode_are_pictures() -> None:
 def test_a_field_called_self_is_no_field(made: Callable[[dict[str, Any]], Any]) -> None:
     with pytest.raises(RecipeError, match="self: there is no such field"):
         made({"self": 1})
+
+
+NAMELESS = {"too long for a file": "x" * 300 + ".png", "too long for a folder": "owner/" + "n" * 100_000, "too long a way": "../" * 3000 + "x", "a home of nobody": "~" + "z" * 300,
+            "NUL": "a/\0", "half a character": "\ud800.png"}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NAMELESS)
+def test_names_that_no_file_can_have_are_letters(case: str) -> None:
+    name, picture = NAMELESS[case], mix.picture(1, 16)
+    engine = engines()["picture"]
+    asks: list[Callable[[], Any]] = [
+        lambda: engine.check(Recipe(model=name)),
+        lambda: engine.check(Recipe.load({"conditions": [{"kind": "controlnet", "image": picture, "model": name}]})),
+        lambda: engine.check(Recipe.load({"conditions": [{"kind": "ip_adapter", "image": picture, "model": "face", "image_encoder": name}]})),
+        lambda: engine.check(Recipe.load({"conditions": [{"kind": "img2img", "image": name}]})),
+        lambda: Recipe.load({"conditions": [{"kind": "img2img", "image": name}]}, inputs=[name]).digest,
+        lambda: Recipe.load(name),
+        lambda: Recipe.load(name, trust=False),
+        lambda: Film.of(name).digest,
+        lambda: Film.of(name).embedded(),
+        lambda: Film.of(name).take(2),
+    ]  # fmt: skip
+    for ask in asks:
+        with pytest.raises(InfuseError) as caught:
+            ask()
+        assert 10 < len(str(caught.value)) < 3000
