@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infuse.errors import CapacityError, InfuseError, RecipeError
-from infuse.media.pictures import SMALLEST, limited, px
+from infuse.media.pictures import SMALLEST, limited, px, trust_it
 from infuse.media.png_text import wordless
 from infuse.media.reading import OWN, Reading
 from infuse.media.settle import NUMERIC, is_turned, shades
@@ -207,6 +207,9 @@ def animated_reader(name: str, source: Path | bytes, image: Any, reading: Readin
     count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a camera's other views, or gain map
     size = image.size[::-1] if is_turned(image) else image.size
     fits(name, size, count, reading)
+    if (pixels := count * size[0] * size[1]) > reading.most_animated and count > 1:
+        raise CapacityError("", f"{name} has {count} frames of {px(size)}, {pixels / 1e6:.0f} megapixels in all; the limit is "
+                                f"{reading.most_animated / 1e6:.0f}. Scale it down first{trust_it(reading)}.")  # fmt: skip
 
     def draw(wanted: Sequence[int], look: Look) -> Iterator[tuple[int, Any]]:
         try:

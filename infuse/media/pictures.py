@@ -57,7 +57,12 @@ def limited(name: str, size: tuple[int, int], reading: Reading = OWN) -> None:
     side, most = reading.longest_side, reading.most_pixels
     if max(size) > side or size[0] * size[1] > most:
         raise CapacityError("", f"{name} is {px(size)}; the limit is {side} px a side and {most / 1e6:g} megapixels. "
-                                "Scale it down first.")  # fmt: skip
+                                f"Scale it down first{trust_it(reading)}.")  # fmt: skip
+
+
+def trust_it(reading: Reading) -> str:
+    """What letters about the limits add for recipes of strangers, whose limits are lower."""
+    return "" if reading.trusting else ", or trust the recipe (--trust) if you know who made it"
 
 
 def must_be_file(path: Path) -> None:

@@ -42,6 +42,8 @@ class Reading:
     most_film_bytes: int = 16 << 30
     most_pixels: int = 100_000_000
     longest_side: int = 16_384
+    most_animated: int = 100_000_000_000
+    """Pixels of all frames of an animation, whose times are known when each has been decoded."""
     most_frames: int = 100_000
     """That a film may have, taken or not (an hour at 27 per second)."""
     most_text: int = 8 << 20
@@ -105,7 +107,15 @@ class Reading:
 
 
 OWN = Reading()
-STRICT = Reading(roots=(), most_film_bytes=256 << 20, most_frames=10_000, most_text=4 << 20)
+STRICT = Reading(
+    roots=(),
+    most_film_bytes=256 << 20,
+    most_pixels=12_000_000,
+    most_animated=400_000_000,
+    most_frames=10_000,
+    most_text=4 << 20,
+)
+"""A picture of 12 megapixels holds 200 MB while it is settled, and 100 of an animation take a second."""
 
 _now: ContextVar[Reading] = ContextVar("what may be read", default=OWN)
 

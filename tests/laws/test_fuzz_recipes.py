@@ -20,6 +20,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from some import some
 from watched import watched
 
 import mix
@@ -27,7 +28,7 @@ import tiny
 from infuse import BrushNet, Film, Inpaint, MaskedVideo, Motion, PowerPaint, Recipe, Text, VideoToVideo
 from infuse.conditions import DepthVideo, SingleImage, SingleSketch, Size, SketchVideo, StyleImage
 from infuse.engine.engine import Engine
-from infuse.errors import InfuseError, RecipeError
+from infuse.errors import CapacityError, InfuseError, RecipeError
 
 COMMON = {"prompt": "x", "width": 16, "height": 16, "steps": 4}
 
@@ -416,3 +417,29 @@ def test_names_that_no_file_can_have_are_letters(case: str) -> None:
         with pytest.raises(InfuseError) as caught:
             ask()
         assert 10 < len(str(caught.value)) < 3000
+
+
+@pytest.mark.parametrize("mode", some(["RGB", "RGBA", "P"], quick=["P"]))
+def test_a_small_file_of_a_large_picture_is_a_letter_to_strangers(mode: str) -> None:
+    """100 megapixels in 2 MB of a stranger's recipe held 1.6 GB for 7 s; one's own may."""
+    conditions = [{"kind": "img2img", "image": uri(png(mode, (3600, 3400)))}]
+    engine = engines()["picture"]
+    with watched("a large picture"), pytest.raises(CapacityError, match=r"image: .*12 megapixels.*--trust"):
+        engine.check(Recipe.load({**COMMON, "conditions": conditions}, trust=False))
+    if mode == "RGB":
+        assert engine.check(Recipe.load({**COMMON, "conditions": conditions})).size == (16, 16)
+        still = [{"kind": "img2img", "image": uri(png(mode, (3000, 3000)))}]
+        with watched("one of 9 megapixels"):
+            engine.check(Recipe.load({**COMMON, "conditions": still}, trust=False))
+
+
+@pytest.mark.slow
+def test_a_small_file_of_a_large_animation_is_a_letter_to_strangers() -> None:
+    out, first, second = io.BytesIO(), *(Image.new("P", (3000, 3000), c) for c in (0, 1))
+    first.save(out, "GIF", save_all=True, append_images=[second, first] * 23)
+    film = {"kind": "depth_video", "film": uri(out.getvalue(), "image/gif")}
+    with (
+        watched("a large animation"),
+        pytest.raises(CapacityError, match=r"film: .*47 frames.*423 megapixels.*the limit is 400.*--trust"),
+    ):
+        engines()["film"].check(Recipe.load({**COMMON, "frames": 4, "conditions": [film]}, trust=False))
