@@ -148,7 +148,9 @@ class Recipe(Strict):
             import yaml
 
             folder = Path(path).parent.resolve()
-            there = self.with_pictures(lambda p: seen_from(folder, p)).dump()
+            own = self._reading.folder or Path()
+            there = self.with_pictures(lambda p: seen_from(folder, p))
+            there = there.with_models(lambda name, _: model_from(folder, name, own)).dump()
             text = (
                 json.dumps(there, indent=2)
                 if Path(path).suffix == ".json"
@@ -188,6 +190,16 @@ def seen_from(folder: Path, found: Picture | Film) -> Picture | Film:
     here = Path(found.source)
     there = os.path.relpath(here.parent.resolve() / here.name, folder)
     return replace(found, source=there) if isinstance(found, Picture) else found.model_copy(update={"source": there})
+
+
+def model_from(folder: Path, name: str, own: Path) -> str:
+    """A model's relative path as it is written in a (resolved) folder, if it begins at its `own` one; names stay names."""
+    here = own / name
+    is_path = "/" in name or "." in name
+    if not is_path or at_home(name).is_absolute() or not here.exists() or own.resolve() == folder:
+        return name
+    there = os.path.relpath(here.parent.resolve() / here.name, folder)
+    return there if os.sep in there else os.path.join(".", there)
 
 
 @dataclass(frozen=True)

@@ -213,3 +213,23 @@ def test_a_record_is_shown_as_yaml() -> None:
     for path, words in ((plain(), "carries no recipe"), ("nowhere.png", "there is no file")):
         with pytest.raises(RecipeError, match=words):
             shown_record(path)
+
+
+def test_a_written_recipe_names_its_models_from_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S8: as its pictures; names stay names."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("proj/models/edges2", "other"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "proj/sd.safetensors").write_bytes(b"")
+    (tmp_path / "proj/r.yaml").write_text(
+        "model: sd.safetensors\nconditions:\n- {kind: controlnet, model: models/edges2, image: a.png}\n"
+        "- {kind: controlnet, model: edges, image: a.png}\n- {kind: ip_adapter, model: owner/name, image: a.png}\n"
+    )
+    Recipe.load("proj/r.yaml").dump("other/moved.yaml")
+    said = yaml.safe_load(Path("other/moved.yaml").read_text())
+    assert said["model"] == "../proj/sd.safetensors"
+    assert [c["model"] for c in said["conditions"]] == ["../proj/models/edges2", "edges", "owner/name"]
+    Recipe.load("proj/r.yaml").dump("proj/again.yaml")
+    assert yaml.safe_load(Path("proj/again.yaml").read_text())["model"] == "sd.safetensors"
+    Recipe.load("proj/r.yaml").dump("up.yaml")
+    assert yaml.safe_load(Path("up.yaml").read_text())["conditions"][0]["model"] == "proj/models/edges2"

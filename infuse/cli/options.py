@@ -49,13 +49,16 @@ class Request(TyperCommand):
     def _typed(self, args: list[str]) -> dict[str, str]:
         """Parameter -> option, as far as options were typed."""
         by = {o: str(p.name) for p in self.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}
+        several = {p.name for p in self.params if p.multiple}
         found: dict[str, str] = {}
         for word in args:
             if word == "--":
                 break
             name = word.split("=", 1)[0] if word.startswith("--") else word[:2]
             if name in by:
-                found[by[name]] = name
+                before = found.setdefault(by[name], name)
+                if before != name and by[name] not in several:
+                    raise RecipeError(name, f"it means the same as {before}. Keep one of them.")
         return found
 
 

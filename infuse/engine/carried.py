@@ -62,7 +62,7 @@ def recorded(
     for where, one in found:
         for name in {str(one), one.source}:
             plain.setdefault(name, []).append(where)
-    said = tuple(anonymous(text, plain) for text in facts.get("warnings", ()))
+    said = tuple(anonymous(text, plain) for text in dict.fromkeys((*recipe.notes, *facts.get("warnings", ()))))
     resolved = public_models(dict(facts.get("resolved", {})))
     common = {
         **facts,

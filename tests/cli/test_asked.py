@@ -156,6 +156,17 @@ def test_a_strangers_picture_beside_ones_own(world: Path) -> None:
     assert trusted._reading.trusting
 
 
+def test_two_spellings_of_one_option_are_a_letter() -> None:
+    """Of two pictures by three one would be dropped in silence."""
+    for words in (("--cfg", "3", "--guidance", "4"), ("--batch-size", "2", "-n", "3")):
+        refused = call("check", "x", *TINY, *words)
+        assert refused.exit_code == 2 and f"{words[2]}: it means the same as {words[0]}" in refused.stderr
+    assert call("check", "x", *TINY, "--set", "steps=2", "--set", "count=2").exit_code == 0
+    assert call("check", "x", *TINY, "--init", "a.png", "--init-image", "a.png").exit_code == 2
+    twice = (f"{option}=./ip-adapter.safetensors=a.png" for option in ("--ip", "--ip-adapter"))
+    assert call("check", "x", *TINY, *twice).exit_code == 0
+
+
 def test_check_names_the_sampler_as_people_do() -> None:
     shown = call("check", "x", *TINY, "--sampler", "dpmpp_2m", "--scheduler", "karras").stdout
     assert "DPM++ 2M Karras (DPMSolverMultistepScheduler)" in shown

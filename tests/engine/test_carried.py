@@ -473,3 +473,15 @@ def test_a_folder_of_frames_has_the_bytes_of_what_travels() -> None:
     Path("frames/notes.txt").write_text("not a frame")
     whole = Film.of("frames")
     assert result(DepthVideo(film=whole)).record().inputs["conditions.0.film"]["bytes"] == sum(whole.embedded().weights)
+
+
+def test_what_was_left_out_of_another_program_s_picture_is_in_the_record() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text(
+        "parameters", "a cat <lora:foo:0.8>\nSteps: 4, Sampler: Euler, CFG scale: 6, Seed: 4, Size: 64x64, Clip skip: 2"
+    )
+    soft().save("webui.png", pnginfo=info)
+    with pytest.warns(InfuseWarning):
+        asked = Recipe.load("webui.png")
+    said = Result((soft(16),), asked, None, warnings=("one more",)).record().warnings
+    assert [*said] == [*asked.notes, "one more"] and any("foo (0.8)" in note for note in said)
