@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infuse.errors import under
+from infuse.errors import RecipeError, under
 
 if TYPE_CHECKING:
     from infuse.cli.recipe import Asked
@@ -98,6 +98,10 @@ def places(asked: Asked, recipe: Recipe, clip: bool) -> list[Path]:
     out = asked.written.out
     if clip:
         shown_at(rate(asked), asked.typed.get("fps", "--fps"))
+    elif asked.written.fps is not None:
+        raise RecipeError(
+            asked.typed.get("fps", "--fps"), "a picture has no frame rate. Remove it, or choose a video base."
+        )
     suffix = ".png" if not clip else ".mp4" if find_spec("av") else ".gif"
     path = out if out.suffix else out / f"{recipe.digest[:16]}{suffix}"
     each = [path] if recipe.count == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(recipe.count)]

@@ -167,6 +167,11 @@ def test_two_spellings_of_one_option_are_a_letter() -> None:
     assert call("check", "x", *TINY, *twice).exit_code == 0
 
 
+def test_a_picture_has_no_frame_rate() -> None:
+    refused = call("check", "x", *TINY, "--fps", "5")
+    assert refused.exit_code == 2 and "--fps: a picture has no frame rate" in refused.stderr
+
+
 def test_check_names_the_sampler_as_people_do() -> None:
     shown = call("check", "x", *TINY, "--sampler", "dpmpp_2m", "--scheduler", "karras").stdout
     assert "DPM++ 2M Karras (DPMSolverMultistepScheduler)" in shown
