@@ -25,11 +25,16 @@ def found_again(known: Iterable[Any], folders: Sequence[Path]) -> dict[str, Path
         return {}
     files: dict[int, list[Path]] = {}
     names: dict[str, list[Path]] = {}
+    inside: dict[Path, int] = {}
     for place in _below(folders):
         with suppress(OSError):
             names.setdefault(place.name, []).append(place)
             if place.is_file():
-                files.setdefault(place.stat().st_size, []).append(place)
+                size = place.stat().st_size
+                files.setdefault(size, []).append(place)
+                inside[place.parent] = inside.get(place.parent, 0) + size
+    for folder, size in inside.items():  # a film of frames may have another name by now, as a file may
+        files.setdefault(size, []).append(folder)
     found: dict[str, Path] = {}
     for one in wanted:
         named = names.get(one["name"], [])

@@ -485,3 +485,15 @@ def test_what_was_left_out_of_another_program_s_picture_is_in_the_record() -> No
         asked = Recipe.load("webui.png")
     said = Result((soft(16),), asked, None, warnings=("one more",)).record().warnings
     assert [*said] == [*asked.notes, "one more"] and any("foo (0.8)" in note for note in said)
+
+
+def test_a_folder_of_frames_is_found_again_under_another_name() -> None:
+    filming.folder(Path("frames"), [soft(16), noise(16)])
+    (path,) = Result((soft(16),), Recipe(conditions=(DepthVideo(film=Film.of("frames")),)), None).save(
+        "out.png", record="hashes"
+    )
+    Path("moved").mkdir()
+    Path("frames").rename("moved/renamed")
+    for folder in ("moved", ".", "moved/renamed"):
+        (found,) = Recipe.load(path, inputs=[folder]).pictures()
+        assert isinstance(found[1], Film) and len(found[1].frames(2)) == 2
