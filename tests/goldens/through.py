@@ -89,6 +89,12 @@ class Given(Kit):
         return (self.golden[picture.source][0] >= 0.5).to(self.dtype)
 
 
+class Named(Picture):
+    """A picture of which only the name is known: of one size with its mask."""
+
+    size = (0, 0)
+
+
 @contextmanager
 def drawn(noises: Sequence[Tensor]) -> Iterator[None]:
     """Replay the golden's noise in its order of drawing; all of it must be asked for."""
@@ -128,9 +134,9 @@ def sampled(golden: Golden, base: Base, call: Mapping[str, Any], at: str) -> Out
     height, width = golden["image"].shape[-2:]
     kit = Given(base, (width, height), None)
     kit.golden = golden
-    picture = Picture(call["image"])
+    picture = Named(call["image"])
     condition = (
-        Inpaint(image=picture, mask=Picture(call["mask_image"]), strength=call["strength"], cells="nearest")
+        Inpaint(image=picture, mask=Named(call["mask_image"]), strength=call["strength"], cells="nearest")
         if "mask_image" in call
         else Img2Img(image=picture, strength=call["strength"])
     )

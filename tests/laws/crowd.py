@@ -171,7 +171,7 @@ class Draw:
 
     def text(self, size: tuple[int, int]) -> list[Any]:
         voice = self.voice(size)
-        negative = "" if voice.get("applies_to") == "prompt" else self.maybe(0.3, "dull", "")
+        negative = "" if voice.get("applies_to", "both") != "both" else self.maybe(0.3, "dull", "")
         return [Text(prompt=self.words(), negative_prompt=negative, **voice)]
 
     def controlnet(self, size: tuple[int, int]) -> list[Any]:

@@ -78,7 +78,8 @@ def stocked(asked: Recipe, positive: Tensor, negative: Tensor, generation: str =
 
 
 def recipe(*more: Any, scheduler: str = "DDIM", task: str = "text", **fields: Any) -> Recipe:
-    paint = PowerPaint(image=photo(2), mask=mask(*HOLE), task=task, paste=False, **fields)  # type: ignore[arg-type]
+    # what is compared with stock is told a hole as stock tells it
+    paint = PowerPaint(image=photo(2), mask=mask(*HOLE), task=task, paste=False, cells="nearest", **fields)  # type: ignore[arg-type]
     return Recipe(
         model="tiny", prompt="a red cube", negative_prompt="dog", steps=5, guidance=6.0, seed=11, scheduler=scheduler,
         conditions=(paint, *more),
