@@ -71,8 +71,7 @@ def run(
     if check:
         show_check(asked)
         return
-    for path in make(asked):
-        typer.echo(path)
+    make(asked)
 
 
 @app.command("check", cls=Request)
@@ -171,13 +170,13 @@ def show_check(asked: Any) -> None:
     report(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), found)
 
 
-def make(asked: Any) -> Iterator[Path]:
-    """Run what is asked; each picture's path as soon as it is saved. Says on stderr what it does, warns of what is odd."""
+def make(asked: Any) -> None:
+    """Run what is asked: each picture's path to stdout as soon as it is saved; to stderr what is done, and what is odd."""
     quiet()
     from infuse.cli.making import made
 
     with spoken() as say:
-        yield from made(asked, say)
+        made(asked, say, typer.echo)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,8 @@ def checked(asked: Asked) -> Resolved:
     return found
 
 
-def made(asked: Asked, say: Callable[[str], None]) -> Iterator[Path]:
-    """Run what is asked; the path of each picture as soon as it is saved. `say` puts a line on stderr."""
+def made(asked: Asked, say: Callable[[str], None], show: Callable[[Path], None]) -> None:
+    """Run what is asked. `show` is called with the path of each picture as soon as it is saved, `say` puts a line on stderr."""
     from rich.console import Console
 
     from infuse.cli.show import progress
@@ -52,7 +52,7 @@ def made(asked: Asked, say: Callable[[str], None]) -> Iterator[Path]:
     if recipe.seed != report.asked.seed:
         say(f"seed {report.asked.seed}")
     say(f"recipe {report.asked.digest}")
-    done = 0
+    done, waiting = 0, list[Path]()
     try:
         with (
             asked.as_typed(),
@@ -61,10 +61,14 @@ def made(asked: Asked, say: Callable[[str], None]) -> Iterator[Path]:
             for result, path in zip(engine.each(report, watch), out, strict=True):
                 for note in result.warnings:
                     say(f"warning: {note}")
-                saved = result.save(path, rate(asked), asked.written.record)
+                waiting += result.save(path, rate(asked), asked.written.record)
                 done += 1
-                yield from saved
+                while waiting:
+                    show(waiting[0])
+                    waiting.pop(0)
     except KeyboardInterrupt:
+        for path in waiting:  # saved, and not shown yet
+            show(path)
         if left := rest(report.asked, done, out[0].suffix if asked.written.out.suffix else None):
             say(f"interrupted: {done} of {len(out)} are done. For the rest run the same with {left}")
         raise

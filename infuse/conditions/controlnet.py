@@ -49,6 +49,13 @@ class ControlNet(Condition):
     mode: Mode = "balanced"
     sites: tuple[float, ...] | None = None
 
+    def settled(self, view: View) -> ControlNet:
+        """A GIF may be a film or a picture: before a base that makes pictures it is one."""
+        film = self.film
+        if film is None or view.spec.frames or not film.source.lower().endswith(".gif"):
+            return self
+        return self.model_copy(update={"image": film.picture(), "film": None})
+
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         found = view.identity(self.model, "model", "controlnet")
         same_family(self.model, found.context_width, net, "a ControlNet")
@@ -79,6 +86,8 @@ class ControlNet(Condition):
                     "film", f"{net.name} makes pictures. Give one frame as image, or choose a video base."
                 )
             notes = planned(self.film, "film", view, view.size, self.film_fit)
+        elif self.image is not None and self.image.source.lower().endswith(".gif"):  # it came as a film
+            notes = [f"image: {text}." for text in self.image.notes]
         first = self.image.image if self.image is not None else self._frame()
         drawn, said = auto(self.model, card, first) if self.annotator == "auto" else (self.annotator, "")
         if drawn == "none" and not self.invert and (kind := inverted(kind_of(self.model, card), first)):

@@ -28,7 +28,7 @@ from infuse.media.film_readers import FOLDER_RATE, Clip, Look, Reader
 from infuse.media.fitting import Fit, fitted, fitted_hole
 from infuse.media.pictures import BEHIND, Picture
 from infuse.media.reading import OWN, Reading, policy, reading
-from infuse.media.settle import drawn, seen
+from infuse.media.settle import as_mask, drawn, seen
 from infuse.validation import Strict
 
 MOST_TAKEN = 1_000_000_000
@@ -70,6 +70,10 @@ class Film(Strict):
     def __eq__(self, other: object) -> bool:
         """By what is asked for, whoever may read it."""
         return isinstance(other, Film) and (self._plainly(), self._behind) == (other._plainly(), other._behind)
+
+    def picture(self) -> Picture:
+        """The same file as a picture: its first frame."""
+        return Picture(self.source, self._behind, self._reading)
 
     def on(self, behind: str) -> Film:
         """The same film seen on another ground."""
@@ -321,9 +325,7 @@ class Film(Strict):
         """A frame as pictures are looked at."""
         return seen(image, name, self._behind)[0]
 
-    def drawn(self, image: Any, name: str) -> Any:
-        """A frame as masks are."""
-        return drawn(image, name)[0]
+    drawn = staticmethod(as_mask)
 
     def looked_at(self, place: int = 0, mask: bool = False) -> tuple[Any, tuple[str, ...]]:
         """(one frame, what is done to it on the way in)."""

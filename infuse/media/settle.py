@@ -71,6 +71,11 @@ def drawn(image: Any, name: str) -> tuple[Any, tuple[str, ...]]:
     return Image.fromarray(alpha.copy()), tuple(notes)
 
 
+def as_mask(image: Any, name: str) -> Any:
+    """`drawn` alone: how a film's reader looks at a frame of masks."""
+    return drawn(image, name)[0]
+
+
 def upright(image: Any) -> tuple[Any, list[str]]:
     """An image as it is meant to be held, whatever its camera wrote down."""
     from PIL import ImageOps

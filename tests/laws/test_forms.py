@@ -120,7 +120,7 @@ def heard(base: str, condition: Any) -> list[torch.Tensor]:
     resolved = one.check(Recipe(prompt="x", steps=2, conditions=(condition,), **frames, **size))
     kit = Kit(one.store.base("tiny"), resolved.size, one.store, resolved.frames, resolved.windows, condition.openings())
     with torch.no_grad():
-        return tensors(condition.sides(kit))
+        return tensors(condition.settled(one.store.view("tiny")).sides(kit))
 
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:

@@ -19,7 +19,6 @@ from infuse.encoders.annotators.kinds import inverted
 from infuse.engine.engine import Engine
 from infuse.errors import InfuseError
 
-
 KINDS = ("control_v11p_sd15_canny", "control_v11p_sd15_lineart", "control_v11p_sd15_scribble", "control_v11p_sd15_mlsd",
          "control_v11p_sd15_softedge", "t2i-depth", "mycanny", "whatever")  # fmt: skip
 

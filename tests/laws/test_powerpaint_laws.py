@@ -181,7 +181,7 @@ def test_regions_are_heard_in_their_own_hole() -> None:
     assert torch.equal(said.context[0].voice.mask, torch.from_numpy(LEFT / 255).float())
     hole = next(c.value for c in said.channels if c.slot == "mask")
     assert isinstance(hole, torch.Tensor)
-    whole = torch.nn.functional.interpolate(torch.from_numpy(np.maximum(LEFT, RIGHT) / 255)[None, None], size=(16, 16))
+    whole = torch.nn.functional.max_pool2d(torch.from_numpy(np.maximum(LEFT, RIGHT) / 255)[None, None], 2)
     assert torch.equal(hole, whole[0].to(hole)), "the network is shown all holes at once"
 
 
@@ -269,7 +269,6 @@ def test_gradients_reach_only_what_is_asked_for() -> None:
         ({"task": "shape", "fit": 1.5}, "conditions.0.fit", "0 (loose) to 1"),
         ({"weight": 0.5}, "conditions.0.weight", "has no weight"),
         ({"mask": np.zeros((32, 32), np.uint8)}, "conditions.0.mask", "no white pixel"),
-        ({"mask": box(1, 1, 9, 9, 16)}, "conditions.0.mask", "same size"),
         ({"mode": "guess"}, "conditions.0.mode", "only the BrushNet"),
         ({"model": "canny"}, "conditions.0.model", "no BrushNet"),
         ({"model": "plain-brush"}, "conditions.0.model", "without task tokens"),
