@@ -42,6 +42,7 @@ def names(ours: ModelStore) -> list[str]:
     return sorted(Path(n).name for n in ours.loaded)
 
 
+@pytest.mark.slow
 def test_seven_models_in_the_room_of_two(bases: list[str], size: int) -> None:
     ours, left = store(memory=int(2.5 * size)), []
     ours.on_leave.append(lambda x: left.append(x.name))

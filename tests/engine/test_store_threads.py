@@ -24,6 +24,9 @@ from infuse.engine.kept import Kept, Key
 from infuse.engine.model_store import ModelStore
 from infuse.friends import prime
 
+pytestmark = pytest.mark.slow  # all of it: a few seconds together, and seldom touched
+
+
 CPU, F32 = torch.device("cpu"), torch.float32
 
 

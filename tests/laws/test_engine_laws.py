@@ -77,6 +77,7 @@ def test_the_other_families(family: str) -> None:
     assert furthest([solo.run(r).latents for r in recipes], [r.latents for r in both.run_all(*recipes)]) < CLOSE
 
 
+@pytest.mark.slow
 def test_at_a_fixed_row_width_float32_is_bit_identical() -> None:
     """The promise of `row_width`: same width of every call, same bits, whoever the neighbours are."""
     recipes = [

@@ -65,6 +65,7 @@ def all_have_their_own(seed: int, count: int, waves: int, **how: tuple[int, ...]
     return left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_sixty_jobs(seed: int) -> None:
     all_have_their_own(seed, 28, 1, steps=(2,), counts=(1, 2, 3, 4))

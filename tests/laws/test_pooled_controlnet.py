@@ -22,6 +22,9 @@ from infuse.network.spec import NetworkSpec
 from infuse.network.walk import walk
 from infuse.ports import Ports, Residual, Tokens, Voice
 
+pytestmark = pytest.mark.slow  # all of it: a few seconds together, and seldom touched
+
+
 CLOSE = 1e-10
 SIZE = 12  # latents a side: 12 and 6, so that no two sites are of one place
 T = torch.tensor(500.0)

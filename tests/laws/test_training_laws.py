@@ -16,6 +16,8 @@ from infuse.recipe import Recipe
 from infuse.training.objectives_diffusion import Captions, Denoise, Drop
 from infuse.training.trainer import TrainConfig, Trainer
 
+pytestmark = pytest.mark.slow  # all of it: a few seconds together, and seldom touched
+
 
 class Told:
     """What a recipe's condition says, to every example."""

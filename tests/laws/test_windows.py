@@ -18,6 +18,9 @@ from infuse.conditions.video.depth import WHITE
 from infuse.engine.engine import Engine
 from infuse.engine.model_store import ModelStore
 
+pytestmark = pytest.mark.slow  # all of it: a few seconds together, and seldom touched
+
+
 FRAMES, NATIVE, SIDE, SPATIAL, LATENT = 9, 4, 16, 24, 8
 WINDOWS = ((0, 4), (3, 7), (5, 9))
 NEAR = np.array([0.25, 0.5, 0.5, 0.25])

@@ -28,6 +28,9 @@ from infuse.training.video_models import CHANNELS, composed_base, is_temporal, j
 from infuse.weights.formats import read_header
 from infuse.weights.library import Library
 
+pytestmark = pytest.mark.slow  # all of it: a few seconds together, and seldom touched
+
+
 NAMES = ("text", *CHANNELS, STYLE)
 
 

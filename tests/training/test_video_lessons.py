@@ -13,6 +13,8 @@ from some import some
 from infuse.training.video import Batch, Silence
 from infuse.training.video_models import composed_base
 
+pytestmark = pytest.mark.slow  # all of it: a few seconds together, and seldom touched
+
 
 class Heard(Noise):
     """Notes which captions and conditions it was asked for."""

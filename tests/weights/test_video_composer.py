@@ -16,6 +16,9 @@ from infuse.network.stc import FpsEmbedding, STCEncoder, StyleMLP
 from infuse.weights.layouts.video_composer import VideoParts, build, read, write
 from infuse.weights.layouts.video_keys import identity, names, original_names
 
+pytestmark = pytest.mark.slow  # all of it: a few seconds together, and seldom touched
+
+
 GOLDEN = Path(__file__).parent.parent / "goldens" / "videocomposer_unet.json"
 RELEASED = {"depth": 1, "motion": 2, "sketch": 1, "single_sketch": 1, "local_image": 3, "masked": 4}
 """Conditions in non_ema_228000.pth, and their channels."""
