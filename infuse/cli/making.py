@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +55,7 @@ def made(asked: Asked, say: Callable[[str], None], show: Callable[[Path], None])
     if recipe.seed != report.asked.seed:
         say(f"seed {report.asked.seed}")
     say(f"recipe {report.asked.digest}")
-    done, waiting = 0, list[Path]()
+    done = 0
     try:
         with (
             asked.as_typed(),
@@ -61,17 +64,30 @@ def made(asked: Asked, say: Callable[[str], None], show: Callable[[Path], None])
             for result, path in zip(engine.each(report, watch), out, strict=True):
                 for note in result.warnings:
                     say(f"warning: {note}")
-                waiting += result.save(path, rate(asked), asked.written.record)
-                done += 1
-                while waiting:
-                    show(waiting[0])
-                    waiting.pop(0)
+                with undisturbed():
+                    for saved in result.save(path, rate(asked), asked.written.record):
+                        show(saved)
+                    done += 1
     except KeyboardInterrupt:
-        for path in waiting:  # saved, and not shown yet
-            show(path)
         if left := rest(report.asked, done, out[0].suffix if asked.written.out.suffix else None):
             say(f"interrupted: {done} of {len(out)} are done. For the rest run the same with {left}")
         raise
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """An interruption waits until what is inside is done: a picture is saved, told and counted, or none of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def rest(recipe: Recipe, done: int, suffix: str | None) -> str:
