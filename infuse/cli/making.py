@@ -77,7 +77,8 @@ def made(asked: Asked, say: Callable[[str], None], show: Callable[[Path], None])
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """An interruption waits until what is inside is done: a picture is saved, told and counted, or none of it."""
-    if threading.current_thread() is not threading.main_thread():
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else somebody has other plans for it
+    if not heard or threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -205,7 +206,12 @@ def test_ctrl_c_in_the_middle_of_sixty(world: Path) -> None:
         "-o",
         "sixty/s.png",
     ]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    listening = functools.partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # jobs in the background have it ignored
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening
+    ) as running:
         assert running.stdout is not None and running.stderr is not None
         first = [running.stdout.readline().strip() for _ in range(2)]  # printed at once, before the others are made
         running.send_signal(signal.SIGINT)

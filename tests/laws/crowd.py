@@ -196,7 +196,9 @@ class Draw:
         return [Inpaint(**m, **f, weight=self.one(1, 1, 0.5, {0: 1.0, 0.5: 0.0})) for m, f in zip(more, both, strict=False)]  # fmt: skip
 
     def hole(self, size: tuple[int, int]) -> list[Any]:
-        return [Inpaint(**self.pierced(size)[0], strength=self.one(1.0, 0.7), weight=self.one(1, 0.6, {0: 1.0, 1: 0.3}))]
+        return [
+            Inpaint(**self.pierced(size)[0], strength=self.one(1.0, 0.7), weight=self.one(1, 0.6, {0: 1.0, 1: 0.3}))
+        ]
 
     def brush(self, size: tuple[int, int]) -> list[Any]:
         how = {"model": "brush", "weight": self.loudness(), "mode": self.one("balanced", "guess")}
