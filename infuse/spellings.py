@@ -57,6 +57,8 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         "ip_adapter_model": "model", "clip_vision": "image_encoder", "image_encoder_path": "image_encoder",
         "ip_adapter_masks": "mask",
     },
+    "depth": {**PICTURED, "depth_map": "image", "module": "annotator", "preprocessor": "annotator"},
+    "edit": {**PICTURED, "image_cfg_scale": "image_guidance_scale", "image_cfg": "image_guidance_scale", "is_cosxl_edit": "scaled"},
     "size": {"original_size": "original", "crops_coords_top_left": "crop", "crop_coords": "crop"},
     "video_to_video": {**FILMED, **STRENGTH}, "masked_video": {**FILMED, **STRENGTH, "mask_video": "mask"}, "depth_video": FILMED, "sketch_video": FILMED, "motion": FILMED,
 }  # fmt: skip
@@ -64,6 +66,7 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
 KINDS = {
     "control_net": "controlnet", "control": "controlnet", "ipadapter": "ip_adapter", "image_to_image": "img2img",
     "image2image": "img2img", "inpainting": "inpaint", "power_paint": "powerpaint", "brush_net": "brushnet",
+    "depth2img": "depth", "depth_to_image": "depth", "instruct_pix2pix": "edit", "instructpix2pix": "edit", "pix2pix": "edit",
     "vid2vid": "video_to_video", "video2video": "video_to_video",
 }  # fmt: skip
 

@@ -7,6 +7,8 @@ from pydantic import Field
 from infuse.conditions.base import Condition, Route
 from infuse.conditions.brushnet import BrushNet
 from infuse.conditions.controlnet import ControlNet
+from infuse.conditions.depth import Depth
+from infuse.conditions.edit import Edit
 from infuse.conditions.img2img import Img2Img
 from infuse.conditions.inpaint import Inpaint
 from infuse.conditions.ip_adapter import IPAdapter
@@ -29,6 +31,8 @@ AnyCondition = Annotated[
     | BrushNet
     | ControlNet
     | IPAdapter
+    | Depth
+    | Edit
     | Size
     | VideoToVideo
     | MaskedVideo
@@ -46,7 +50,9 @@ __all__ = [
     "BrushNet",
     "Condition",
     "ControlNet",
+    "Depth",
     "DepthVideo",
+    "Edit",
     "IPAdapter",
     "Img2Img",
     "Inpaint",

@@ -204,6 +204,10 @@ class Kit:
             mean = mean - config.shift_factor
         return Posterior((mean * scale).to(self.dtype), (std * scale).to(self.dtype))
 
+    def likeliest(self, pixels: Float[Tensor, "3 height width"]) -> Float[Tensor, "c h w"]:
+        """The mode of what the VAE says of a picture (0-1), as it comes: not scaled (InstructPix2Pix)."""
+        return self.base.said_of(pixels[None])[0][0].to(self.dtype)
+
     def look(self, picture: Picture | None, folder: str | None, hidden: bool) -> Float[Tensor, ...]:
         """The image encoder's pooled embedding (e), or its penultimate states (n e); None is the zero picture."""
         encoder, prepare = (

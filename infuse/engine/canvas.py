@@ -5,14 +5,14 @@ From headers of files and sizes of pictures alone; every complaint is a letter u
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from infuse.conditions.base import Condition, Route, brought, counted
 from infuse.errors import CapacityError, RecipeError, under
 from infuse.media.fitting import fitted, odd
 from infuse.media.pictures import Picture, px
-from infuse.network.spec import NetworkSpec
+from infuse.network.spec import WANTS, NetworkSpec
 from infuse.recipe import LARGEST_SIDE, Recipe
 
 MOST_FRAMES = 1024
@@ -131,3 +131,21 @@ def exclusive(routes: Sequence[tuple[str, str, Route]]) -> None:
                 raise RecipeError(
                     where, f"it fills {route.shape}, and so does {who}. Keep one of the two, or join their masks."
                 )
+
+
+def untold(spec: NetworkSpec, routes: Sequence[tuple[str, str, Route]], active: Collection[str]) -> list[str]:
+    """What is said of a base that was trained to be told more than the active conditions say.
+
+    Raises RecipeError for one that can make nothing of that.
+    """
+    filled = {route.shape.split()[0] for where, _, route in routes if where in active}
+    notes = []
+    for slot in (*(s.name for s in spec.channel_slots), *spec.embedding_slots):
+        want = WANTS.get(slot)
+        if want is None or slot in filled:
+            continue
+        missing = f'"{spec.name}" is {want.base}, and nobody gives it {want.shown}'
+        if not want.otherwise:
+            raise RecipeError("conditions", f"{missing}. Add a condition: {{kind: {want.condition}, image: ...}}.")
+        notes.append(f"conditions: {missing}, so {want.otherwise}. Add {{kind: {want.condition}, image: ...}}.")
+    return notes

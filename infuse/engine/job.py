@@ -150,6 +150,11 @@ def ground(kit: Kit, sides: Mapping[str, Sides], timetable: Timetable) -> Ports:
     if "time_ids" in spec.embedding_slots:
         h, w = kit.size[::-1]
         vectors = (Vector("time_ids", kit.vector((h, w, 0, 0, h, w)), ground=True),)
+    if width := spec.embedding_slots.get("image_embeds"):  # unCLIP's silent side: zeros, the sinusoids as well
+        vectors += (Vector("image_embeds", kit.vector([0.0] * width), ground=True),)
+    if "noise_level" in spec.embedding_slots:  # a level is no matter of more or less: whoever says one says it for all
+        said = (v.value for s in sides.values() for v in s.on.embedding if v.slot == "noise_level")
+        vectors += (Vector("noise_level", next(said, kit.vector([0.0])), ground=True),)
     if spec.embeds_guidance:  # told anew for every evaluation, as the scale may be a curve
         vectors += (Vector("guidance", kit.vector([0.0] * spec.embedding_slots["guidance"]), ground=True),)
     return Ports(channels=channels, embedding=vectors)

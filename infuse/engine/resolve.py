@@ -16,7 +16,7 @@ from infuse.conditions.text import Prompt
 from infuse.curves import value_at
 from infuse.engine import capacity, pace
 from infuse.engine.advice import advice
-from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, opened, region
+from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, opened, region, untold
 from infuse.engine.view import View
 from infuse.engine.windows import windows
 from infuse.errors import RecipeError, WeightsError, under
@@ -129,6 +129,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     if spec.unheard:
         raise WeightsError("model", f'"{spec.name}" cannot be run: {spec.unheard}')
     exclusive(routes)
+    notes += untold(spec, routes, active)
     one_ground(active, size)
     looks = windows(frames, spec.frames)
     calls = sum(calls_of(recipe.count, n * max(len(looks), 1), min(frames, spec.frames or 1), most) for n in table.rows)

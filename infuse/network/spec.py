@@ -34,6 +34,30 @@ SLOTS: Mapping[int, tuple[Slot, ...]] = {
     9: (Slot("mask", 1, 1.0), Slot("masked_image", 4)),  # inpainting: [latents 4 | mask 1 | masked latents 4]
 }
 """Input channels of the first convolution -> what follows the latents, in order."""
+
+
+@dataclass(frozen=True)
+class Want:
+    """What a base was trained to be told besides its prompt."""
+
+    base: str
+    """What such a base is."""
+    condition: str
+    """The kind of the condition that tells it."""
+    shown: str
+    otherwise: str = ""
+    """What it makes when nobody tells it; "" if it cannot make anything then."""
+
+
+WANTS: Mapping[str, Want] = {
+    "depth": Want("a depth2img model", "depth", "a depth map", "it makes a picture of no depth in particular"),
+    "image": Want("an InstructPix2Pix model", "edit", "a picture to be edited", "it makes a new picture"),
+    "lowres": Want("an upscaler", "upscale", "a small picture"),
+    "image_embeds": Want("an unCLIP model", "unclip", "pictures to vary", "it hears the prompt alone"),
+}
+"""Slot of channels or of the embedding -> who fills it."""
+UPSCALER = 7
+"""Input channels of the x4 upscaler, whose classes are levels of noise in the small picture."""
 LCM_GUIDANCE = 8.5
 """Guidance scale of diffusers' LatentConsistencyModelPipeline."""
 CLIP, CLIP_SIDE, CLIP_GUIDANCE = 16, 32, 9.0
@@ -71,7 +95,7 @@ class NetworkSpec:
     prediction: str = "epsilon"
     channel_slots: tuple[Slot, ...] = ()
     embedding_slots: Mapping[str, int] = field(default_factory=dict)
-    """Slot name -> width; SDXL has text_embeds (1280) and time_ids (6)."""
+    """Slot name -> width; SDXL has text_embeds (1280) and time_ids (6), unCLIP image_embeds (1536 or 2048), the x4 upscaler noise_level (1)."""
     frames: int = 0
     """Frames of a clip that the network was trained at; 0: it makes pictures."""
     tasks: str = ""
@@ -123,6 +147,10 @@ class NetworkSpec:
             embedding = {"text_embeds": config["projection_class_embeddings_input_dim"] - ids, "time_ids": 6}
         if config.get("time_cond_proj_dim"):
             embedding["guidance"] = config["time_cond_proj_dim"]
+        if config.get("class_embed_type") == "projection":
+            embedding["image_embeds"] = config["projection_class_embeddings_input_dim"]
+        if channels == UPSCALER and config.get("num_class_embeds"):
+            embedding["noise_level"] = 1
         per = _per_block(config.get("layers_per_block", 2), len(widths))
         video = is_video(config)
         return cls(
@@ -164,31 +192,22 @@ class NetworkSpec:
         return "guidance" in self.embedding_slots
 
 
-WANTS = {
-    5: ("a depth2img model", "a depth map beside the latents"),
-    7: ("an upscaler", "a small picture beside the latents"),
-    8: ("an InstructPix2Pix model", "the latents of a picture to be edited"),
-}
-"""Input channels -> what such a base is, and what it must be shown besides (no condition does, yet)."""
-INSTEAD = "Choose a base of 4 channels, or an inpainting model of 9."
+INSTEAD = "Choose a base of SD 1.x, SD 2.x or SDXL, or a depth2img, InstructPix2Pix, inpainting, unCLIP or x4 upscaling model of them."
 
 
 def _unheard(config: Mapping[str, Any], channels: int, latent: int) -> str:
-    """A sentence about what nobody tells this network; "" when text, sizes and masks are all that it listens to."""
-    told = config.get("class_embed_type") or ("noise level" if config.get("num_class_embeds") else None)
+    """A sentence about what nobody can tell this network; "" when there is a condition for all that it listens to."""
+    classes, told = config.get("num_class_embeds"), config.get("class_embed_type")
     added, hidden = config.get("addition_embed_type"), config.get("encoder_hid_dim_type")
-    if channels in WANTS:
-        what, wants = WANTS[channels]
-        wants += " and how much noise it has" if told else ""
-    elif told == "projection":
-        what, wants = "an unCLIP model", "an image embedding with its noise level"
-    elif told:
-        what, wants = "a class-conditioned model", f"a class for every picture ({told})"
+    if told not in (None, "projection") or (classes and channels != UPSCALER):
+        what, wants = "a class-conditioned model", f"a class for every picture ({told or classes})"
     elif added not in (None, "text_time") or hidden:
         what, wants = (
             "a network of another pipeline (Kandinsky, DeepFloyd IF)",
             f"an embedding of its own ({added or hidden})",
         )
+    elif latent != 4 and channels != latent:
+        what, wants = "a network of another pipeline", f"{channels} channels, and answers with {latent}"
     elif channels not in SLOTS and channels != latent:
         what, wants = (
             f"a network of {channels} input channels",

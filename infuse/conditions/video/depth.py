@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from infuse.conditions.base import Encoders, Route, View
 from infuse.conditions.frames import pixels, planned, taken
-from infuse.conditions.video.spatial import Spatial, annotator, named, spatial_size
+from infuse.conditions.video.spatial import Spatial, named, spatial_size
 from infuse.encoders.annotators import files
 from infuse.errors import RecipeError, under
 from infuse.media.films import Film
@@ -53,7 +53,7 @@ class DepthVideo(Spatial):
         if self.white != WHITE:
             raise RecipeError("white", "what is measured has a unit already. Remove white, or the annotator.")
         field = "annotator_model"
-        memory = annotator(view, self.annotator_model, field, "fusion1.layer1.residual.1.weight", files.no_depth(field))
+        memory = files.memory_of(view, self.annotator_model, field, files.MIDAS_MARK, files.no_depth(field))
         step = files.step_of(view.shapes(self.annotator_model, field))
         return [self.route(view, memory, warnings=planned(self.film, "film", view, stepped(view.size, step), self.fit))]
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from infuse.conditions.base import Encoders, Route, View, brought
 from infuse.conditions.frames import covering, pixels, planned, taken
-from infuse.conditions.video.spatial import Spatial, annotator, named, spatial_size
+from infuse.conditions.video.spatial import Spatial, named, spatial_size
 from infuse.encoders.annotators import files
 from infuse.errors import RecipeError, under
 from infuse.media.films import Film
@@ -78,7 +78,7 @@ class Sketched(Spatial):
                 if model is not None:
                     raise RecipeError(field, "nobody would use it. Say annotator: pidinet, or remove it.")
             return 0
-        return sum(annotator(view, m, f, MARKERS[f], files.no_sketch(f)) for f, m in models.items())
+        return sum(files.memory_of(view, m, f, MARKERS[f], files.no_sketch(f)) for f, m in models.items())
 
 
 class SketchVideo(Sketched):

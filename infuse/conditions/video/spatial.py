@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from infuse.conditions.base import Condition, Encoders, Route, View
 from infuse.curves import Curve, span
-from infuse.errors import RecipeError, WeightsError
+from infuse.errors import RecipeError
 from infuse.media.fitting import Fit
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Channel, Ports, Sides, Voice
@@ -105,20 +103,6 @@ def composed(net: NetworkSpec, kind: str, hears: bool) -> None:
 def spatial_size(size: tuple[int, int]) -> tuple[int, int]:
     """(width, height) at which a condition of this canvas is seen."""
     return round(SPATIAL * size[0]), round(SPATIAL * size[1])
-
-
-def annotator(view: View, model: str, field: str, marker: str, absent: WeightsError) -> int:
-    """Bytes of an annotator's file once loaded, told by its header. Raises `absent` if nothing has that name and no
-    folder does, WeightsError if the file is of another kind (the tensor `marker` is not in it)."""
-    try:
-        shapes = view.shapes(model, field)
-    except WeightsError as error:
-        raise absent if "was not found" in error.message and "/" not in model else error from None
-    if not any(key.endswith(marker) for key in shapes):
-        raise WeightsError(
-            field, f"{model!r} is not what this annotator is made of: it has no tensor {marker}. {absent.message}"
-        )
-    return 4 * sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes.values())
 
 
 def named(data: Any, **defaults: Mapping[str, str]) -> Any:
