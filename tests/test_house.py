@@ -38,13 +38,19 @@ LAYERS: list[tuple[str, ...]] = [
         "encoders.motion",
         "encoders.drawn_motion",
         "encoders.ip_kinds",
+        "encoders.ip_layers",
+        "encoders.ip_projections",
         "encoders.ip_adapter",
+        "encoders.faces",
+        "encoders.t2i",
+        "encoders.t2i_kinds",
         "encoders.annotators",
         "encoders.annotators.*",
         "encoders.generations",
     ),  # what conditions look and speak with: plain functions, plain facts
     ("conditions.base",),  # a mechanism knows ports and specs; networks and encoders lie above it, out of its reach
     ("conditions.frames",),
+    ("conditions.hints",),
     ("conditions.*", "conditions.powerpaint.*", "conditions.video.*"),
     ("conditions",),
     ("pairs", "recipe"),
@@ -157,7 +163,7 @@ def test_every_file_says_its_idea_first() -> None:
 
 def test_the_ports_are_the_documented_six() -> None:
     names = [f.name for f in fields(Ports)]
-    assert names == ["latent", "channels", "context", "decoupled", "residuals", "embedding"]
+    assert names == ["latent", "channels", "context", "decoupled", "residuals", "embedding", "shared"]
     table = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     assert re.findall(r"^\| \*\*(\w+)\*\*", table, re.M) == names
 

@@ -14,6 +14,7 @@ from infuse.conditions.inpaint import Inpaint
 from infuse.conditions.ip_adapter import IPAdapter
 from infuse.conditions.powerpaint.condition import PowerPaint
 from infuse.conditions.size import Size
+from infuse.conditions.t2i_adapter import T2IAdapter
 from infuse.conditions.text import Text
 from infuse.conditions.video.depth import DepthVideo
 from infuse.conditions.video.masked import MaskedVideo
@@ -30,6 +31,7 @@ AnyCondition = Annotated[
     | PowerPaint
     | BrushNet
     | ControlNet
+    | T2IAdapter
     | IPAdapter
     | Depth
     | Edit
@@ -65,6 +67,7 @@ __all__ = [
     "Size",
     "SketchVideo",
     "StyleImage",
+    "T2IAdapter",
     "Text",
     "VideoToVideo",
 ]

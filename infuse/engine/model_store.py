@@ -230,7 +230,10 @@ class ModelStore:
             from infuse.weights.layouts.ip_adapter import read_ip_adapter
 
             source = place.source  # of the right kind: the condition's check has seen its header
-            found = read_ip_adapter(source)[0] if source.identity.kind == "ip_adapter" else read_tensors(source.path)
+            if source.identity.kind == "ip_adapter":
+                found = read_ip_adapter(source)[0]
+            else:  # one file, or those of a component's folder
+                found = {k: t for paths in source.weights.values() for p in paths for k, t in read_tensors(p).items()}
             return nn.Module.to(build(found).eval().requires_grad_(False), dtype=dtype)
 
         return self._mine(model, dtype, device, lambda: self._once(build, model, make, "module", dtype, device))

@@ -84,7 +84,7 @@ ADVICE = {
     "lora": "This version of infuse applies no LoRAs; merge it into a base model first",
     "textual_inversion": "This version of infuse reads no textual inversions",
     "controlnet": "Use it in a condition of kind controlnet",
-    "t2i_adapter": "This version of infuse runs no T2I-Adapters; a ControlNet for the same map does its work",
+    "t2i_adapter": "Use it in a condition of kind t2i_adapter",
     "ip_adapter": "Use it in a condition of kind ip_adapter",
     "brushnet": "Use it in a condition of kind brushnet, or of kind powerpaint if its task encoder lies beside it",
     "base": "Use it as the recipe's `model`",

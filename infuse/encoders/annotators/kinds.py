@@ -25,6 +25,7 @@ NAMES: Mapping[str, str] = {
     "tile": r"tile|blur|upscale|lowres|gray|grey|recolor",
     "inpaint": r"inpaint(ing)?",
     "shuffle": r"shuffle",
+    "color": r"colou?r(_?grid)?|palette",
     "ip2p": r"ip2p|pix2pix",
     "qrcode": r"qr_?(code|pattern)?(_?monster)?|brightness|illumination",
 }
