@@ -7,113 +7,19 @@ rows they speak to, empty slots get their ground value.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from infuse.ports import Channel, Decoupled, Ports, Residual, Tokens, Vector
+from infuse.grids import resized
+from infuse.ports import Channel, Decoupled, Features, Ports, Residual, Tokens, Vector, Voice
+from infuse.spoken import Batch, Row, Slots, Spoken, SpokenDecoupled, SpokenResidual, SpokenShared
 
-
-class Slots(Protocol):
-    """What a batch must know of the network that will read it."""
-
-    @property
-    def channel_slots(self) -> Sequence[Any]: ...
-    @property
-    def embedding_slots(self) -> Mapping[str, int]: ...
-    @property
-    def sites(self) -> int: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One evaluation of the network for one job."""
-
-    x: Float[Tensor, "c h w"] | Float[Tensor, "c f h w"]
-    """The latent as the solver scaled it; a clip has its frames beside its channels."""
-    timestep: Float[Tensor, ""]
-    ports: Ports
-
-
-@dataclass(frozen=True, eq=False)
-class Spoken:
-    """Padded tokens of some rows, with what their attention must know."""
-
-    values: Float[Tensor, "k n d"]
-    bias: Float[Tensor, "k n"] | Float[Tensor, "k f n"] | None
-    """log(weight) per token (and frame), -inf for padding; None when all are plain."""
-    regions: tuple[tuple[int, slice, Tensor], ...] = ()
-    """(row, its tokens, mask (height width)): these tokens are heard inside the mask only."""
-    grid: tuple[int, int] = (1, 1)
-    frames: int = 1
-    """Of a clip: its attention sees every frame as a row of its own."""
-    cache: dict[int, Tensor | None] = field(default_factory=dict)
-
-    def bias_for(self, queries: int) -> Float[Tensor, "k 1 q n"] | None:
-        """The additive bias for a layer with that many queries."""
-        if queries not in self.cache:
-            self.cache[queries] = self._bias(queries)
-        return self.cache[queries]
-
-    def _bias(self, queries: int) -> Tensor | None:
-        if self.bias is None and not self.regions:
-            return None
-        flat = self.bias if self.bias is not None else self.values.new_zeros(self.values.shape[:2])
-        flat = flat.flatten(0, 1) if flat.ndim == 3 else flat.repeat_interleave(self.frames, 0)
-        if not self.regions:
-            return flat[:, None, None]
-        full = flat[:, None, None].repeat(1, 1, queries, 1)
-        for row, tokens, mask in self.regions:
-            here = slice(row * self.frames, (row + 1) * self.frames)
-            full[here, 0, :, tokens] += on_grid(mask, self.grid, queries).clamp(1e-9, 1).log()[:, None].to(full)
-        return full
-
-
-@dataclass(frozen=True, eq=False)
-class SpokenDecoupled:
-    """One adapter's tokens for the rows that carry it."""
-
-    adapter: nn.Module
-    rows: Tensor
-    tokens: Spoken
-    weights: Float[Tensor, " k"]
-    """Of each row; of each frame, once a clip's rows are unrolled."""
-    layers: Float[Tensor, "k layers"] | None
-    masks: tuple[Tensor | None, ...]
-    frames: tuple[tuple[float, ...] | None, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class SpokenResidual:
-    """One branch's hints for the rows that carry it."""
-
-    branch: nn.Module
-    rows: Tensor
-    hints: Float[Tensor, "k c height width"]
-    weights: Float[Tensor, "k sites"]
-    masks: tuple[Tensor | None, ...]
-    context: Spoken | None = None
-    """Tokens of the branch's own; None: it hears those of its rows."""
-    frames: tuple[tuple[float, ...] | None, ...] = ()
-    """Weight of each frame of a clip, for each row; None: all the same."""
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Everything one network call needs."""
-
-    x: Float[Tensor, "b c h w"]
-    timestep: Float[Tensor, " b"]
-    channels: Float[Tensor, "b e h w"] | None
-    context: Spoken
-    decoupled: tuple[SpokenDecoupled, ...]
-    residuals: tuple[SpokenResidual, ...]
-    embedding: dict[str, Tensor]
+__all__ = ["Batch", "Row", "Spoken", "SpokenDecoupled", "SpokenResidual", "SpokenShared", "branches", "collate"]
 
 
 def collate(rows: Sequence[Row], spec: Slots) -> Batch:
@@ -121,6 +27,8 @@ def collate(rows: Sequence[Row], spec: Slots) -> Batch:
 
     Whatever of a row comes to decide a shape or a kernel here, `network.call.structure` must know of.
     """
+    asked = len(rows)
+    rows, shared = beside(rows)
     x = torch.stack([r.x for r in rows])
     grid = (int(x.shape[-2]), int(x.shape[-1]))
     timestep = torch.stack([r.timestep.to(x.device, torch.float32) for r in rows])
@@ -135,15 +43,74 @@ def collate(rows: Sequence[Row], spec: Slots) -> Batch:
         timestep,
         channels,
         tokens([r.ports.context for r in rows], grid),
-        tuple(decoupled(*group, grid) for group in grouped(rows, lambda p: p.decoupled, lambda e: id(e.adapter))),
         tuple(
-            residual(*group, spec, grid)
-            for group in grouped(
-                rows, lambda p: p.residuals, lambda e: (id(e.branch), bool(e.context), tuple(e.hint.shape))
-            )
+            decoupled(*group, grid)
+            for group in grouped(rows, lambda p: p.decoupled, lambda e: (id(e.adapter), e.scaling, e.tokens.ndim))
         ),
+        tuple(residual(*group, spec, grid) for group in grouped(rows, branches, spoken_through)),
         {s: torch.stack([mix(r.ports.embedding, s, x) for r in rows]) for s in spec.embedding_slots},
+        features(rows),
+        shared,
+        asked,
     )
+
+
+def branches(ports: Ports) -> Sequence[Residual]:
+    """What is said through a branch network."""
+    return [e for e in ports.residuals if isinstance(e, Residual)]
+
+
+def spoken_through(e: Residual) -> Hashable:
+    """Entries of one key are answered together."""
+    merged = e.sites if getattr(e.branch, "merges", False) else None
+    return id(e.branch), bool(e.context), tuple(e.hint.shape), e.vector is None, merged  # type: ignore[union-attr]  drawn by now
+
+
+def beside(rows: Sequence[Row]) -> tuple[Sequence[Row], tuple[SpokenShared, ...]]:
+    """The rows, and after them one for each picture that runs beside them: the same words, nothing else."""
+    shadows: list[Row] = []
+    shared: list[SpokenShared] = []
+    for i, row in enumerate(rows):
+        if not row.ports.shared:
+            continue
+        ground = tuple(c for c in row.ports.channels if c.ground)
+        first = len(rows) + len(shadows)
+        for e in row.ports.shared:
+            assert e.x is not None, "the job has not said at which noise level"
+            said = Ports(channels=(*ground, *e.beside), context=row.ports.context, embedding=row.ports.embedding)
+            shadows.append(Row(e.x.to(row.x), row.timestep, said))
+        size = (int(row.x.shape[-2]), int(row.x.shape[-1]))
+        shared.append(SpokenShared(i, tuple(range(first, len(rows) + len(shadows))), row.ports.shared, size))
+    return [*rows, *shadows], tuple(shared)
+
+
+def features(rows: Sequence[Row]) -> tuple[Float[Tensor, "b c *f h w"], ...] | None:
+    """The sum of what the adapters of each row say at each level; None if there are none."""
+    said = [[e for e in r.ports.residuals if isinstance(e, Features)] for r in rows]
+    first = next((e for row in said for e in row), None)
+    if first is None:
+        return None
+    frames = rows[0].x.ndim == 4
+    shapes = [(f.shape[0], *((rows[0].x.shape[1],) if frames else ()), *f.shape[-2:]) for f in first.levels]
+    sums = [[f.new_zeros(shape) for _ in rows] for f, shape in zip(first.levels, shapes, strict=True)]
+    for i, row in enumerate(said):
+        for e in row:
+            for j, f in enumerate(e.levels):
+                sums[j][i] = sums[j][i] + heard(
+                    f[:, None] if frames and f.ndim == 3 else f, e.voice, (e.sites or (1.0,) * len(e.levels))[j]
+                )
+    return tuple(torch.stack(level) for level in sums)
+
+
+def heard(value: Float[Tensor, "c *f h w"], voice: Voice, factor: float) -> Float[Tensor, "c *f h w"]:
+    """A value of a place in its voice: weight, region and, of a clip, frames."""
+    factor *= voice.weight
+    out = value if factor == 1 else factor * value
+    if voice.frames is not None:
+        out = out * out.new_tensor(voice.frames)[:, None, None]
+    if voice.mask is not None:
+        out = out * resized(voice.mask, (value.shape[-2], value.shape[-1])).to(value)
+    return out
 
 
 def fill(slot: Any, entries: Sequence[Channel], x: Tensor) -> Float[Tensor, "c h w"]:
@@ -164,7 +131,7 @@ def fill(slot: Any, entries: Sequence[Channel], x: Tensor) -> Float[Tensor, "c h
 
 def mix(entries: Sequence[Vector], slot: str, like: Tensor) -> Float[Tensor, " e"]:
     """The same rule for a vector slot."""
-    mine = [e for e in entries if e.slot == slot]
+    mine: list[Any] = [e for e in entries if e.slot == slot]  # values are tensors by now: the job has drawn
     base = next((e.value for e in mine if e.ground), None)
     out = base
     for e in mine:
@@ -214,12 +181,19 @@ def grouped(
 
 def decoupled(rows: list[int], entries: list[Decoupled], grid: tuple[int, int]) -> SpokenDecoupled:
     """One adapter, all rows that carry it (a row may carry it more than once)."""
-    said = tokens([[Tokens(e.tokens)] for e in entries], grid)
+    said = tokens([[Tokens(e.tokens)] for e in entries], grid) if entries[0].tokens.ndim == 2 else framed(entries, grid)
     v = said.values
-    layers = None
+    layers = where = None
     if any(e.layers is not None for e in entries):
         n = max(len(e.layers or ()) for e in entries)
-        layers = v.new_tensor([e.layers or (1.0,) * n for e in entries])
+        factors = [e.layers or (1.0,) * n for e in entries]
+        layers, where = v.new_tensor(factors), tuple(any(column) for column in zip(*factors, strict=True))
+    edited = None
+    if hasattr(entries[0].adapter, "edit"):
+        once = {
+            row: e.lowrank for row, e in sorted(zip(rows, entries, strict=True), key=lambda pair: abs(pair[1].lowrank))
+        }
+        edited = torch.tensor(list(once), device=v.device), v.new_tensor(list(once.values()))
     return SpokenDecoupled(
         entries[0].adapter,
         torch.tensor(rows, device=v.device),
@@ -228,11 +202,28 @@ def decoupled(rows: list[int], entries: list[Decoupled], grid: tuple[int, int]) 
         layers,
         tuple(e.voice.mask for e in entries),
         tuple(e.voice.frames for e in entries),  # type: ignore[arg-type]  numbers by now
+        where,
+        entries[0].scaling,
+        edited,
     )
+
+
+def framed(entries: Sequence[Decoupled], grid: tuple[int, int]) -> Spoken:
+    """Tokens of a clip, others for every frame: values are (k f m d) until the clip is unrolled."""
+    n = max(e.tokens.shape[1] for e in entries)
+    values = torch.stack([F.pad(e.tokens, (0, 0, 0, n - e.tokens.shape[1])) for e in entries])
+    bias = None
+    if any(e.tokens.shape[1] != n for e in entries):
+        bias = values.new_zeros(values.shape[:3])
+        for i, e in enumerate(entries):
+            bias[i, :, e.tokens.shape[1] :] = -math.inf
+    return Spoken(values, bias, grid=grid)
 
 
 def residual(rows: list[int], entries: list[Residual], spec: Slots, grid: tuple[int, int]) -> SpokenResidual:
     """One branch, all rows that carry it, with each entry's weight per site."""
+    if getattr(entries[0].branch, "merges", False):
+        return merged(rows, entries, spec, grid)
     hints = torch.stack([e.hint for e in entries])  # type: ignore[arg-type]  tensors by now: the job has drawn
     sites = (1.0,) * getattr(entries[0].branch, "sites", spec.sites)
     weights = hints.new_tensor([[e.voice.weight * s for s in e.sites or sites] for e in entries])  # type: ignore[operator]
@@ -244,87 +235,39 @@ def residual(rows: list[int], entries: list[Residual], spec: Slots, grid: tuple[
         tuple(e.voice.mask for e in entries),
         tokens([e.context for e in entries], grid) if entries[0].context else None,
         tuple(e.voice.frames for e in entries),  # type: ignore[arg-type]  numbers by now: the job has cut its window
+        None if entries[0].vector is None else torch.stack([e.vector for e in entries]),  # type: ignore[misc]
     )
 
 
-def resized(mask: Float[Tensor, "height width"], size: tuple[int, int], mode: str = "bilinear") -> Float[Tensor, "h w"]:
-    """A mask at another resolution."""
-    return F.interpolate(mask[None, None].float(), size=size, mode=mode)[0, 0]
-
-
-def halved(grid: tuple[int, int], times: int) -> tuple[int, int]:
-    """The latent grid so many levels deeper; what is odd is rounded up, as strided convolutions do."""
-    h, w = grid
-    return -(-h // 2**times), -(-w // 2**times)
-
-
-def level(grid: tuple[int, int], queries: int) -> tuple[int, int]:
-    """Which halving of the latent grid has that many places."""
-    h, w = grid
-    while h * w > queries and h * w > 1:
-        h, w = halved((h, w), 1)
-    assert h * w == queries, f"no level of a {grid} latent has {queries} places"
-    return h, w
-
-
-def on_grid(mask: Float[Tensor, "height width"], grid: tuple[int, int], queries: int) -> Float[Tensor, " q"]:
-    """A mask on the query grid of an attention layer, bicubic as in diffusers' IP-Adapter masks."""
-    return resized(mask, level(grid, queries), "bicubic").flatten()
-
-
-# ── clips ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def unrolled(batch: Batch) -> Batch:
-    """A batch of clips (b c f h w) as one of pictures (b*f c h w): what attention and branch networks see of it.
-
-    `context.values` stay one per clip; a video UNet repeats them itself, a branch is handed them by `subset`.
-    """
-    b, _, f = batch.x.shape[:3]
-    pictures = batch.x.transpose(1, 2).flatten(0, 1)
-    context = replace(batch.context, frames=f, cache={})
-    return Batch(
-        pictures,
-        batch.timestep.repeat_interleave(f),
-        None,
-        context,
-        tuple(_adapter_frames(d, f) for d in batch.decoupled),
-        tuple(_branch_frames(r, f) for r in batch.residuals),
-        {k: v.repeat_interleave(f, 0) for k, v in batch.embedding.items()},
+def merged(rows: list[int], entries: list[Residual], spec: Slots, grid: tuple[int, int]) -> SpokenResidual:
+    """A branch that hears all hints of a row in one evaluation (ControlNet-Union). A lone hint is weighed at the sites, as any
+    ControlNet's; of several, each counts by its weight and region, and what the branch makes of them is heard wholly."""
+    mine: dict[int, list[Residual]] = {}
+    for row, e in zip(rows, entries, strict=True):
+        mine.setdefault(row, []).append(e)
+    m, like = max(map(len, mine.values())), entries[0].hint
+    sites = entries[0].sites or (1.0,) * getattr(entries[0].branch, "sites", spec.sites)
+    hints = torch.stack([_padded([e.hint for e in row], m) for row in mine.values()])
+    vectors = (
+        None
+        if entries[0].vector is None
+        else torch.stack([_padded([e.vector for e in row], m) for row in mine.values()])
+    )
+    parts, lone = like.new_zeros(len(mine), m, *grid), [row[0] if len(row) == 1 else None for row in mine.values()]  # type: ignore[union-attr]
+    for i, row in enumerate(mine.values()):
+        for j, e in enumerate(row):
+            parts[i, j] = 1.0 if lone[i] else heard(parts.new_ones(1, *grid), e.voice, 1.0)[0]
+    weights = hints.new_tensor([[(e.voice.weight if e else 1.0) * s for s in sites] for e in lone])
+    return SpokenResidual(
+        entries[0].branch,
+        torch.tensor(list(mine), device=hints.device),
+        hints,
+        weights,
+        tuple(e.voice.mask if e else None for e in lone),
+        vectors=vectors,
+        parts=parts,
     )
 
 
-def _every(rows: Tensor, f: int) -> Tensor:
-    """Indices of all frames of these rows."""
-    return (rows[:, None] * f + torch.arange(f, device=rows.device)).flatten()
-
-
-def _loudness(weights: Tensor, frames: Sequence[tuple[float, ...] | None], f: int) -> Tensor:
-    """(k, ...) weights of rows to (k*f, ...) weights of frames."""
-    spread = weights.repeat_interleave(f, 0)
-    each = [w for row in frames for w in (row or (1.0,) * f)] or [1.0] * len(spread)
-    return spread * spread.new_tensor(each).reshape(-1, *(1,) * (spread.ndim - 1))
-
-
-def _adapter_frames(said: SpokenDecoupled, f: int) -> SpokenDecoupled:
-    values = said.tokens.values.repeat_interleave(f, 0)
-    bias = None if said.tokens.bias is None else said.tokens.bias.repeat_interleave(f, 0)
-    return replace(
-        said,
-        rows=_every(said.rows, f),
-        tokens=Spoken(values, bias, grid=said.tokens.grid),
-        weights=_loudness(said.weights, said.frames, f),
-        layers=None if said.layers is None else said.layers.repeat_interleave(f, 0),
-        masks=tuple(m for m in said.masks for _ in range(f)),
-    )
-
-
-def _branch_frames(said: SpokenResidual, f: int) -> SpokenResidual:
-    hints = said.hints if said.hints.ndim == 5 else said.hints[:, :, None].expand(-1, -1, f, -1, -1)
-    return replace(
-        said,
-        rows=_every(said.rows, f),
-        hints=hints.transpose(1, 2).flatten(0, 1),
-        weights=_loudness(said.weights, said.frames, f),
-        masks=tuple(m for m in said.masks for _ in range(f)),
-    )
+def _padded(values: Sequence[Any], m: int) -> Tensor:
+    return torch.stack([*values, *(torch.zeros_like(values[0]),) * (m - len(values))])

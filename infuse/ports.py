@@ -1,4 +1,4 @@
-"""Six places where information can enter a latent-diffusion network. A condition fills some; conditions add.
+"""Seven places where information can enter a latent-diffusion network. A condition fills some; conditions add.
 
 `Ports` is a monoid: `+` concatenates entries, the empty record is zero. Every entry has a `Voice`: how loudly and where it
 speaks. When it does is no affair of an entry: `Ports.at` is told by the timetable what this evaluation's weight is.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from infuse.curves import Curve, value_at
 from infuse.errors import RecipeError
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+Scaling = Literal["v", "k+v", "k+v c", "k+mean v c"]
+
+
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """What a VAE says about a picture: a normal distribution. The job draws from it with its own generator."""
 
     mean: Float[Tensor, "c h w"]
     std: Float[Tensor, "c h w"]
+    early: bool = False
+    """Drawn before the picture's own noise, as diffusers' upscaler and unCLIP do; else after it."""
 
     def draw(self, generator: torch.Generator | None) -> Float[Tensor, "c h w"]:
         """One sample; without a generator, the mode."""
@@ -121,15 +126,27 @@ class Decoupled:
     """Tokens with an attention of their own: the adapter's K and V, the network's Q (IP-Adapter, eq. 5)."""
 
     adapter: nn.Module
-    tokens: Float[Tensor, "m d"]
+    """Says by `place` where it is asked: beside the cross-attention, or ("fuser", GLIGEN) between self- and cross-attention.
+    If it has an `edit`, that is a change of the attentions' projections for its rows (FaceID's low-rank part)."""
+    tokens: Float[Tensor, "m d"] | Float[Tensor, "f m d"]
+    """Of a clip they may be different for every frame."""
     layers: tuple[float, ...] | None = None
     """One factor per cross-attention in IP-Adapter order, or None for 1 everywhere."""
     voice: Voice = LOUD
+    scaling: Scaling = "v"
+    """What a weight multiplies: the answer ("v"), keys and values, those by width of the layer too, or keys and the values' mean
+    (cubiq/ComfyUI_IPAdapter_plus@9d076a3)."""
+    lowrank: float = 1.0
+    """Factor of the adapter's `edit`, if it has one. It does not depend on the voice: whoever is silent is not there at all."""
 
 
 @dataclass(frozen=True, eq=False)
 class Residual:
-    """A branch network's hint; what the branch answers is added at the sites of the base network."""
+    """A branch network's hint; what the branch answers is added at the sites of the base network.
+
+    The branch says by `place` where that is: at the skips and the middle ("skips", ControlNet), inside of the blocks ("inside",
+    BrushNet), step for step with the base ("lockstep", ControlNet-XS), or at what attention projects ("projections", LLLite).
+    """
 
     branch: nn.Module
     hint: Float[Tensor, "c height width"] | tuple[Float[Tensor, "c h w"] | Posterior, ...]
@@ -139,6 +156,8 @@ class Residual:
     voice: Voice = LOUD
     context: tuple[Tokens, ...] = ()
     """Tokens for the branch alone (PowerPaint 2's task tokens); empty: it hears what the base hears."""
+    vector: Float[Tensor, " t"] | None = None
+    """Numbers for the branch's own embedding (ControlNet-Union: which kind of map this is)."""
 
     def at(self, progress: float) -> Residual:
         return replace(self, context=tuple(t.at(progress) for t in self.context)) if self.context else self
@@ -152,16 +171,54 @@ class Residual:
 
 
 @dataclass(frozen=True, eq=False)
+class Features:
+    """What an adapter says of a hint once for the whole run (T2I-Adapter): added where each level of the encoder ends."""
+
+    levels: tuple[Float[Tensor, "c h w"] | Float[Tensor, "c f h w"], ...]
+    """Shallow to deep."""
+    sites: tuple[float, ...] | None = None
+    """One factor per level, or None for 1 everywhere."""
+    voice: Voice = LOUD
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """A picture that runs beside its row through the same network: self-attention finds keys and values there, too.
+
+    Source: Mikubill/sd-webui-controlnet@56cec5b (reference-only, adain).
+    """
+
+    latent: Posterior
+    share: float = 1.0
+    """How much of the answer has heard it (0-1): 1 - fidelity on the side where guidance wants nobody."""
+    blocks: frozenset[str] = frozenset()
+    """Module paths of the self-attentions in which it is heard."""
+    norms: frozenset[int] = frozenset()
+    """Sites (of the walk, counted from 0 after the first convolution) where mean and spread of its features are taken over."""
+    beside: tuple[Channel, ...] = ()
+    """What the network's slots hold in its own row."""
+    x: Float[Tensor, "c h w"] | None = None
+    """Its latent, once the job has drawn it; in a row, at the noise level of that evaluation."""
+    voice: Voice = LOUD
+
+    def drawn(self, samples: Mapping[int, Tensor]) -> Shared:
+        beside = tuple(
+            replace(c, value=samples[id(c.value)]) if isinstance(c.value, Posterior) else c for c in self.beside
+        )
+        return replace(self, x=samples[id(self.latent)], beside=beside)
+
+
+@dataclass(frozen=True, eq=False)
 class Vector:
     """A vector for the time embedding. `ground` entries are what the slot holds when nobody speaks."""
 
     slot: str
-    value: Float[Tensor, " e"]
+    value: Float[Tensor, " e"] | Posterior
     voice: Voice = LOUD
     ground: bool = False
 
 
-Entry = Latent | Channel | Tokens | Decoupled | Residual | Vector
+Entry = Latent | Channel | Tokens | Decoupled | Residual | Features | Vector | Shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +229,9 @@ class Ports:
     channels: tuple[Channel, ...] = ()
     context: tuple[Tokens, ...] = ()
     decoupled: tuple[Decoupled, ...] = ()
-    residuals: tuple[Residual, ...] = ()
+    residuals: tuple[Residual | Features, ...] = ()
     embedding: tuple[Vector, ...] = ()
+    shared: tuple[Shared, ...] = ()
 
     def __add__(self, other: Ports) -> Ports:
         return Ports(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -212,22 +270,30 @@ class Ports:
                     return replace(entry, value=value[:, first:last])
                 case Residual(hint=Tensor() as hint) if hint.ndim == 4:
                     return replace(entry, hint=hint[:, first:last])
+                case Decoupled(tokens=said) if said.ndim == 3:
+                    return replace(entry, tokens=said[first:last])
+                case Features(levels=levels) if levels[0].ndim == 4:
+                    return replace(entry, levels=tuple(f[:, first:last] for f in levels))
             return entry
 
         return self.map(change)
 
     def posteriors(self) -> list[Posterior]:
-        """What is to be drawn for channels and hints, in order, each once."""
-        shown = [c.value for c in self.channels] + [
-            p for r in self.residuals for p in r.hint if isinstance(r.hint, tuple)
-        ]
+        """What is to be drawn for channels, the embedding and hints, in order, each once."""
+        shown: list[Any] = [e.value for e in (*self.channels, *self.embedding)]
+        shown += [p for r in self.residuals if isinstance(r, Residual) and isinstance(r.hint, tuple) for p in r.hint]
+        return list({id(p): p for p in shown if isinstance(p, Posterior)}.values())
+
+    def companions(self) -> list[Posterior]:
+        """What is to be drawn for the pictures that run beside a row, each once."""
+        shown = [v for e in self.shared for v in (e.latent, *(c.value for c in e.beside))]
         return list({id(p): p for p in shown if isinstance(p, Posterior)}.values())
 
     def drawn(self, samples: Mapping[int, Tensor]) -> Ports:
-        """What was a distribution in channels and hints, replaced by this job's samples (keyed by the posterior's id)."""
+        """What was a distribution in channels, the embedding, hints and shared pictures, replaced by this job's samples (keyed by the posterior's id)."""
 
         def change(entry: Entry) -> Entry:
-            if isinstance(entry, Residual):
+            if isinstance(entry, Residual | Shared):
                 return entry.drawn(samples)
             value = getattr(entry, "value", None)
             return replace(entry, value=samples[id(value)]) if isinstance(value, Posterior) else entry  # type: ignore[arg-type]

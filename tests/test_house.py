@@ -29,7 +29,7 @@ BUDGET = 350
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "friends", "notices"),
     ("spellings", "seeds"),
-    ("curves", "validation", "guidance", "timetable", "network.spec"),
+    ("curves", "validation", "guidance", "timetable", "network.spec", "network.ldm_names"),
     ("media", "media.*", "samplers", "schedulers", "solvers"),
     ("foreign.*",),  # what other programs write into their pictures
     ("foreign",),
@@ -54,7 +54,9 @@ LAYERS: list[tuple[str, ...]] = [
     ("conditions.*", "conditions.powerpaint.*", "conditions.video.*"),
     ("conditions",),
     ("pairs", "recipe"),
-    ("batch",),
+    ("grids",),
+    ("spoken",),
+    ("batch", "unroll"),
     ("network",),
     ("encoders",),
     ("weights", "weights.layouts.*"),
@@ -161,7 +163,7 @@ def test_every_file_says_its_idea_first() -> None:
     assert not silent
 
 
-def test_the_ports_are_the_documented_six() -> None:
+def test_the_ports_are_the_documented_seven() -> None:
     names = [f.name for f in fields(Ports)]
     assert names == ["latent", "channels", "context", "decoupled", "residuals", "embedding", "shared"]
     table = (ROOT / "docs" / "architecture.md").read_text("utf-8")

@@ -69,7 +69,8 @@ class Encodings:
         def holds(key: Any, sides: Sides) -> bool:
             said = (sides.on, sides.off)
             return key[0] is thing or any(
-                thing in (e.adapter for e in p.decoupled) or thing in (e.branch for e in p.residuals) for p in said
+                thing in (e.adapter for e in p.decoupled) or thing in (getattr(e, "branch", None) for e in p.residuals)
+                for p in said
             )
 
         with self._lock:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from hashlib import sha256
 from operator import add
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -58,14 +59,20 @@ class Job:
         everyone = reduce(add, (s.on for s in self.sides.values()), Ports())
         start = next((e.start for e in everyone.latent if e.start is not None), None)
         keep = next((e.keep for e in everyone.latent if e.keep is not None), None)
+        told = reduce(add, (s.off for s in self.sides.values()), everyone)
+        first, late = ([p for p in told.posteriors() if p.early == early] for early in (True, False))
+        drawn = {id(p): p.draw(generator) for p in first}
         known = {p: p.draw(generator) for p in dict.fromkeys((start, keep)) if p is not None}
         noise = torch.randn((1, *self.shape), generator=generator, dtype=torch.float32)[0].to(self.device, self.dtype)
-        told = reduce(add, (s.off for s in self.sides.values()), everyone)
-        drawn = {id(p): p.draw(generator) for p in told.posteriors()}
+        drawn |= {id(p): p.draw(generator) for p in late}
         if (
-            keep is not None and not drawn
+            keep is not None and not late
         ):  # diffusers draws for a masked picture that a 4-channel network is never shown
             torch.randn((1, *self.shape), generator=generator)
+        for (
+            companion
+        ) in told.companions():  # what the picture itself is made of does not depend on them, nor on their order
+            drawn[id(companion)] = companion.draw(torch.Generator("cpu").manual_seed(apart(self.seed, "beside")))
         sides = {k: Sides(s.on.drawn(drawn), s.off.drawn(drawn)) for k, s in self.sides.items()}
         own = torch.Generator("cpu").manual_seed(apart(self.seed))
         below = self.ground.drawn({id(p): p.draw(own) for p in self.ground.posteriors()})
@@ -98,7 +105,7 @@ class Job:
         if self._query is None:
             raise InfuseError("", "its solver was interrupted in the middle of a step. Run the recipe again.")
         x, t = self._query
-        said = [self.ports(term.speaks) for term in self.now.guidance.terms]
+        said = [self.beside(self.ports(term.speaks), t) for term in self.now.guidance.terms]
         if not self.windows:
             return [Row(x, t, ports) for ports in said]
         return [Row(x[:, a:b], t, ports.clip(a, b, self.shape[1])) for ports in said for a, b in self.windows]
@@ -107,13 +114,26 @@ class Job:
         """What is said in the present evaluation when these guided conditions speak."""
         progress, weights = self.now.progress, self.now.weights
         below = self.ground
-        if slot := next((v for v in below.embedding if v.slot == "guidance"), None):
+        slot: Any = next((v for v in below.embedding if v.slot == "guidance"), None)
+        if slot is not None:
             told = guidance_vector(self.now.scale, len(slot.value)).to(slot.value)
             below += Ports(embedding=(Vector("guidance", told),))
         said = (
             (s.on if who in speaks else s.off).at(progress, weights[who]) for who, s in self.sides.items() if who in weights
         )  # fmt: skip
         return reduce(add, said, below)
+
+    def beside(self, ports: Ports, t: Tensor) -> Ports:
+        """The same, with the pictures that run beside the row as noisy as its own: one noise for all of them, new in each
+        evaluation, and the same whenever this job is run."""
+        if not ports.shared:
+            return ports
+        levels = self.plan.scheduler.alphas_cumprod
+        alpha = levels[int(t.round().clamp(0, len(levels) - 1))].item()
+        generator = torch.Generator("cpu").manual_seed(apart(self.seed, f"beside {self.i}"))
+        noise = torch.randn(self.shape, generator=generator, dtype=torch.float32).to(self.device, self.dtype)
+        noised = (replace(e, x=alpha**0.5 * e.x + (1 - alpha) ** 0.5 * noise) for e in ports.shared if e.x is not None)
+        return replace(ports, shared=tuple(noised))
 
     def answer(self, answers: Float[Tensor, "terms c h w"]) -> None:
         """Combine the rows' answers and let the solver go on; sets `latent` when it is done.
@@ -134,9 +154,9 @@ class Job:
         self.last, self.i, self.latent, self._query = (*query, said), self.i + 1, latent, query_next
 
 
-def apart(seed: int) -> int:
+def apart(seed: int, what: str = "ground") -> int:
     """A seed for what must not share its draws with the picture's own noise."""
-    return int.from_bytes(sha256(f"ground {seed}".encode()).digest()[:7])
+    return int.from_bytes(sha256(f"{what} {seed}".encode()).digest()[:7])
 
 
 def ground(kit: Kit, sides: Mapping[str, Sides], timetable: Timetable) -> Ports:

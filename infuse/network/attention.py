@@ -1,4 +1,4 @@
-"""Attention that listens to ports: shared queries, text tokens behind a bias, and any number of decoupled adapters.
+"""Attention that listens to ports: shared queries, text tokens behind a bias, any number of decoupled adapters, others' keys.
 
 One processor per attention layer, installed once when a network is loaded and never changed: which adapters speak,
 to which rows, how loudly and where, arrives as data through diffusers' own `cross_attention_kwargs`.
@@ -6,24 +6,74 @@ to which rows, how loudly and where, arrives as data through diffusers' own `cro
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infuse.batch import Spoken, SpokenDecoupled, on_grid
+from infuse.grids import level, on_grid
+from infuse.spoken import Spoken, SpokenDecoupled, SpokenResidual, SpokenShared
+
+
+@dataclass(frozen=True, eq=False)
+class Projections:
+    """What changes the inputs of attention's projections for some rows (LLLite): the hint embedded once for a network call."""
+
+    said: SpokenResidual
+    state: Any
+    grid: tuple[int, int]
+    """Of the latent."""
+
+    def added(self, path: str, name: str, x: Tensor) -> Tensor | None:
+        """(k n c): what is added to the inputs of its rows, weighed and masked; None if this projection is not one of its own."""
+        y = self.said.branch.projected(path, name, x, self.state, level(self.grid, x.shape[1]))  # type: ignore[operator]
+        if y is None:
+            return None
+        y = y * self.said.weights[:, :1, None].to(y.dtype)
+        return inside(y, self.said.masks, self.grid)
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What every attention of a network call is told, besides the tokens."""
+
+    context: Spoken | None = None
+    decoupled: tuple[SpokenDecoupled, ...] = ()
+    projections: tuple[Projections, ...] = ()
+    shared: tuple[SpokenShared, ...] = ()
+    edits: tuple[SpokenDecoupled, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edits", tuple(d for d in self.decoupled if d.edited is not None))
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """As diffusers passes it on: to the attentions, and to what stands between them (`Fuser`) if anybody speaks there."""
+        fused = tuple(d for d in self.decoupled if fuses(d))
+        return {"heard": self} | ({"gligen": {"objs": fused}} if fused else {})
+
+
+NOBODY = Heard()
+
+
+def fuses(said: SpokenDecoupled) -> bool:
+    """Is this adapter asked between self- and cross-attention (GLIGEN), instead of beside the latter?"""
+    return getattr(said.adapter, "place", "") == "fuser"
 
 
 class PortedAttention:
-    """diffusers' attention (AttnProcessor2_0 semantics) plus the context and decoupled ports.
+    """diffusers' attention (AttnProcessor2_0 semantics) plus what the ports say.
 
-    `layer` is the index among the network's cross-attentions in IP-Adapter order, or None for self-attention.
-    Source: IP-Adapter 3.2, eq. 5; two separate softmaxes, one sum before the output projection.
+    `path` is the attention's module path; `layer` its index among the network's cross-attentions in IP-Adapter order, or None
+    for self-attention. Source: IP-Adapter 3.2, eq. 5; two separate softmaxes, one sum before the output projection.
     """
 
-    def __init__(self, layer: int | None) -> None:
-        self.layer = layer
+    def __init__(self, path: str, layer: int | None) -> None:
+        self.path, self.layer = path, layer
 
     def __call__(
         self,
@@ -32,31 +82,115 @@ class PortedAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        context: Spoken | None = None,
-        decoupled: tuple[SpokenDecoupled, ...] = (),
+        heard: Heard = NOBODY,
         **_: Any,
     ) -> Tensor:
         cross = encoder_hidden_states is not None
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q = heads(attn.to_q(hidden_states), attn.heads)
-        bias = context.bias_for(hidden_states.shape[1]) if cross and context is not None else None
-        out = merged(attend(q, heads(attn.to_k(source), attn.heads), heads(attn.to_v(source), attn.heads), bias))
-        if cross and self.layer is not None:
-            for said in decoupled:
-                out = out.index_add(0, said.rows, self.image_answer(q, said, attn.heads).to(out.dtype))
-        return attn.to_out[1](attn.to_out[0](out))
+        q = heads(self.projected(heard, "to_q", attn.to_q, hidden_states), attn.heads)
+        k = heads(self.projected(heard, "to_k", attn.to_k, source), attn.heads)
+        v = heads(self.projected(heard, "to_v", attn.to_v, source), attn.heads)
+        bias = heard.context.bias_for(hidden_states.shape[1]) if cross and heard.context is not None else None
+        out = merged(attend(q, k, v, bias))
+        if not cross:
+            for said in heard.shared:
+                out = self.shared_answer(out, q, k, v, said)
+        elif self.layer is not None:
+            for said in heard.decoupled:
+                if not fuses(said) and (said.heard is None or said.heard[self.layer]):
+                    out = out.index_add(0, said.rows, self.image_answer(q, said, attn.heads).to(out.dtype))
+        return attn.to_out[1](self.projected(heard, "to_out", attn.to_out[0], out))
+
+    def projected(self, heard: Heard, name: str, linear: nn.Module, x: Tensor) -> Tensor:
+        """A projection of x, with what is added to its input (LLLite) and to its output (an adapter's low-rank part)."""
+        out = linear(x)
+        for said in heard.projections:
+            rows = said.said.rows
+            y = said.added(self.path, name, x[rows]) if name != "to_out" else None
+            if y is not None:  # a projection is linear, so that what is added to x adds to its answer
+                out = out.index_add(0, rows, F.linear(y.to(x.dtype), linear.weight).to(out.dtype))  # type: ignore[arg-type]
+        for said in heard.edits:
+            assert said.edited is not None
+            rows, factors = said.edited
+            change = said.adapter.edit(self.path, name, x[rows])  # type: ignore[operator]
+            if change is not None:
+                out = out.index_add(0, rows, (change * factors[:, None, None].to(change.dtype)).to(out.dtype))
+        return out
 
     def image_answer(self, q: Tensor, said: SpokenDecoupled, n: int) -> Tensor:
         """(k, queries, width): what one adapter adds for the rows that carry it, weighed and masked."""
         to_k, to_v = said.adapter.layer(self.layer)  # type: ignore[operator]
-        k, v = heads(to_k(said.tokens.values), n), heads(to_v(said.tokens.values), n)
-        out = merged(attend(q[said.rows], k, v, said.tokens.bias_for(q.shape[2])))
+        k, v = to_k(said.tokens.values), to_v(said.tokens.values)
         weight = said.weights if said.layers is None else said.weights * said.layers[:, self.layer]
-        out = out * weight[:, None, None].to(out.dtype)
-        for i, mask in enumerate(said.masks):
-            if mask is not None:
-                out[i] = out[i] * on_grid(mask, said.tokens.grid, out.shape[1])[:, None].to(out)
+        w = weight[:, None, None].to(v.dtype)
+        if said.scaling != "v":
+            w = w * (v.shape[-1] / 1280 if said.scaling.endswith("c") else 1)
+            k = k * w
+            v = v + (w - 1) * mean_token(v, said.tokens.bias) if "mean" in said.scaling else v * w
+            w = 1
+        out = merged(attend(q[said.rows], heads(k, n), heads(v, n), said.tokens.bias_for(q.shape[2])))
+        return inside(out * w, said.masks, said.tokens.grid)
+
+    def shared_answer(self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, said: SpokenShared) -> Tensor:
+        """All rows' answers, one of them with the keys and values of what runs beside it in the same softmax."""
+        here = [(i, e) for i, e in zip(said.shadows, said.entries, strict=True) if self.path in e.blocks and e.share]
+        if not here:
+            return out
+        row, places = slice(said.row, said.row + 1), q.shape[2]
+        them = torch.tensor([i for i, _ in here], device=q.device)
+        more_k, more_v = (torch.cat([t[row], *(t[i : i + 1] for i in them.tolist())], dim=2) for t in (k, v))
+        bias = None
+        if any(e.voice.weight != 1 or e.voice.mask is not None for _, e in here):
+            bias = q.new_zeros(1, 1, places, more_k.shape[2])
+            for j, (_, e) in enumerate(here, 1):
+                region = bias[..., j * places : (j + 1) * places]
+                region += math.log(max(e.voice.weight, 1e-9))
+                if e.voice.mask is not None:
+                    region += on_grid(e.voice.mask, said.grid, places).clamp(1e-9, 1).log()[:, None].to(region)
+        with_them = merged(attend(q[row], more_k, more_v, bias))
+        share = sum(e.share for _, e in here) / len(here)
+        answer = with_them if share == 1 else out[row] + share * (with_them - out[row])
+        return torch.cat([out[: said.row], answer.to(out.dtype), out[said.row + 1 :]])
+
+
+class Fuser(nn.Module):
+    """Where GLIGEN speaks: after a transformer block's self-attention. It has no weights; adapters bring theirs."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: Tensor, objs: Sequence[SpokenDecoupled]) -> Tensor:
+        """Every adapter is shown the same x (b n c); what they say is summed."""
+        out = x
+        for said in objs:
+            more = said.adapter.fused(self.path, x[said.rows], said.tokens.values, said.weights)  # type: ignore[operator]
+            out = out.index_add(0, said.rows, inside(more, said.masks, said.tokens.grid).to(out.dtype))
         return out
+
+
+class Passed(nn.Module):
+    """In the place of diffusers' position_net: grounding tokens were made once, when they were encoded."""
+
+    def forward(self, objs: Any) -> Any:
+        return objs
+
+
+def inside(said: Tensor, masks: Sequence[Tensor | None], grid: tuple[int, int]) -> Tensor:
+    """(k places c) of rows, each where it is heard."""
+    if all(m is None for m in masks):
+        return said
+    everywhere = said.new_ones(said.shape[1])
+    where = [everywhere if m is None else on_grid(m, grid, said.shape[1]).to(said) for m in masks]
+    return said * torch.stack(where)[..., None]
+
+
+def mean_token(v: Tensor, bias: Tensor | None) -> Tensor:
+    """(k 1 c): the mean of each row's own tokens; padding is none."""
+    if bias is None:
+        return v.mean(1, keepdim=True)
+    real = (bias > -math.inf).to(v)[..., None]
+    return (v * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -79,7 +213,13 @@ def merged(t: Tensor) -> Tensor:
 
 
 def install(network: nn.Module, cross_layers: tuple[str, ...] = ()) -> None:
-    """Give every attention of a diffusers network a ported processor; `cross_layers` are numbered in that order."""
+    """Give every attention of a diffusers network a ported processor; `cross_layers` are numbered in that order. Between the
+    attentions of a transformer block stands a `Fuser`, which is asked only when somebody speaks there."""
     index = {path: i for i, path in enumerate(cross_layers)}
-    processors = {name: PortedAttention(index.get(name.removesuffix(".processor"))) for name in network.attn_processors}  # type: ignore[union-attr]
-    network.set_attn_processor(processors)  # type: ignore[operator]
+    paths = [name.removesuffix(".processor") for name in network.attn_processors]  # type: ignore[union-attr]
+    network.set_attn_processor({f"{path}.processor": PortedAttention(path, index.get(path)) for path in paths})  # type: ignore[operator]
+    for path in paths:
+        block = network.get_submodule(path.rpartition(".")[0])
+        if path.endswith(".attn1") and not hasattr(block, "fuser"):
+            block.fuser = Fuser(path.removesuffix(".attn1"))
+    network.position_net = Passed()

@@ -6,7 +6,7 @@ class: which it is follows from its blocks. Source: TencentARC/BrushNet; open-mm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from infuse.network.attention import install
-from infuse.network.walk import site_widths, walk
+from infuse.network.walk import Stroll, site_widths, walk
 
 CONDITIONING = 5
 """Channels beside the noisy latent: masked latent 4, mask 1."""
@@ -28,7 +28,7 @@ class BrushNet(nn.Module):
     sites: how many answers it gives, in the order down, middle, up (28 beside SD 1.5).
     """
 
-    inside = True
+    place = "inside"
     """Its answers enter inside of the base's blocks, not at the skips."""
     tasks: Any = None
     """TaskTexts, for a PowerPaint 2 that is made in memory."""
@@ -84,16 +84,20 @@ class BrushNet(nn.Module):
         embedding: Mapping[str, Any] | None = None,
     ) -> list[Float[Tensor, "b c h w"]]:
         """One answer per site. The features themselves go on unchanged."""
-        answers: list[Tensor] = []
-        convs = iter(self.zeros())
-
-        def tap(h: Tensor) -> Tensor:
-            answers.append(next(convs)(h))
-            return h
-
+        tap = _Tap(self.zeros())
         x = torch.cat([x, hint.flip(1) if self.bgr else hint], dim=1)
         walk(self.network, x, timestep, context, attention, tap, embedding=embedding)
-        return answers
+        return tap.answers
+
+
+class _Tap(Stroll):
+    """Listens at every site through a convolution."""
+
+    def __init__(self, convs: Sequence[nn.Module]) -> None:
+        self.convs, self.answers = iter(convs), list[Tensor]()
+
+    def __call__(self, h: Tensor, before: Tensor) -> None:
+        self.answers.append(next(self.convs)(h))
 
 
 def config_beside(config: Mapping[str, Any], attention: bool = True) -> dict[str, Any]:

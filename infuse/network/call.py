@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from infuse.batch import Row, collate
+from infuse.batch import Row, branches, collate
 from infuse.network.unet import Network
-from infuse.ports import Tokens
+from infuse.ports import Features, Tokens
 
 
 def evaluate(
@@ -64,8 +64,13 @@ def structure(row: Row) -> Hashable:
     return (
         tuple(row.x.shape),
         spelled(p.context),
-        tuple((id(e.adapter), len(e.tokens)) for e in p.decoupled),
-        tuple((id(e.branch), tuple(e.hint.shape), spelled(e.context)) for e in p.residuals),  # type: ignore[union-attr]  drawn by now
+        tuple((id(e.adapter), tuple(e.tokens.shape), e.scaling) for e in p.decoupled),
+        tuple((id(e.branch), tuple(e.hint.shape), spelled(e.context)) for e in branches(p)),  # type: ignore[union-attr]  drawn by now
+        any(isinstance(e, Features) for e in p.residuals),
+        tuple(
+            (e.blocks, e.norms, e.share == 1, e.share == 0, e.voice.weight != 1, e.voice.mask is not None)
+            for e in p.shared
+        ),
     )
 
 

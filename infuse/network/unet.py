@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.batch import Batch, Spoken, SpokenResidual, halved
-from infuse.network.attention import install
+from infuse.grids import halved, resized
+from infuse.network.attention import Heard, Projections, install
 from infuse.network.spec import NetworkSpec
-from infuse.network.walk import head, walk
+from infuse.network.walk import Ask, Stroll, Visitor, head, walk
+from infuse.spoken import Batch, Spoken, SpokenResidual
 
 
 class Network:
@@ -40,18 +41,21 @@ class Network:
 
     def predict(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         """What the base model answers (epsilon or v), whatever the rows ask for. One call of the UNet."""
-        skips = self.answers(batch, [s for s in batch.residuals if not inside(s)])
-        sites = self.answers(batch, [s for s in batch.residuals if inside(s)])
+        skips = self.answers(batch, speaking(batch, "skips"))
+        sites = self.answers(batch, speaking(batch, "inside"))
+        attention = self.heard(batch).kwargs
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
+        visitors: list[Visitor] = [Sites(sites)] if sites is not None else []
+        visitors += [Lockstep(said, batch) for said in speaking(batch, "lockstep")]
+        visitors += [Norms(batch)] if any(e.norms for s in batch.shared for e in s.entries) else []
         self.calls += 1
-        attention = {"context": batch.context, "decoupled": batch.decoupled}
-        if sites is not None:
-            heard = iter(sites)
+        if visitors:
+            self.branch_calls += sum(isinstance(v, Lockstep) for v in visitors)
             h = walk(
-                self.unet, x, batch.timestep, batch.context.values, attention, lambda h: h + next(heard),
+                self.unet, x, batch.timestep, batch.context.values, attention, Ask(visitors), features=batch.features,
                 skips=skips[:-1] if skips else None, middle=skips[-1] if skips else None, embedding=embedded(batch.embedding),
             )  # fmt: skip
-            return head(self.unet, h)
+            return head(self.unet, h)[: batch.asked]
         return self.unet(
             x,
             batch.timestep,
@@ -59,9 +63,18 @@ class Network:
             cross_attention_kwargs=attention,
             down_block_additional_residuals=skips and tuple(skips[:-1]),
             mid_block_additional_residual=skips and skips[-1],
+            down_intrablock_additional_residuals=batch.features and list(batch.features),  # diffusers empties it
             return_dict=False,
             **embedded(batch.embedding),
-        )[0]
+        )[0][: batch.asked]
+
+    def heard(self, batch: Batch) -> Heard:
+        """What every attention is told. Hints of branches that speak there are embedded once for the call."""
+        grid = (int(batch.x.shape[-2]), int(batch.x.shape[-1]))
+        speakers = speaking(batch, "projections")
+        self.branch_calls += len(speakers)
+        at = tuple(Projections(s, s.branch.embedded(s.hints), grid) for s in speakers)  # type: ignore[operator]
+        return Heard(batch.context, batch.decoupled, at, batch.shared)
 
     def answers(self, batch: Batch, speakers: Sequence[SpokenResidual]) -> list[Tensor] | None:
         """The sum of some branches' answers, per site; None if there are none."""
@@ -75,9 +88,80 @@ class Network:
         return total
 
 
-def inside(said: SpokenResidual) -> bool:
-    """Does this branch speak inside of the blocks (BrushNet), instead of at the skips and the middle (ControlNet)?"""
-    return getattr(said.branch, "inside", False)
+def speaking(batch: Batch, place: str) -> list[SpokenResidual]:
+    """The branches that speak at this place of the base: ControlNets at the skips, unless they say otherwise."""
+    return [s for s in batch.residuals if getattr(s.branch, "place", "skips") == place]
+
+
+class Sites(Stroll):
+    """What BrushNets answered, at one site after another."""
+
+    def __init__(self, answers: Sequence[Tensor]) -> None:
+        self.answers = iter(answers)
+
+    def __call__(self, h: Tensor, before: Tensor) -> Tensor:
+        return next(self.answers)
+
+
+class Lockstep:
+    """A branch that walks beside the base (ControlNet-XS), for the rows that carry it."""
+
+    def __init__(self, said: SpokenResidual, batch: Batch) -> None:
+        self.said, self.batch, self.rows = said, batch, said.rows
+        self.beside: Any = None
+        self.began = False
+
+    def _spread(self, more: Tensor | None, like: Tensor) -> Tensor | None:
+        return None if more is None else torch.zeros_like(like).index_add(0, self.rows, more.to(like.dtype))
+
+    def embedding(self, time: Tensor, emb: Tensor) -> Tensor | None:
+        x, t = self.batch.x[self.rows], self.batch.timestep[self.rows]
+        context = self.said.context or subset(self.batch.context, self.rows)
+        branch: Any = self.said.branch
+        self.beside = branch.begin(x, t, emb[self.rows], self.said.hints, context, self.said.weights, self.said.masks)
+        return self._spread(self.beside.embedding(time[self.rows], emb[self.rows]), emb)
+
+    def first(self, h: Tensor) -> Tensor | None:
+        return self._spread(self.beside.first(h[self.rows]), h)
+
+    def __call__(self, h: Tensor, before: Tensor) -> Tensor | None:
+        if not self.began:  # after the first convolution it has spoken already
+            self.began = True
+            return None
+        return self._spread(self.beside(h[self.rows], before[self.rows]), h)
+
+
+class Norms(Stroll):
+    """Features of a row take over mean and spread of those of a picture that runs beside it (adaptive instance norm).
+
+    Of several pictures, means and variances are averaged. Source: Mikubill/sd-webui-controlnet@56cec5b (reference_adain).
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch, self.site = batch, -1
+
+    def __call__(self, h: Tensor, before: Tensor) -> Tensor | None:
+        site, self.site = self.site, self.site + 1
+        out: Tensor | None = None
+        for said in self.batch.shared:
+            here = [(i, e) for i, e in zip(said.shadows, said.entries, strict=True) if site in e.norms and e.share]
+            if not here:
+                continue
+            x, them = h[said.row], h[[i for i, _ in here]]
+            mean = them.mean((2, 3), keepdim=True).mean(0)
+            spread = them.var((2, 3), keepdim=True, correction=0).clamp(min=1e-6).mean(0).sqrt()
+            own = x.var((1, 2), keepdim=True, correction=0).clamp(min=1e-6).sqrt()
+            more = (x - x.mean((1, 2), keepdim=True)) / own * spread + mean - x
+            more = more * sum(e.share * e.voice.weight for _, e in here) / len(here)
+            masks = [e.voice.mask for _, e in here]
+            if all(
+                m is not None for m in masks
+            ):  # somebody who is heard everywhere is heard outside of others' regions, too
+                size = (int(x.shape[-2]), int(x.shape[-1]))
+                more = more * torch.stack([resized(m, size).to(x) for m in masks if m is not None]).amax(0)
+            out = torch.zeros_like(h) if out is None else out
+            out[said.row] = more
+        return out
 
 
 def branch_answer(
@@ -91,21 +175,22 @@ def branch_answer(
     """
     rows, x = said.rows, batch.x[said.rows]
     context = said.context or subset(batch.context, rows)
-    said_too = embedded(
-        {k: v[rows] for k, v in batch.embedding.items() if k != "guidance" or hears_guidance(said.branch)}
-    )
-    if inside(said):
-        answer = said.branch(x, batch.timestep[rows], said.hints, context.values, {"context": context}, said_too)
+    attention = Heard(context).kwargs
+    said_too = embedded({k: v[rows] for k, v in batch.embedding.items() if hears(said.branch, k)})
+    if getattr(said.branch, "place", "skips") == "inside":
+        answer = said.branch(x, batch.timestep[rows], said.hints, context.values, attention, said_too)
     else:
+        own = {"vectors": said.vectors, "parts": said.parts}
         down, middle = said.branch(
             x,
             batch.timestep[rows],
             encoder_hidden_states=context.values,
             controlnet_cond=said.hints,
             conditioning_scale=1.0,
-            cross_attention_kwargs={"context": context},
+            cross_attention_kwargs=attention,
             return_dict=False,
             **said_too,
+            **{k: v for k, v in own.items() if v is not None},
         )
         answer = (
             [*down, middle] if levels is None else spread([*down, middle], levels, (int(x.shape[-2]), int(x.shape[-1])))
@@ -114,9 +199,15 @@ def branch_answer(
     return out if all(m is None for m in said.masks) else [r * regions_of(said, r) for r in out]
 
 
-def hears_guidance(branch: Any) -> bool:
-    """Has this branch a place for a guidance scale? One that was trained beside a plain base has not."""
-    return getattr(getattr(branch, "network", branch).time_embedding, "cond_proj", None) is not None
+def hears(branch: Any, slot: str) -> bool:
+    """Has this branch a place for what an embedding slot holds? One that was trained beside a plain base has none for a guidance
+    scale, a class vector or a noise level."""
+    network = getattr(branch, "network", branch)
+    if slot == "guidance":
+        return getattr(network.time_embedding, "cond_proj", None) is not None
+    if slot in CLASS:
+        return getattr(network, "class_embedding", None) is not None
+    return getattr(network, "add_embedding", None) is not None
 
 
 def spread(answer: Sequence[Tensor], levels: Sequence[int], grid: tuple[int, int]) -> list[Tensor]:
@@ -170,6 +261,10 @@ def guidance_vector(scale: float, width: int) -> Float[Tensor, " e"]:
     return F.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))
 
 
+CLASS = ("image_embeds", "noise_level")
+"""Slots that a network hears through its class embedding: unCLIP's vector, the upscaler's noise level."""
+
+
 def embedded(slots: dict[str, Tensor]) -> dict[str, Any]:
     """Embedding slots as the arguments diffusers has for them."""
     out: dict[str, Any] = {}
@@ -177,4 +272,8 @@ def embedded(slots: dict[str, Tensor]) -> dict[str, Any]:
         out["added_cond_kwargs"] = {"text_embeds": slots["text_embeds"], "time_ids": slots["time_ids"]}
     if "guidance" in slots:
         out["timestep_cond"] = slots["guidance"]
+    if "image_embeds" in slots:
+        out["class_labels"] = slots["image_embeds"]
+    if "noise_level" in slots:
+        out["class_labels"] = slots["noise_level"][:, 0].round().long()
     return out

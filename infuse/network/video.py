@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.batch import Batch, unrolled
 from infuse.errors import InfuseError
 from infuse.network.spec import NetworkSpec
-from infuse.network.unet import Network, inside
-from infuse.network.walk import head, walk
+from infuse.network.unet import Network, speaking
+from infuse.network.walk import Stroll, head, walk
+from infuse.spoken import Batch
+from infuse.unroll import unrolled
 
 HEADS = "_infuse_heads"
 """In a config.json: heads of the spatial attentions, level by level. diffusers keeps what begins with _, and ignores it."""
@@ -35,16 +36,18 @@ class VideoNetwork(Network):
     def predict(self, batch: Batch) -> Float[Tensor, "b c f h w"]:
         """What the base model answers, one call of the UNet."""
         frames = unrolled(batch)
-        if any(inside(s) for s in batch.residuals):
-            raise InfuseError("", "a BrushNet speaks inside of a picture network's blocks; a video network has others.")
-        skips = self.answers(frames, frames.residuals)
+        if any(speaking(batch, place) for place in ("inside", "lockstep")) or batch.shared:
+            raise InfuseError(
+                "", "a condition speaks inside of a picture network's blocks; a video network has others."
+            )
+        skips = self.answers(frames, speaking(frames, "skips"))
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
         self.calls += 1
         return self.unet(
             x,
             batch.timestep,
             encoder_hidden_states=batch.context.values,
-            cross_attention_kwargs={"context": frames.context, "decoupled": frames.decoupled},
+            cross_attention_kwargs=self.heard(frames).kwargs,
             down_block_additional_residuals=tuple(skips[:-1]) if skips else None,
             mid_block_additional_residual=skips[-1] if skips else None,
             return_dict=False,
@@ -59,10 +62,10 @@ class VideoNetwork(Network):
         frames, f = unrolled(batch), batch.x.shape[2]
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
         said = frames.context.values.repeat_interleave(f, 0)
-        heard = {"context": frames.context, "decoupled": frames.decoupled}
+        heard = self.heard(frames).kwargs
         pictures = _Pictures(self.unet)
         self.calls += 1
-        h = walk(pictures, x.transpose(1, 2).flatten(0, 1), frames.timestep, said, heard, lambda h: h)
+        h = walk(pictures, x.transpose(1, 2).flatten(0, 1), frames.timestep, said, heard, Stroll())
         return head(pictures, h).unflatten(0, (-1, f)).transpose(1, 2)
 
 
@@ -79,6 +82,9 @@ class _Pictures:
         return self.unet.time_proj(timestep).to(next(self.unet.parameters()).dtype)
 
     def get_aug_embed(self, **_: Any) -> None:
+        return None
+
+    def get_class_embed(self, **_: Any) -> None:
         return None
 
 

@@ -7,14 +7,61 @@ visitor's business. With a visitor that changes nothing, this equals the UNet's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-Visitor = Callable[[Tensor], Tensor]
-"""What happens at a site: called in order (down, middle, up) with the features there, returns what goes on."""
+
+class Visitor(Protocol):
+    """What happens on the way. Whatever it answers is added; None: nothing."""
+
+    def embedding(self, time: Tensor, emb: Tensor) -> Tensor | None:
+        """Asked once, before anything else: for the embedding (b e) that all layers hear, of which `time` is the timestep's part."""
+
+    def first(self, h: Tensor) -> Tensor | None:
+        """Asked after the first convolution, before its features are stored as a skip."""
+
+    def __call__(self, h: Tensor, before: Tensor) -> Tensor | None:
+        """Asked at every site, in order: after the first convolution, each layer and downsampler, the middle block, each layer and
+        upsampler. `h` is what that part answered, `before` what went into it (in the decoder, without the skip)."""
+
+
+class Stroll:
+    """A visitor that changes nothing; others say what they do otherwise."""
+
+    def embedding(self, time: Tensor, emb: Tensor) -> Tensor | None:
+        return None
+
+    def first(self, h: Tensor) -> Tensor | None:
+        return None
+
+    def __call__(self, h: Tensor, before: Tensor) -> Tensor | None:
+        return None
+
+
+class Ask:
+    """Everyone on one walk: each is shown the same features, and what they say is summed."""
+
+    def __init__(self, visitors: Sequence[Visitor]) -> None:
+        self.visitors = visitors
+
+    def embedding(self, time: Tensor, emb: Tensor) -> Tensor | None:
+        return total([v.embedding(time, emb) for v in self.visitors])
+
+    def first(self, h: Tensor) -> Tensor | None:
+        return total([v.first(h) for v in self.visitors])
+
+    def __call__(self, h: Tensor, before: Tensor) -> Tensor | None:
+        return total([v(h, before) for v in self.visitors])
+
+
+def total(said: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum of what was said; None if nobody said anything."""
+    heard = [t for t in said if t is not None]
+    return reduce(torch.add, heard) if heard else None
 
 
 def walk(
@@ -23,24 +70,30 @@ def walk(
     timestep: Tensor,
     context: Tensor,
     attention: Mapping[str, Any],
-    visit: Visitor,
+    visitor: Visitor,
     *,
     skips: Sequence[Tensor] | None = None,
     middle: Tensor | None = None,
+    features: Sequence[Tensor] | None = None,
     embedding: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Features before the output head, (b width h w).
 
     `attention` are the arguments of every attention processor; `skips` and `middle` are ControlNet's residuals, added to
-    the skips and after the middle block; `embedding` holds diffusers' timestep_cond and added_cond_kwargs.
+    the skips and after the middle block; `features` are a T2I-Adapter's, added where diffusers adds them; `embedding` holds
+    diffusers' timestep_cond, class_labels and added_cond_kwargs.
     Sites: PowerPaint's BrushNet_CA at open-mmlab/PowerPaint@5b4c3d5; the outermost skip is stored before its site.
     """
     said: Any = embedding or {}
-    emb = unet.time_embedding(unet.get_time_embed(sample=x, timestep=timestep), said.get("timestep_cond"))
+    emb = time = unet.time_embedding(unet.get_time_embed(sample=x, timestep=timestep), said.get("timestep_cond"))
+    of_class = unet.get_class_embed(sample=x, class_labels=said.get("class_labels"))
+    emb = emb if of_class is None else emb + of_class
     more = unet.get_aug_embed(
         emb=emb, encoder_hidden_states=context, added_cond_kwargs=said.get("added_cond_kwargs") or {}
     )
     emb = emb if more is None else emb + more
+    emb = added(emb, visitor.embedding(time, emb))
+    levels = list(features or ())
 
     def layer(block: Any, i: int, h: Tensor) -> Tensor:
         h = block.resnets[i](h, emb)
@@ -51,29 +104,46 @@ def walk(
             return h
         return module(h, encoder_hidden_states=context, cross_attention_kwargs=dict(attention), return_dict=False)[0]
 
+    def visited(h: Tensor, before: Tensor) -> Tensor:
+        return added(h, visitor(h, before))
+
     h = unet.conv_in(x)
+    h = added(h, visitor.first(h))
     stored = [h]
-    h = visit(h)
+    h = visited(h, h)
     for block in unet.down_blocks:
+        attends = bool(getattr(block, "attentions", None))
         for i in range(len(block.resnets)):
-            h = visit(layer(block, i, h))
+            answer = layer(block, i, h)
+            if attends and levels and i == len(block.resnets) - 1:
+                answer = answer + levels.pop(0)
+            h = visited(answer, h)
             stored.append(h)
         for downsampler in block.downsamplers or ():
-            h = visit(downsampler(h))
+            h = visited(downsampler(h), h)
             stored.append(h)
+        if not attends and levels:  # diffusers adds in place, so that the stored skip has it, too
+            h = stored[-1] = h + levels.pop(0)
     if skips is not None:
         stored = [s + r for s, r in zip(stored, skips, strict=True)]
+    before = h
     if unet.mid_block is not None:
         h = unet.mid_block.resnets[0](h, emb)
         for module, resnet in zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True):
             h = resnet(attended(module, h), emb)
-    h = visit(h if middle is None else h + middle)
+    if levels and levels[0].shape == h.shape:
+        h = h + levels.pop(0)
+    h = visited(added(h, middle), before)
     for block in unet.up_blocks:
         for i in range(len(block.resnets)):
-            h = visit(layer(block, i, torch.cat([h, stored.pop()], dim=1)))
+            h = visited(layer(block, i, torch.cat([h, stored.pop()], dim=1)), h)
         for upsampler in block.upsamplers or ():
-            h = visit(upsampler(h, stored[-1].shape[-2:]))
+            h = visited(upsampler(h, stored[-1].shape[-2:]), h)
     return h
+
+
+def added(h: Tensor, more: Tensor | None) -> Tensor:
+    return h if more is None else h + more
 
 
 def head(unet: Any, h: Tensor) -> Tensor:

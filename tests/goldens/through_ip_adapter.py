@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infuse.batch import on_grid
 from infuse.conditions.ip_adapter import IPAdapter
 from infuse.encoders.ip_adapter import Adapter
+from infuse.grids import on_grid
 from infuse.media.pictures import Picture
 from infuse.ports import Ports, Sides, Voice
 

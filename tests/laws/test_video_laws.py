@@ -138,7 +138,7 @@ def test_a_weight_for_each_frame() -> None:
     def context(frames: Any) -> Any:
         said = Ports(context=(Tokens(text), Tokens(more, Voice(frames=frames)))).at(0.0).clip(0, 4, 4)
         batch = collate([Row(x, torch.tensor(500.0), said)], network.spec)
-        from infuse.batch import unrolled
+        from infuse.unroll import unrolled
 
         return unrolled(batch).context.bias_for(256)
 
