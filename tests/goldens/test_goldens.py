@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from . import through, through_ip_adapter, through_powerpaint
+from . import through, through_beside, through_ip_adapter, through_powerpaint
 from .golden import HERE, Golden
 from .through_video import VIDEO_WAYS
 from .weights import make
 
 WAYS = {
     **through.WAYS,
+    **through_beside.WAYS,
     **through_ip_adapter.WAYS,
     "powerpaint_prompts": through_powerpaint.prompts,
     "powerpaint_brushnet": through_powerpaint.brushnet,

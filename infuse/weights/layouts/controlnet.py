@@ -52,7 +52,7 @@ def load_controlnet(
     if identity.variant == "difference":
         _add_base(tensors, base, source)
     config = _config(tensors, identity, base, source)
-    return assemble(lambda: _make(config), tensors, dtype, device, what, source.field)
+    return assemble(lambda: made(config), tensors, dtype, device, what, source.field)
 
 
 def _context(base: UNet2DConditionModel) -> int:
@@ -90,6 +90,11 @@ def _config(
     beside = read_json(source.path.parent / "config.json", source.field) if identity.layout == "diffusers" else {}
     if beside.get("_class_name") == "ControlNetModel":
         return beside
+    return config_of(tensors, base)
+
+
+def config_of(tensors: dict[str, Tensor], base: UNet2DConditionModel | None) -> dict[str, Any]:
+    """Config of the ControlNet with these tensors (diffusers' names), its heads and groups those of the base."""
     text = None
     if base is not None and base.config.get("addition_embed_type") == "text_time":
         text = base.config["projection_class_embeddings_input_dim"] - 6 * base.config["addition_time_embed_dim"]
@@ -99,7 +104,8 @@ def _config(
     return config
 
 
-def _make(config: dict[str, Any]) -> ControlNetModel:
-    made = ControlNetModel.from_config(config)
-    assert isinstance(made, ControlNetModel)
-    return made
+def made(config: dict[str, Any]) -> ControlNetModel:
+    """An untrained ControlNet of this config."""
+    net = ControlNetModel.from_config(config)
+    assert isinstance(net, ControlNetModel)
+    return net
