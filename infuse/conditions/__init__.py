@@ -6,16 +6,22 @@ from pydantic import Field
 
 from infuse.conditions.base import Condition, Route
 from infuse.conditions.brushnet import BrushNet
-from infuse.conditions.controlnet import ControlNet
+from infuse.conditions.coadapter import CoAdapter
+from infuse.conditions.controlnet.condition import ControlNet
 from infuse.conditions.depth import Depth
 from infuse.conditions.edit import Edit
+from infuse.conditions.gligen import Box, Gligen
 from infuse.conditions.img2img import Img2Img
 from infuse.conditions.inpaint import Inpaint
 from infuse.conditions.ip_adapter import IPAdapter
 from infuse.conditions.powerpaint.condition import PowerPaint
+from infuse.conditions.reference import Reference
 from infuse.conditions.size import Size
 from infuse.conditions.t2i_adapter import T2IAdapter
+from infuse.conditions.t2i_style import T2IStyle
 from infuse.conditions.text import Text
+from infuse.conditions.unclip import UnCLIP
+from infuse.conditions.upscale import Upscale
 from infuse.conditions.video.depth import DepthVideo
 from infuse.conditions.video.masked import MaskedVideo
 from infuse.conditions.video.motion import Motion
@@ -32,9 +38,15 @@ AnyCondition = Annotated[
     | BrushNet
     | ControlNet
     | T2IAdapter
+    | T2IStyle
+    | CoAdapter
     | IPAdapter
+    | Gligen
+    | Reference
     | Depth
     | Edit
+    | Upscale
+    | UnCLIP
     | Size
     | VideoToVideo
     | MaskedVideo
@@ -49,18 +61,22 @@ AnyCondition = Annotated[
 
 __all__ = [
     "AnyCondition",
+    "Box",
     "BrushNet",
+    "CoAdapter",
     "Condition",
     "ControlNet",
     "Depth",
     "DepthVideo",
     "Edit",
+    "Gligen",
     "IPAdapter",
     "Img2Img",
     "Inpaint",
     "MaskedVideo",
     "Motion",
     "PowerPaint",
+    "Reference",
     "Route",
     "SingleImage",
     "SingleSketch",
@@ -68,6 +84,9 @@ __all__ = [
     "SketchVideo",
     "StyleImage",
     "T2IAdapter",
+    "T2IStyle",
     "Text",
+    "UnCLIP",
+    "Upscale",
     "VideoToVideo",
 ]

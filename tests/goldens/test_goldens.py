@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from . import through, through_beside, through_ip_adapter, through_powerpaint
+from . import through, through_beside, through_gligen, through_ip_adapter, through_powerpaint, through_t2i
 from .golden import HERE, Golden
 from .through_video import VIDEO_WAYS
 from .weights import make
@@ -13,7 +13,10 @@ from .weights import make
 WAYS = {
     **through.WAYS,
     **through_beside.WAYS,
+    **through_gligen.WAYS,
     **through_ip_adapter.WAYS,
+    **through_t2i.WAYS,
+    "reference_only": through_reference.reference_only,
     "powerpaint_prompts": through_powerpaint.prompts,
     "powerpaint_brushnet": through_powerpaint.brushnet,
 }
