@@ -50,15 +50,19 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         "controlnet_conditioning_scale": "weight", "control_weight": "weight", "control_image": "image", "hint": "image",
         "input_image": "image", "conditioning_image": "image", "control_model": "model", "controlnet": "model",
         "control_net_name": "model", "module": "annotator", "preprocessor": "annotator", "processor": "annotator",
-        "control_mode": "mode", "guess_mode": "mode", "advanced_weighting": "sites",
+        "control_mode": "mode", "guess_mode": "mode", "advanced_weighting": "sites", "layer_weights": "sites",
+        "resize_mode": "fit", "processor_res": "resolution", "pixel_perfect": "resolution", "control_type": "type", "union_type": "type",
     },
     "ip_adapter": {
         "ip_adapter_scale": "weight", "ip_adapter_image": "image", "images": "image", "ip_adapter": "model",
         "ip_adapter_model": "model", "clip_vision": "image_encoder", "image_encoder_path": "image_encoder",
-        "ip_adapter_masks": "mask",
+        "ip_adapter_masks": "mask", "weight_type": "layers", "preset": "layers", "method": "layers", "layer_weights": "layers",
+        "combine_embeds": "combine", "embeds_scaling": "scaling", "image_negative": "negative_image", "weight_faceidv2": "shortcut_scale",
+        "face_id": "face", "faceid": "face", "id_embeds": "face",
     },
     "depth": {**PICTURED, "depth_map": "image", "module": "annotator", "preprocessor": "annotator"},
     "edit": {**PICTURED, "image_cfg_scale": "image_guidance_scale", "image_cfg": "image_guidance_scale", "is_cosxl_edit": "scaled"},
+    "upscale": PICTURED, "unclip": {**PICTURED, "images": "image", "noise_augmentation": "noise_level"},
     "size": {"original_size": "original", "crops_coords_top_left": "crop", "crop_coords": "crop"},
     "video_to_video": {**FILMED, **STRENGTH}, "masked_video": {**FILMED, **STRENGTH, "mask_video": "mask"}, "depth_video": FILMED, "sketch_video": FILMED, "motion": FILMED,
 }  # fmt: skip
@@ -67,6 +71,7 @@ KINDS = {
     "control_net": "controlnet", "control": "controlnet", "ipadapter": "ip_adapter", "image_to_image": "img2img",
     "image2image": "img2img", "inpainting": "inpaint", "power_paint": "powerpaint", "brush_net": "brushnet",
     "depth2img": "depth", "depth_to_image": "depth", "instruct_pix2pix": "edit", "instructpix2pix": "edit", "pix2pix": "edit",
+    "upscale_x4": "upscale", "x4_upscaler": "upscale", "stable_unclip": "unclip", "image_variation": "unclip",
     "vid2vid": "video_to_video", "video2video": "video_to_video",
 }  # fmt: skip
 
@@ -202,9 +207,32 @@ def _guess(name: str, value: Any) -> Any:
     return {True: "guess", False: "balanced"}.get(value, value) if isinstance(value, bool) else value
 
 
+def _invokeai(name: str, value: Any) -> Any:
+    """InvokeAI's methods, some of which mean other blocks than the presets that others call so."""
+    return f"invokeai {value}" if isinstance(value, str) else value
+
+
 def _turned(name: str, value: Any) -> Any:
     """(height, width) or (top, left), as diffusers has them, to (width, height) or (left, top)."""
     return value[::-1] if isinstance(value, list | tuple) else value
+
+
+RESIZE_MODES = {"just_resize": "stretch", "just_resize_simple": "stretch", "crop_and_resize": "crop", "crop_resize": "crop", "resize_and_fill": "pad",
+                "fill_resize": "pad", "scale_to_fit_(inner_fit)": "crop", "envelope_(outer_fit)": "pad", "0": "stretch", "1": "crop", "2": "pad"}  # fmt: skip
+WEBUI_ANNOTATORS = {"recolor_luminance": "luminance", "recolor_intensity": "intensity", "tile_resample": "tile", "blur_gaussian": "blur",
+              "scribble_xdog": "scribble", "content_shuffle": "shuffle"}  # fmt: skip
+
+
+def _fit(name: str, value: Any) -> Any:
+    return RESIZE_MODES.get(plain(str(value)), value)
+
+
+def _annotator(name: str, value: Any) -> Any:
+    return WEBUI_ANNOTATORS.get(plain(str(value)), value)
+
+
+def _perfect(name: str, value: Any) -> Any:
+    return {True: "perfect", False: None}.get(value, value) if isinstance(value, bool) else value
 
 
 def _generator(name: str, value: Any) -> Any:
@@ -222,8 +250,10 @@ def _generator(name: str, value: Any) -> Any:
 
 
 VALUES: Mapping[tuple[str, str], Callable[[str, Any], Any]] = {
+    ("controlnet", "resize_mode"): _fit, ("controlnet", "pixel_perfect"): _perfect,
+    **{("controlnet", name): _annotator for name in ("annotator", "module", "preprocessor", "processor")},
     ("controlnet", "mode"): _mode, ("controlnet", "control_mode"): _mode, ("controlnet", "guess_mode"): _guess,
-    ("size", "original_size"): _turned, ("size", "crops_coords_top_left"): _turned, (RECIPE, "generator"): _generator,
+    ("ip_adapter", "method"): _invokeai, ("size", "original_size"): _turned, ("size", "crops_coords_top_left"): _turned, (RECIPE, "generator"): _generator,
 }  # fmt: skip
 
 

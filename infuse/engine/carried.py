@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from infuse.conditions.base import in_place, squares
 from infuse.conditions.brushnet import BrushNet
-from infuse.conditions.controlnet import ControlNet
+from infuse.conditions.controlnet.condition import ControlNet
 from infuse.conditions.img2img import Img2Img
 from infuse.conditions.inpaint import Inpaint
 from infuse.conditions.ip_adapter import IPAdapter
@@ -289,7 +289,10 @@ def glimpsed(recipe: Recipe, prepare: Any, speakers: Mapping[str, Any] | None = 
     for i, c in enumerate(recipe.conditions):
         if not isinstance(c, IPAdapter | StyleImage) or c.fit == "tiles":
             continue
-        own = getattr((speakers or {}).get(f"conditions.{i}", c), "image_encoder", None)
+        speaker = (speakers or {}).get(f"conditions.{i}", c)
+        if not speaker.image:  # what is asked for are the faces in them
+            continue
+        own = getattr(speaker, "image_encoder", None)
         eye = prepare if own is None else processor_of(at_home(own))
         if eye is None:
             continue

@@ -22,6 +22,10 @@ VAE_WIDTH = 128
 """Of every released VAE of Stable Diffusion; checkpoints don't say it."""
 
 
+KIN = {"controlnet": ("controlnet", "controlnet_union", "controlnet_xs", "control_lora", "lllite")}
+"""Kind of a condition -> kinds of files that it takes, if these are several."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a condition's check needs to know of a weights file."""
@@ -69,6 +73,8 @@ class View:
     """Of the clip to be made; 1 for a picture."""
     size: tuple[int, int] = (0, 0)
     """(width, height) of what is to be made, in pixels."""
+    count: int = 1
+    """Of pictures that the recipe makes."""
 
     @cached_property
     def _loaded(self) -> Base | None:
@@ -155,12 +161,22 @@ def found_in_memory(module: nn.Module, kind: str) -> Found:
     width = next((s[1] for k, s in shapes.items() if k.endswith(keys)), None)
     if kind == "brushnet" and not hasattr(module, "brushnet_mid_block"):
         raise WeightsError("model", f"a {type(module).__name__} is no BrushNet.")
-    if kind == "controlnet" and not hasattr(module, "controlnet_cond_embedding"):
+    if kind == "controlnet" and not hasattr(module, "controlnet_cond_embedding") and _branch(module) != "lllite":
         raise WeightsError("model", f"a {type(module).__name__} is no ControlNet.")
     memory = sum(t.numel() * t.element_size() for t in state.values())
     texts: TaskTexts | None = getattr(module, "tasks", None)
     tasks = texts.generation.name if texts else ""
+    kind = _branch(module) if kind == "controlnet" else kind
     return Found(kind, width, shapes, memory, tasks, getattr(module, "sites", 0))
+
+
+def _branch(module: Any) -> str:
+    """Which kind of a ControlNet a module is."""
+    if getattr(module, "place", "") == "projections":
+        return "lllite"
+    if hasattr(module, "task_embedding"):
+        return "controlnet_union"
+    return "controlnet_xs" if hasattr(module, "up_connections") else "controlnet"
 
 
 def found_on_disk(library: Any, model: str, field: str, kind: str, dtype: str) -> Found:
@@ -174,9 +190,14 @@ def found_on_disk(library: Any, model: str, field: str, kind: str, dtype: str) -
     from infuse.weights.kinds import wrong_kind
 
     header, found = library.header(model, field)
-    if found.kind != kind:
+    if found.kind not in KIN.get(kind, (kind,)):
         raise wrong_kind(field, found, kind, name=model)
-    return Found(kind, found.context_width, header.shapes(), estimate(header, dtype, found))
+    shapes = header.shapes()
+    if kind == "gligen":
+        from infuse.weights.layouts.gligen import shapes_of
+
+        shapes = shapes_of(library.find(model, field))
+    return Found(found.kind, found.context_width, shapes, estimate(header, dtype, found))
 
 
 def vision_config(library: Any, folder: str) -> Mapping[str, Any]:

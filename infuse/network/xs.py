@@ -16,8 +16,8 @@ from diffusers.models.controlnets.controlnet_xs import ControlNetXSAdapter
 from jaxtyping import Float
 from torch import Tensor
 
-from infuse.batch import Spoken
 from infuse.network.attention import Heard
+from infuse.spoken import Spoken
 
 
 class XS(ControlNetXSAdapter):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from infuse.batch import Row, collate
 from infuse.conditions import Text
-from infuse.conditions.controlnet import mode_sites
+from infuse.conditions.controlnet.modes import mode_sites
 from infuse.conditions.img2img import Img2Img
 from infuse.conditions.inpaint import Inpaint
 from infuse.encoders.kit import Base, Kit

@@ -1,0 +1,106 @@
+"""What each kind of file asks for before it is loaded: which base, which fields mean something, how much memory.
+
+A ControlNet, a union, a Control-LoRA and a ControlNet-XS are one kind of condition; which one it is, its file says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from infuse.conditions.base import same_family
+from infuse.conditions.controlnet.modes import Mode
+from infuse.errors import RecipeError
+from infuse.network.spec import NetworkSpec, described
+
+Shapes = Mapping[str, tuple[int, ...]]
+NAMES = {
+    "controlnet": "a ControlNet",
+    "controlnet_union": "a ControlNet-Union",
+    "controlnet_xs": "a ControlNet-XS",
+    "control_lora": "a Control-LoRA",
+}
+DOWN = (".down", ".lora_down.weight", ".lora_A.weight", ".lora.down.weight")
+UP = (".up", ".lora_up.weight", ".lora_B.weight", ".lora.up.weight")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file beside this base: how many sites it speaks at, and its bytes once loaded."""
+
+    kind: str
+    sites: int
+    memory: int
+    types: int = 0
+    """Of a union."""
+
+
+def fits(model: str, found: Any, net: NetworkSpec) -> File:
+    """Raises RecipeError if a file (`View.identity`) stands beside another base than this one."""
+    shapes: Shapes = found.shapes
+    what = NAMES.get(found.kind, "a ControlNet")
+    if found.kind == "control_lora":
+        width = next((s[1] for k, s in shapes.items() if k.endswith(tuple(f"attn2.to_k{e}" for e in DOWN))), found.context_width)  # fmt: skip
+        same_family(model, width, net, what)
+        _same_encoder(model, shapes, net)
+        return File(found.kind, net.sites, grown(shapes, found.memory))
+    same_family(model, found.context_width, net, what)
+    if found.kind == "controlnet_xs":
+        _same_widths(model, shapes, net)
+        return File(found.kind, net.sites, found.memory)
+    types = _rows(shapes, "task_embedding") or 0
+    return File(found.kind, net.sites, found.memory, types)
+
+
+def no_sites(model: str, file: File, mode: Mode, sites: Any) -> None:
+    """Raises RecipeError for fields that mean nothing to a ControlNet-XS: it has one scale, and both sides hear it."""
+    for field, asked in (("sites", sites is not None), ("mode", mode != "balanced")):
+        if asked:
+            raise RecipeError(field, f"{model!r} is {NAMES[file.kind]}, which walks beside its base and has one weight for all of it. Remove "
+                                     f"{field}; to be heard on the prompt's side only, set applies_to: prompt.")  # fmt: skip
+
+
+def grown(shapes: Shapes, stored: int) -> int:
+    """Bytes of the network that a Control-LoRA becomes, if its file of these shapes is loaded into so many."""
+    small = sum(prod(s) for s in shapes.values())
+    downs = {_stem(k, DOWN): s for k, s in shapes.items() if k.endswith(DOWN)}
+    ups = {_stem(k, UP): s for k, s in shapes.items() if k.endswith(UP)}
+    pairs = sum(prod(s) + prod(ups.get(k, ())) for k, s in downs.items())
+    whole = sum(ups[k][0] * prod(s[1:]) for k, s in downs.items() if k in ups)
+    return round(stored * (small - pairs + whole) / max(small, 1))
+
+
+def _stem(key: str, ends: tuple[str, ...]) -> str:
+    return next(key.removesuffix(e) for e in ends if key.endswith(e))
+
+
+def _same_encoder(model: str, shapes: Shapes, net: NetworkSpec) -> None:
+    """A Control-LoRA's zero convolutions count the base's skips, and are as wide."""
+    convs = {k: s for k, s in shapes.items() if k.endswith(".weight") and ("zero_convs." in k or "controlnet_down_blocks." in k)}  # fmt: skip
+    first = next((s for k, s in convs.items() if k.endswith(("zero_convs.0.0.weight", "controlnet_down_blocks.0.weight"))), None)  # fmt: skip
+    theirs, ours = (len(convs), first[0] if first else None), (net.sites - 1, net.widths[0])
+    if theirs != ours:
+        raise RecipeError("model", f"{model!r} is a Control-LoRA of a base with {theirs[0]} skips, the first of width {theirs[1]}; {net.described}, has "
+                                   f"{ours[0]} of width {ours[1]}. Choose one of the base's family, or another base.")  # fmt: skip
+
+
+def _same_widths(model: str, shapes: Shapes, net: NetworkSpec) -> None:
+    """A ControlNet-XS walks beside one base: with as wide blocks, of two layers each."""
+    levels = range(len(net.widths))
+    theirs = tuple(_rows(shapes, f"down_blocks.{b}.ctrl_to_base.0.weight") for b in levels)
+    more = _rows(shapes, f"down_blocks.{len(net.widths)}.ctrl_to_base.0.weight")
+    if theirs != net.widths or more:
+        shown = [str(w) for w in (*theirs, more) if w]
+        raise RecipeError("model", f"{model!r} walks beside a base of widths {', '.join(shown)}; {net.described}, has "
+                                   f"{', '.join(map(str, net.widths))}. Choose a ControlNet-XS that was trained for this base.")  # fmt: skip
+    layers = net.config.get("layers_per_block", 2)
+    if net.frames or any(n != 2 for n in (layers if isinstance(layers, list | tuple) else (layers,))):
+        why = "makes clips" if net.frames else f"has {layers} layers in each of its blocks"
+        raise RecipeError("model", f"{model!r} is a ControlNet-XS, which walks beside picture networks of two layers a block, and {net.name!r} {why}. "
+                                   f"Choose a ControlNet for {described(net.context_width)}.")  # fmt: skip
+
+
+def _rows(shapes: Shapes, key: str) -> int | None:
+    return next((s[0] for k, s in shapes.items() if k == key or k.endswith(f".{key}") or k.endswith(f"/{key}")), None)
