@@ -6,15 +6,15 @@ What conditions with such a hint share: its fields, what is odd about it before 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from infuse.conditions.base import Encoders, View
 from infuse.conditions.frames import pixels, planned, taken
 from infuse.encoders.annotators.kinds import auto, inverted, is_flat, is_lines, kind_of
 from infuse.encoders.annotators.simple import canny, palette, strokes
-from infuse.errors import RecipeError, under
+from infuse.errors import RecipeError, WeightsError, under
 from infuse.media.film_arrays import is_film
 from infuse.media.films import Film
 from infuse.media.fitting import Fit, fitted
@@ -31,6 +31,12 @@ CELL = 8
 """Places of the latent: the side of a palette's cell (64 px of 8 each)."""
 GREY = ("canny", "sketch")
 """What is drawn in black and white."""
+Pictures = Annotated[
+    tuple[Picture, ...],
+    BeforeValidator(lambda v: v if isinstance(v, tuple) else tuple(v) if isinstance(v, list) else (v,)),
+    Field(min_length=1),
+]
+"""One or several."""
 
 
 class Hinted(Strict):
@@ -134,3 +140,21 @@ class Hinted(Strict):
     def film_fit(self) -> Fit:
         """Films are cut where pictures are stretched, unless somebody says how."""
         return self.fit if "fit" in self.model_fields_set else "crop"
+
+
+def eye_for(view: View, model: str, width: int) -> str | None:
+    """The image encoder beside an adapter's file whose states have this width. Raises WeightsError if there is no such file."""
+    seen = ((place, view.vision(place)) for place in view.eyes(model))
+    return next((place for place, eye in seen if eye is not None and eye.hidden == width), None)
+
+
+def sees(view: View, folder: str | None, width: int, model: str, net: NetworkSpec) -> None:
+    """Raises WeightsError unless an image encoder (the base's own: None) has states of the width that this model reads."""
+    eye = view.vision(folder)
+    needs = f"{width}{' (ViT-L)' * (width == 1024)}"
+    if eye is None:
+        raise WeightsError("image_encoder", f"the base {net.name!r} brings no image encoder, and {model!r} reads states of width {needs}. "
+                                            "Name a CLIP vision folder here.")  # fmt: skip
+    if eye.hidden != width:
+        raise WeightsError("image_encoder", f"{model!r} was trained on states of width {needs}; {eye.name} gives {eye.hidden}. "
+                                            "Name the right CLIP vision folder here.")  # fmt: skip

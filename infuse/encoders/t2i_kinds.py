@@ -155,3 +155,49 @@ def fits(found: Anatomy, net: NetworkSpec, model: str, field: str = "model") -> 
 def soft(n: int) -> tuple[float, ...]:
     """The webui's factors for that many features: the first of its four, and 1 for what is deeper."""
     return (*SOFT, *(1.0,) * n)[:n]
+
+
+# Style -------------------------------------------------------------------------------------------------------------
+
+
+def style_of(shapes: Mapping[str, tuple[int, ...]], model: str, field: str = "model") -> tuple[int, int, int]:
+    """(tokens, width of the states that it reads, width of the tokens) of a style adapter.
+
+    Raises WeightsError unless its tensors are those of one.
+    """
+    mine = {k.rpartition(".")[2]: s for k, s in shapes.items()}
+    embedding, proj = mine.get("style_embedding", ()), mine.get("proj", ())
+    if len(embedding) != 3 or len(proj) != 2 or embedding[2] != proj[0] or embedding[2] % 8:
+        raise WeightsError(field, f"{model!r} is no style adapter: it has no tokens that read the states of a picture. Choose another file.")  # fmt: skip
+    return embedding[1], embedding[2], proj[1]
+
+
+# Fuser -------------------------------------------------------------------------------------------------------------
+
+TASKS = ("sketch", "keypose", "seg", "depth", "canny", "style", "color", "openpose")
+"""What a CoAdapter's members can be, in the order of its fuser's task embeddings; the rows after them were never trained."""
+
+
+@dataclass(frozen=True)
+class Fusing:
+    """A CoAdapter's fuser in numbers."""
+
+    width: int
+    """Of its tokens, which is that of the prompt's."""
+    tasks: int
+    channels: tuple[int, ...]
+    """Of the features, shallow to deep."""
+    layers: int
+
+
+def fuser_of(shapes: Mapping[str, tuple[int, ...]], model: str, field: str = "model") -> Fusing:
+    """What these tensors make. Raises WeightsError unless they are a fuser's."""
+    start = next((k for k in shapes if k.endswith("task_embedding")), "task_embedding").removesuffix("task_embedding")
+    mine = {k.removeprefix(start): s for k, s in shapes.items() if k.startswith(start)}
+    task, ends = mine.get("task_embedding", ()), [k for k in mine if re.fullmatch(r"spatial_ch_projs\.\d+\.weight", k)]
+    channels = [mine[f"spatial_ch_projs.{i}.weight"][0] for i in range(len(ends))]
+    layers = {m[1] for k in mine if (m := re.match(r"transformer_layes\.(\d+)\.", k))}
+    if len(task) != 2 or "seq_proj" not in mine or not channels or task[1] % 8 or task[0] < len(TASKS):
+        raise WeightsError(field, f"{model!r} is no fuser of a CoAdapter: no task embeddings with factors for features are in it. Choose "
+                                  "coadapter-fuser-sd15v1 or its like; the adapters that it fuses are members.")  # fmt: skip
+    return Fusing(task[1], task[0], tuple(channels), len(layers))

@@ -226,6 +226,11 @@ def read_tensors(path: str | Path, keys: Iterable[str] | None = None, prefix: st
                                "version.") from e  # fmt: skip
 
 
+def read_all(files: Mapping[str, Iterable[Path]]) -> dict[str, Tensor]:
+    """All tensors of a model of one part, whose files a Source lists: one, or the shards of a component's folder."""
+    return {k: t for paths in files.values() for path in paths for k, t in read_tensors(path).items()}
+
+
 def read_keys(header: Header, keys: Iterable[str]) -> dict[str, Tensor]:
     """Tensors by the keys that this header has for them, whatever the file calls them. Raises as `read_tensors` does."""
     names = {k: header.stored.get(k, k) for k in keys}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from infuse.encoders.t2i import T2IAdapter, features_of
 from infuse.encoders.t2i_kinds import fits, soft
+from infuse.encoders.t2i_style import StyleAdapter
 from infuse.network.unet import Network
 from infuse.ports import Features, Ports, Voice
 from infuse.weights.layouts import ldm_configs, ldm_keys
@@ -70,4 +71,10 @@ def sdxl(golden: Golden) -> Outputs:
     }
 
 
-T2I_WAYS = {"t2i_adapter_full": sd1, "t2i_adapter_light": sd1, "t2i_adapter_xl": sdxl}
+def style(golden: Golden) -> Outputs:
+    """A style adapter's tokens of the states of a picture."""
+    adapter = StyleAdapter.load(golden.weights(), heads=golden.config["num_head"])
+    return {"style_tokens": adapter(golden["clip_states"])}
+
+
+WAYS = {"t2i_adapter_full": sd1, "t2i_adapter_light": sd1, "t2i_adapter_xl": sdxl, "t2i_style_adapter": style}
