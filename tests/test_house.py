@@ -39,6 +39,7 @@ LAYERS: list[tuple[str, ...]] = [
         "encoders.drawn_motion",
         "encoders.ip_kinds",
         "encoders.ip_layers",
+        "encoders.ip_combine",
         "encoders.ip_projections",
         "encoders.ip_adapter",
         "encoders.faces",
@@ -52,9 +53,9 @@ LAYERS: list[tuple[str, ...]] = [
         "encoders.generations",
     ),  # what conditions look and speak with: plain functions, plain facts
     ("conditions.base",),  # a mechanism knows ports and specs; networks and encoders lie above it, out of its reach
-    ("conditions.frames",),
-    ("conditions.hints",),
-    ("conditions.*", "conditions.powerpaint.*", "conditions.video.*"),
+    ("conditions.frames", "conditions.holed"),
+    ("conditions.hints", "conditions.lllite"),
+    ("conditions.*", "conditions.controlnet.*", "conditions.powerpaint.*", "conditions.video.*"),
     ("conditions",),
     ("pairs", "recipe"),
     ("grids",),
@@ -62,7 +63,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("batch", "unroll"),
     ("network",),
     ("encoders",),
-    ("weights", "weights.layouts.*"),
+    ("weights", "weights.layouts.*", "weights.looks.*"),
     ("engine",),
     ("training",),  # what a user trains with: it knows no tabletop
     ("tabletop",),
@@ -109,8 +110,8 @@ GRAPH = {module: set(imported(module)) for module in SOURCES}
 
 
 def folder(module: str) -> str:
-    """Whose files may import each other within a layer. What reads weights and the layouts it knows count as one."""
-    return module.rpartition(".")[0].removesuffix(".layouts")
+    """Whose files may import each other within a layer. What reads weights, the layouts it knows and the looks it takes count as one."""
+    return module.rpartition(".")[0].removesuffix(".layouts").removesuffix(".looks")
 
 
 def room(module: str) -> str:

@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from infuse.encoders.noise_augmentation import ImageNoise
 from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders
-from infuse.media.fitting import Cells, Fit, fitted, fitted_hole, laid, padded
+from infuse.media.fitting import Cells, Fit, fitted, fitted_hole, laid, padded, shrunk
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.network.stc import Composer
+from infuse.network.twins import twin
 from infuse.network.unet import Network
 from infuse.notices import note
 from infuse.ports import Ports, Posterior, Tokens, Vector, Windowed
@@ -44,6 +46,8 @@ class Base:
     """PowerPaint 1: the same text encoder, with its task tokens."""
     composer: Composer | None = None
     """VideoComposer: its condition encoders and its style network."""
+    image_noise: ImageNoise | None = None
+    """unCLIP: the mean and spread of image embeddings, under which they are noised."""
 
     @property
     def spec(self) -> NetworkSpec:
@@ -146,6 +150,10 @@ class Kit:
         said = self._once(f"pooled {prompt}", lambda: self.base.texts.pooled(prompt))
         return None if said is None else said.to(self.device, self.dtype)
 
+    def phrase(self, text: str) -> Float[Tensor, " e"]:
+        """A few words as one vector, as GLIGEN hears them."""
+        return self._once(f"phrase {text}", lambda: self.base.texts.phrase(text).to(self.device, self.dtype))
+
     def silence(self) -> Ports | None:
         """What SDXL hears where no negative prompt is given: zeros. None for networks that hear the empty sentence."""
         if not self.base.silent_is_zero:
@@ -163,8 +171,15 @@ class Kit:
         """The same in float32: what is to stay, to the last of its 8 bits."""
         return self._numbers(fitted(picture.image, self.size, fit), channels)
 
-    def _numbers(self, image: Any, channels: int) -> Float[Tensor, "c height width"]:
-        image = laid(image.convert("L" if channels == 1 else "RGB"), self.canvas)
+    def small(self, picture: Picture, fit: Fit = "stretch") -> Float[Tensor, "3 h w"]:
+        """0-1, a pixel for each place of the latent."""
+        image = fitted(picture.image, shrunk(self.size, self.spec.vae_factor), fit)
+        return self._numbers(image, 3, self.grid[::-1]).to(self.dtype)
+
+    def _numbers(
+        self, image: Any, channels: int, size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "c height width"]:
+        image = laid(image.convert("L" if channels == 1 else "RGB"), size or self.canvas)
         array = np.asarray(image, dtype=np.float32) / 255
         return torch.from_numpy(array.copy()).reshape(*array.shape[:2], -1).permute(2, 0, 1).to(self.device)
 
@@ -236,13 +251,18 @@ class Kit:
         """The module that a weights file holds, built once."""
         return self.store.module(model, build, self.dtype, self.device)
 
-    def controlnet(self, model: str) -> nn.Module:
-        """A ControlNet in any layout, with ported attention, loaded once."""
-        return self.store.controlnet(model, self.base, self.dtype, self.device)
+    def controlnet(self, model: str, pool: bool | None = None) -> nn.Module:
+        """A ControlNet of any kind and layout, with ported attention, loaded once. pool: whether it averages over places; None: as
+        its config says."""
+        return twin(self.store.controlnet(model, self.base, self.dtype, self.device), pool)
 
     def brushnet(self, model: str) -> nn.Module:
         """A BrushNet with ported attention, loaded once."""
-        return self.store.brushnet(model, self.base, self.dtype, self.device)
+        return self.store.beside("brushnet", model, self.base, self.dtype, self.device)
+
+    def gligen(self, model: str) -> nn.Module:
+        """A GLIGEN's gated layers and its network of tokens, loaded once."""
+        return self.store.beside("gligen", model, self.base, self.dtype, self.device)
 
     def tasks(self, model: str | None) -> TaskTexts:
         """The encoder of task tokens beside a BrushNet, or the base's own."""
@@ -254,6 +274,12 @@ class Kit:
         """(77 k, d) tokens of a description with its task token."""
         key = f"task {model} {said}"
         return self._once(key, lambda: self.tasks(model).tokens(*said).to(self.device, self.dtype))
+
+    def noised(self, embedding: Float[Tensor, " e"], level: int) -> Posterior:
+        """unCLIP's class vector (2 e) of an image's pooled embedding, at a level of noise."""
+        noise = self.base.image_noise
+        assert noise is not None, "checked: this network hears pictures"
+        return noise(embedding, level)
 
     @torch.no_grad()
     def stc(self, name: str, video: Float[Tensor, "c f height width"]) -> Windowed:

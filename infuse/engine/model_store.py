@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from infuse.encoders.kit import Base
     from infuse.encoders.tasks import TaskTexts
 
-LOADERS = ("infuse.weights.base", "infuse.weights.layouts.controlnet", "infuse.weights.layouts.powerpaint")
+LOADERS = ("infuse.weights.base", "infuse.weights.layouts.beside", "infuse.weights.layouts.powerpaint")
 
 
 class ModelStore:
@@ -214,6 +214,7 @@ class ModelStore:
                 place.digest,
                 parts.tasks,
                 parts.composer,
+                parts.image_noise,
             )
 
         return self._once("base", model, make)
@@ -236,28 +237,32 @@ class ModelStore:
         return self._mine(model, dtype, device, lambda: self._once(build, model, make, "module", dtype, device))
 
     def controlnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
-        """A ControlNet in any layout, ready to hear ports."""
+        """A ControlNet of any kind and layout, ready to hear ports."""
 
         def make(place: Place) -> nn.Module:
             from infuse.network.attention import install
-            from infuse.weights.layouts.controlnet import load_controlnet
+            from infuse.weights.layouts.beside import load_beside
 
             unet: Any = base.network.unet
-            net: Any = load_controlnet(place.what, base=unet, dtype=dtype)
-            install(net.eval().requires_grad_(False))
+            net: Any = load_beside(place.what, base=unet, dtype=dtype)
+            net.eval().requires_grad_(False)
+            if hasattr(net, "set_attn_processor"):
+                install(net)
             return net
 
         return self._mine(model, dtype, device, lambda: self._once("controlnet", model, make, "controlnet", dtype, device, base))  # fmt: skip
 
-    def brushnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
-        """A BrushNet, plain or PowerPaint's, ready to hear ports."""
+    def beside(self, kind: str, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        """What is built for this base and heard inside of it: a BrushNet, plain or PowerPaint's, or a GLIGEN."""
 
         def make(place: Place) -> nn.Module:
+            from infuse.weights.layouts.gligen import load_gligen
             from infuse.weights.layouts.powerpaint import load_brushnet
 
-            return load_brushnet(place.what, base.network.unet, dtype, "cpu")
+            load = {"brushnet": load_brushnet, "gligen": load_gligen}[kind]
+            return load(place.what, base.network.unet, dtype, "cpu").requires_grad_(False)
 
-        return self._mine(model, dtype, device, lambda: self._once("brushnet", model, make, "brushnet", dtype, device, base))  # fmt: skip
+        return self._mine(model, dtype, device, lambda: self._once(kind, model, make, kind, dtype, device, base))
 
     def tasks(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> TaskTexts:
         """The task encoder beside a BrushNet."""
