@@ -17,6 +17,7 @@ from torch import Tensor
 
 from infuse.encoders.prompt_syntax import words
 from infuse.errors import CapacityError
+from infuse.notices import note
 
 CHUNK = 75
 LOOK_BACK = 20
@@ -71,6 +72,15 @@ class TextEncoders:
             return None
         tokenizer = self.tokenizers[-1]
         return self._run(self.models[-1], self._padded(self._ids(prompt, tokenizer)[:1], tokenizer, 1), True)[1]
+
+    def phrase(self, text: str) -> Float[Tensor, " e"]:
+        """What the first encoder says of a few words as a whole, before any projection: its last state at their end."""
+        model, tokenizer = self.models[0], self.tokenizers[0]
+        chunks = self._ids(text, tokenizer)
+        if len(chunks) > 1:
+            note(f"{text[:40]!r}: a phrase has {CHUNK} tokens at most, and what comes after them is not heard.")
+        ids = self._padded(chunks[:1], tokenizer, 1)
+        return model(ids.to(model.device)).pooler_output[0]
 
     def _ids(self, prompt: str, tokenizer: Any) -> list[list[int]]:
         ids = spelled(tokenizer, words(prompt)) if prompt else []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from . import through, through_beside, through_gligen, through_ip_adapter, through_powerpaint, through_t2i
+from . import through, through_beside, through_gligen, through_ip_adapter, through_powerpaint, through_reference, through_t2i
 from .golden import HERE, Golden
+from .through_ip_faces import FACE_WAYS
 from .through_video import VIDEO_WAYS
 from .weights import make
 
@@ -41,7 +42,7 @@ def test_sdxl_sizes_are_compared_on_any_processor() -> None:
 
 
 def test_every_golden_here_has_its_way() -> None:
-    assert {p.stem for p in HERE.glob("*.safetensors")} == {*WAYS, *VIDEO_WAYS}
+    assert {p.stem for p in HERE.glob("*.safetensors")} == {*WAYS, *VIDEO_WAYS, *FACE_WAYS}
 
 
 def test_the_rule_for_weights() -> None:

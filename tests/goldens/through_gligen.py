@@ -92,3 +92,6 @@ def text_image(golden: Golden) -> Tensor:
         tokens = net.tokens(golden["boxes"][i][:used], phrases, pictures)
         out.append(torch.cat([tokens[:3], tokens[30:33]]))
     return torch.stack(out)
+
+
+WAYS = {"gligen": gligen}

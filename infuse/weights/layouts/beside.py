@@ -10,11 +10,17 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from infuse.weights.layouts.control_lora import load_control_lora
 from infuse.weights.layouts.controlnet import load_controlnet
+from infuse.weights.layouts.lllite import load_lllite
 from infuse.weights.layouts.union import load_union
 from infuse.weights.layouts.xs import load_xs
 from infuse.weights.source import Source
 
-LOADERS = {"controlnet_union": load_union, "controlnet_xs": load_xs, "control_lora": load_control_lora}
+LOADERS = {
+    "controlnet_union": load_union,
+    "controlnet_xs": load_xs,
+    "control_lora": load_control_lora,
+    "lllite": load_lllite,
+}
 
 
 def load_beside(
@@ -24,7 +30,7 @@ def load_beside(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Any:
-    """A ControlNet, ControlNet-Union, ControlNet-XS or Control-LoRA, in eval mode.
+    """A ControlNet, ControlNet-Union, ControlNet-XS, ControlNet-LLLite or Control-LoRA, in eval mode.
 
     Raises WeightsError for any other kind and for missing or misshapen tensors, RecipeError for another base than its own.
     """
