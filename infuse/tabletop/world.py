@@ -140,7 +140,7 @@ def _overlap(a: Box, b: Box) -> float:
     return max(wide, 0.0) * max(high, 0.0) / smaller
 
 
-def _fits(things: list[Thing], boxes: list[Box]) -> bool:
+def fits(things: list[Thing], boxes: list[Box]) -> bool:
     """Whether the newest solid is wholly in the picture, apart from the others on the floor, and barely overlapping."""
     new, new_box = things[-1], boxes[-1]
     if min(new_box[:2]) < MARGIN or max(new_box[2:]) > 1 - MARGIN:
@@ -172,7 +172,7 @@ def sample(rng: np.random.Generator) -> Scene:
             x, y, yaw = rng.uniform(*FIELD_X), rng.uniform(*FIELD_Y), rng.uniform(0, np.pi / 2)
             things.append(Thing(shape, colour, size, float(x), float(y), float(yaw)))
             boxes.append(box(things[-1], camera))
-            if not _fits(things, boxes):
+            if not fits(things, boxes):
                 break
         else:
             return Scene(tuple(things), room, camera)
