@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from infuse.conditions.base import (
-    HOLED,
-    Condition,
     Encoders,
     Route,
     View,
@@ -22,6 +20,7 @@ from infuse.conditions.base import (
     same_family,
     some_hole,
 )
+from infuse.conditions.holed import Holed, openings
 from infuse.errors import RecipeError
 from infuse.media.fitting import Cells, Fit
 from infuse.media.pictures import Picture
@@ -32,15 +31,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class BrushNet(Condition):
+class BrushNet(Holed):
     """Fill what is white in `mask`, which is scaled to `image` if it has another size, with what the prompt says.
 
     mode: balanced | guess (sites from 0.1 to 1, on the prompt's side only). sites: one factor per site (28 beside SD
     1.5: down, middle, up) instead. paste, fit, cells: as in `inpaint`.
     """
-
-    VOICE = HOLED
-    HOLE = "image"
 
     kind: Literal["brushnet"] = "brushnet"
     model: str = Field(min_length=1)
@@ -55,8 +51,8 @@ class BrushNet(Condition):
     def openings(self) -> tuple[tuple[Picture, Fit], ...]:
         return ((in_place(self.mask, self.image.size), self.fit),)
 
-    def native(self) -> tuple[int, int]:
-        return self.image.size
+    def native(self) -> tuple[int, int] | None:
+        return None if self.area == "masked" else self.image.size
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.plain("mask", "weight", "start", "end", "applies_to")
@@ -86,8 +82,9 @@ class BrushNet(Condition):
         small, keep = kit.cells(hole, self.cells), 1 - kit.cells(shown, self.cells)
         branch = kit.brushnet(self.model)
         sites = self.sites or (guess_sites(branch.sites) if self.mode == "guess" else None)
+        edge = openings(kit, [(self.drawn(self.image.size), self.mask_blur)], hole, self.fit)
         ports = Ports(
-            latent=(Latent(hole=small, picture=own if self.paste else None, opening=hole),),
+            latent=(Latent(hole=small, picture=own if self.paste else None, opening=edge),),
             residuals=(Residual(branch, (kit.posterior(image * (1 - shown)), keep), sites),),
         )
         return Sides(ports) if self.mode == "guess" else Sides.both(ports)

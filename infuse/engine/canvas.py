@@ -112,6 +112,11 @@ def one_ground(active: Mapping[str, Condition], size: tuple[int, int]) -> None:
                 f"it is another one than that of {first[0]}, and outside of the holes only one can be kept. Give both the same.",
             )
         before = active[first[0]]
+        if before.kind == condition.kind == "inpaint" and _canvas(before) != _canvas(condition):
+            raise RecipeError(
+                where,
+                f"it continues the picture otherwise than {first[0]}, and one picture is made. Give both the same sides.",
+            )
         if before.kind != condition.kind and before.grows != condition.grows:
             grown, other = (where, first[0]) if condition.grows else (first[0], where)
             raise RecipeError(grown, f"it makes the picture larger, and {other} fills a hole in it as it is. Make one first, and the other "
@@ -119,6 +124,11 @@ def one_ground(active: Mapping[str, Condition], size: tuple[int, int]) -> None:
         if before.ground_fit != condition.ground_fit and odd(ours.size, size):
             raise RecipeError(where, f"it brings its {condition.HOLE} to the shape of the picture by fit: {condition.ground_fit}, and {first[0]} by "
                                      f"{before.ground_fit}: outside of the holes only one can be kept. Give both the same fit.")  # fmt: skip
+
+
+def _canvas(condition: Condition) -> Any:
+    """What an inpainting continues its picture on; None if it does not."""
+    return getattr(condition, "canvas", None)
 
 
 def exclusive(routes: Sequence[tuple[str, str, Route]]) -> None:

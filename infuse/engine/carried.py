@@ -234,8 +234,8 @@ def uses(recipe: Recipe, size: tuple[Any, Any]) -> dict[str, Used]:
 
     Brought to that size it is left alone when it is brought there again, so that a replay makes the same.
     """
-    if not all(isinstance(s, int) for s in size):
-        return {}
+    if not all(isinstance(s, int) for s in size) or any(getattr(c, "area", "") == "masked" for c in recipe.conditions):
+        return {}  # or it lies on the picture of which a part is worked on
     found: dict[str, Used] = {}
     for i, c in enumerate(recipe.conditions):
         match c:
@@ -261,16 +261,19 @@ def filled(recipe: Recipe, size: tuple[Any, Any], forms: Mapping[str, str]) -> d
     where, c = holed[0]
     if not isinstance(c, Inpaint | BrushNet) or f"{where}.image" in forms or not all(isinstance(s, int) for s in size):
         return {}
+    if c.edged or c.mask is None:  # in its own size it is another hole
+        return {}
+    drawn = c.mask
 
     def on_canvas() -> tuple[str, str] | None:
         own = c.image.size
         if own == size:
             return None
-        hole = fitted_hole(in_place(c.mask, own).mask, size, c.fit)
+        hole = fitted_hole(in_place(drawn, own).mask, size, c.fit)
         both = coded(fitted(c.image.image, size, c.fit)), coded(hole)
         return both if all(_small(uri) for uri in both) else None
 
-    both = _remembered((c.image.digest, c.mask.sha256, size, c.fit, LARGEST), on_canvas)
+    both = _remembered((c.image.digest, drawn.sha256, size, c.fit, LARGEST), on_canvas)
     return dict(zip((f"{where}.image", f"{where}.mask"), both, strict=True)) if both else {}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from infuse.encoders.kit import Base
 from infuse.engine.carried import glimpsed
+from infuse.engine.frame import After
 from infuse.engine.holes import stays
 from infuse.engine.job import Job
 from infuse.engine.resolve import Resolved
@@ -39,19 +42,20 @@ class Asked(Protocol):
 def finished(ticket: Asked, base: Base, jobs: Sequence[Job], develop: Callable[..., tuple[Any, ...]]) -> Result:
     """A ticket's pictures. One that cannot be developed is a warning among several, and an error if it is the only one."""
     resolved, made, lost = ticket.resolved, [], []
+    after = () if resolved.after is None else (resolved.after,)
     for job in jobs:
         try:
             with gathers() as notes:
-                made.append((job, develop(base, job, resolved.size)))
+                made.append((job, develop(base, job, resolved.size, *after)))
             ticket.warnings += [n for n in notes if n not in ticket.warnings]
         except InfuseError as error:
             lost.append((job.seed, error))
     if not made:
         raise lost[0][1]
     ticket.warnings += [f"seed {seed} gave no picture: {error.message}" for seed, error in lost]
-    seeds, recipe = tuple(job.seed for job, _ in made), ticket.recipe
+    recipe = ticket.recipe
     if lost:
-        recipe = recipe.model_copy(update={"seed": seeds[0] if len(seeds) == 1 else seeds, "count": len(seeds)})
+        recipe = recipe.only([i for i, job in enumerate(jobs) if any(job is one for one, _ in made)])
     frames: tuple[tuple[Any, ...], ...] = tuple(f for _, f in made)
     latents = torch.stack([job.latent for job, _ in made if job.latent is not None])
     return Result(
@@ -60,8 +64,9 @@ def finished(ticket: Asked, base: Base, jobs: Sequence[Job], develop: Callable[.
     )  # fmt: skip
 
 
-def developed(base: Base, job: Job, size: tuple[int, int]) -> tuple[Any, ...]:
+def developed(base: Base, job: Job, size: tuple[int, int], after: After | None = None) -> tuple[Any, ...]:
     """PIL images of a finished job, cut to `size` (width, height): its picture, or all frames of its clip, decoded one by one.
+    after: what is done to them besides; a picture that was worked on in part is put back into the whole.
 
     A picture's bytes must not depend on those beside it, and memory does not grow with a clip's length. Raises RecipeError
     if the network's answers became infinite or NaN: what is saved is never made of them.
@@ -70,18 +75,23 @@ def developed(base: Base, job: Job, size: tuple[int, int]) -> tuple[Any, ...]:
     if not job.latent.isfinite().all():
         raise RecipeError("", f"the network's answers became infinite or NaN (seed {job.seed}). Weights and guidance far above 1 do that, and "
                               "half precision with some models; lower them, or use bfloat16 or float32.")  # fmt: skip
-    original, hole = stays(job.sides)
+    original, openings = stays(job.sides)
     if not base.spec.frames:
-        return (picture(base, job.latent, original, hole, size),)
+        return (picture(base, job.latent, original, openings, size, after),)
     frames = job.latent.unbind(1)
-    kept: Any = [(None, None)] * len(frames)
-    if original is not None and hole is not None:
-        kept = zip(original.unbind(1), hole.unbind(1), strict=True)
-    return tuple(picture(base, z, *stay, size=size) for z, stay in zip(frames, kept, strict=True))
+    if original is None:
+        return tuple(picture(base, z, None, [], size) for z in frames)
+    holes = zip(*(o.unbind(1) for o in openings), strict=True)
+    return tuple(picture(base, z, o, h, size) for z, o, h in zip(frames, original.unbind(1), holes, strict=True))
 
 
 def picture(
-    base: Base, z: Float[Tensor, "c h w"], original: Tensor | None, hole: Tensor | None, size: tuple[int, int]
+    base: Base,
+    z: Float[Tensor, "c h w"],
+    original: Tensor | None,
+    openings: Sequence[Tensor],
+    size: tuple[int, int],
+    after: After | None = None,
 ) -> Any:
     """One PIL image, with what is to stay of the original."""
     from PIL import Image
@@ -90,19 +100,50 @@ def picture(
     if not image.isfinite().all():
         raise RecipeError("", "the VAE answered with NaN, in float32 too: its weights are damaged, or the latent is far from any picture. Try "
                               "another VAE, or lower weights and guidance.")  # fmt: skip
-    if original is not None and hole is not None:
-        image = pasted(image, original.to(image), hole.to(image))
-    image = image[:, : size[1], : size[0]]
-    return Image.fromarray((image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+    if after is not None and after.colours is not None:
+        there = image[:, : size[1], : size[0]]
+        there.copy_(numbers(after.coloured(shades(there))))
+    if original is not None and openings:
+        image = pasted(image, original.to(image), together([o.to(image) for o in openings]))
+    made = Image.fromarray(shades(image[:, : size[1], : size[0]]))
+    if after is None or after.frame is None:
+        return made
+    whole, part = after.frame.back(made)
+    openings = [torch.from_numpy(o)[None] for o in after.frame.openings]
+    if after.frame.paste:
+        part = pasted(numbers(part), numbers(whole.crop(after.frame.box)), together(openings))
+        part = Image.fromarray(shades(part))
+    whole.paste(part, after.frame.box[:2])
+    return whole
+
+
+def shades(image: Float[Tensor, "3 height width"]) -> Any:
+    """Numbers from 0 to 1 as an array (height width 3) of 8 bits."""
+    return (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+
+
+def numbers(image: Any) -> Float[Tensor, "3 height width"]:
+    """8 bits (height width 3), or a PIL image, as numbers from 0 to 1."""
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
 
 
 def pasted(
     image: Float[Tensor, "3 height width"],
     original: Float[Tensor, "3 height width"],
-    hole: Float[Tensor, "1 height width"],
+    alpha: Float[Tensor, "1 height width"],
 ) -> Float[Tensor, "3 height width"]:
-    """Original pixels outside of the hole; pixel for pixel unchanged there, faded in inside of it."""
-    return image * (alpha := feather(hole)) + original * (1 - alpha)
+    """The image by `alpha`, the original elsewhere; pixel for pixel unchanged where that is 0."""
+    return image * alpha + original * (1 - alpha)
+
+
+def together(openings: Sequence[Float[Tensor, "1 height width"]]) -> Float[Tensor, "1 height width"]:
+    """How much of each pixel is what was made, from all holes: those of 0 and 1 get one soft edge inside of them all, others have
+    brought their own."""
+    sharp = [bool(((o == 0) | (o == 1)).all()) for o in openings]
+    alphas = [o for o, is_sharp in zip(openings, sharp, strict=True) if not is_sharp]
+    if any(sharp):
+        alphas.append(feather(reduce(torch.maximum, (o for o, s in zip(openings, sharp, strict=True) if s))))
+    return reduce(torch.maximum, alphas)
 
 
 def feather(hole: Float[Tensor, "1 height width"]) -> Float[Tensor, "1 height width"]:

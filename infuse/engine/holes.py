@@ -1,12 +1,12 @@
 """All holes of a recipe are one field, whatever conditions they come from: what lies in none of them is kept.
 
 After each step the kept part of the latent is put back at the noise level of the next step, and in the end its pixels are
-put back in the picture. How much a hole counts, the timetable says.
+put back in the picture. How much a hole counts, the timetable says; where it is grey, it opens later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -36,6 +36,15 @@ def kept(open_: Sequence[tuple[float, Float[Tensor, "1 h w"], bool]]) -> Float[T
     return reduce(torch.mul, (1 - w * hole for w, hole, _ in open_), reduce(torch.maximum, holding))
 
 
+def released(hole: Float[Tensor, "*c h w"], done: float) -> Float[Tensor, "*c h w"]:
+    """What of a hole is open (1) once so much (0-1) of the run is done: a place of 0.3 for the last 0.3 of it, one of 0 never.
+
+    Source: Levin and Fried 2023 (differential diffusion): kept while 1 - hole > i / n before evaluation i of n. Theirs lets go of
+    everything for the last step; what lies in no hole stays here.
+    """
+    return ((hole > 0) & (1 - hole <= done)).to(hole)
+
+
 @dataclass(eq=False)
 class Hold:
     """Blend inpainting: after each step the known part is put back, noised to the level of the next step.
@@ -52,9 +61,9 @@ class Hold:
     """The evaluation that was answered last; samplers of second order answer two a step."""
 
     def __call__(self, x: Tensor, t: Tensor | None) -> Tensor:
-        weights = self.timetable[self.i].weights
+        weights, done = self.timetable[self.i].weights, (self.i + 1) / len(self.timetable)
         # a BrushNet may speak louder than 1, or against; its hole is there or not
-        said = [(min(max(w, 0.0), 1.0), e.hole.to(x), e.keep is not None) for who, e in self.holes
+        said = [(min(max(w, 0.0), 1.0), released(e.hole.to(x), done), e.keep is not None) for who, e in self.holes
                 if e.hole is not None and (w := weights.get(who))]  # fmt: skip
         keep = kept(said)
         if keep is None:
@@ -63,15 +72,11 @@ class Hold:
         return (1 - keep) * x + keep * level
 
 
-def stays(sides: Mapping[str, Sides]) -> tuple[Tensor | None, Tensor | None]:
-    """(original, hole) in pixels of a picture (c height width) or clip (c f height width) that is repainted.
+def stays(sides: Mapping[str, Sides]) -> tuple[Tensor | None, list[Tensor]]:
+    """(original, openings) in pixels of a picture (c height width) or clip (c f height width) that is repainted.
 
-    None, None if nothing is to be put back. Every hole is open, also of those who do not put anything back themselves.
+    None and no openings if nothing is to be put back. Every hole is open, also of those who do not put anything back themselves.
     """
     found = [e for _, e in holes(sides) if e.opening is not None]
     pictures = [e.picture for e in found if e.picture is not None]
-    return (pictures[0], reduce(torch.maximum, _openings(found))) if pictures else (None, None)
-
-
-def _openings(found: Sequence[Latent]) -> Iterator[Tensor]:
-    return (e.opening for e in found if e.opening is not None)
+    return (pictures[0], [e.opening for e in found if e.opening is not None]) if pictures else (None, [])

@@ -17,6 +17,7 @@ from infuse.curves import value_at
 from infuse.engine import capacity, pace
 from infuse.engine.advice import advice
 from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, opened, region, untold
+from infuse.engine.frame import After, laid_out
 from infuse.engine.view import View
 from infuse.engine.windows import windows
 from infuse.errors import RecipeError, WeightsError, under
@@ -70,6 +71,8 @@ class Resolved:
     warnings: tuple[str, ...] = field(default=())
     flops: float = 0.0
     """Floating-point operations of the run. An estimate."""
+    after: After | None = None
+    """What is done to decoded pictures; None for nothing."""
 
     @property
     def steps(self) -> int:
@@ -94,10 +97,16 @@ class Resolved:
 
     def alone(self) -> tuple[Resolved, ...]:
         """The same for each picture by itself, in the order of their seeds: costs excepted, which stay those of all."""
-        each = [{"seed": seed, "count": 1} for seed in self.asked.seeds]
         return tuple(
-            replace(self, asked=self.asked.model_copy(update=u), recipe=self.recipe.model_copy(update=u)) for u in each
-        )
+            replace(self, asked=self.asked.only((i,)), recipe=self.recipe.only((i,)),
+                    speakers={who: c.only((i,)) for who, c in self.speakers.items()})
+            for i in range(self.asked.count)
+        )  # fmt: skip
+
+    @property
+    def differ(self) -> bool:
+        """Do its pictures hear different things, apart from their seeds?"""
+        return self.asked.count > 1 and any(c.only((0,)) is not c for c in self.speakers.values())
 
     def plain(self) -> dict[str, Any]:
         """What a record keeps: the recipe's open fields as they were filled, the machine's part in it, and the timetable."""
@@ -116,16 +125,18 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     recipe = recipe.with_pictures(lambda p: p.on(recipe.background)).seeded().model_copy(update={"model": view.model})
     came = opened(recipe)
     spec, conditions = view.spec, {who: c.settled(view) for who, c in named(recipe).items()}
-    view.frames = frames = clip_length(recipe, spec)
+    view.frames, view.count = clip_length(recipe, spec), recipe.count
+    frames = view.frames
     view.size = size = canvas(recipe, conditions, spec)
     choice = parse(recipe.scheduler, view.scheduler.get("_class_name", "PNDMScheduler"))
     strength, asked = begins(recipe, conditions, choice, view.scheduler)
     active = {who: c for who, c in conditions.items() if heard(c, asked)}
-    speakers = joined(recipe, active)
+    laid, after, adjusted = laid_out(conditions, active, size)
+    speakers = joined(recipe, {who: laid[who] for who in active})
     guidance = spec.guidance if recipe.guidance is None else recipe.guidance
     own = {who: c.guided for who, c in speakers.items() if c.guided is not None}
     table = timetable(speakers, asked, guidance, own, recipe.guidance_rescale, spec.embeds_guidance)
-    routes, notes = routed({PROMPT: speakers[PROMPT], **conditions}, view)
+    routes, notes = routed({PROMPT: speakers[PROMPT], **laid}, view)
     if spec.unheard:
         raise WeightsError("model", f'"{spec.name}" cannot be run: {spec.unheard}')
     exclusive(routes)
@@ -146,8 +157,8 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
         recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
         view.scheduler, strength, speakers, table, tuple(routes), calls, rows, branched, memory, peak, view.dtype, view.device,
         view.version,
-        (*came, *warnings(recipe, conditions, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance), *notes),
-        work,
+        (*came, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance), *notes),
+        work, after,
     )
     # fmt: on
 

@@ -25,6 +25,11 @@ def padded(size: tuple[int, int], factor: int) -> tuple[int, int]:
     return width, height
 
 
+def shrunk(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """A (width, height) in places of a latent: a pixel for each that the picture touches."""
+    return -(-size[0] // factor), -(-size[1] // factor)
+
+
 def tiles(image: Any) -> list[Any]:
     """Squares of the shorter side that cover an image from end to end, evenly spaced: two of 3 x 2, three of 3 x 1."""
     w, h = image.size
@@ -54,23 +59,27 @@ def fitted(image: Any, size: tuple[int, int], fit: Fit = "stretch", ground: Any 
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def fitted_hole(mask: Any, size: tuple[int, int], fit: Fit = "stretch") -> Any:
+def fitted_hole(
+    mask: Any, size: tuple[int, int], fit: Fit = "stretch", soft: bool = False, laid_on: bool = True
+) -> Any:
     """A black and white mask ("L", 0 or 255) of this size: white wherever the mask is white in any pixel that it covers.
 
-    However thin a hole is, it does not get lost in scaling.
+    However thin a hole is, it does not get lost in scaling. soft: greys stay, the lightest that a pixel covers. laid_on: a side
+    that differs by less than a cell is laid on, not scaled.
     """
     import numpy as np
     from PIL import Image
 
-    white = np.asarray(mask.convert("L")) >= 128
+    grey = np.asarray(mask.convert("L"))
+    white = grey if soft else (grey >= 128).astype(np.uint8) * 255
     own = mask.size
-    if own != size and not near(own, size):
+    if own != size and not (laid_on and near(own, size)):
         if fit == "crop":
             white = _cut(white, size)
         elif fit == "pad":
             white = _filled(white, size)
         white = _covering(white, size)
-    out = Image.fromarray(white.astype(np.uint8) * 255)
+    out = Image.fromarray(white)
     return laid(out, size) if out.size != size else out
 
 
@@ -87,15 +96,14 @@ def laid(image: Any, size: tuple[int, int]) -> Any:
 
 
 def _covering(white: Any, size: tuple[int, int]) -> Any:
-    """Each pixel of the new grid is white if any pixel below it is: along one axis, then along the other."""
+    """Each pixel of the new grid is as white as the whitest below it: along one axis, then along the other."""
     import numpy as np
 
     for axis, new in ((0, size[1]), (1, size[0])):
-        old = white.shape[axis]
-        summed = np.insert(np.cumsum(white, axis, dtype=np.int64), 0, 0, axis)
-        places = np.arange(new)
+        old, places = white.shape[axis], np.arange(new)
         first, last = places * old // new, -((places + 1) * -old // new)  # from floor to ceil
-        white = np.take(summed, last, axis) > np.take(summed, first, axis)
+        wider = np.insert(white, old, 0, axis)  # so that `last` may be the end
+        white = np.take(np.maximum.reduceat(wider, np.stack([first, last], 1).ravel(), axis), 2 * places, axis)
     return white
 
 

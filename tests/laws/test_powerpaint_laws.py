@@ -14,7 +14,7 @@ import mix
 import tiny
 from infuse import BrushNet, ControlNet, Img2Img, InfuseError, IPAdapter, PowerPaint, Recipe, RecipeError
 from infuse.batch import Row, collate
-from infuse.conditions.powerpaint.canvas import Canvas
+from infuse.media.outpaint import Canvas
 from infuse.encoders.tasks import RUN
 from infuse.engine.engine import Engine
 from infuse.network.walk import head, walk

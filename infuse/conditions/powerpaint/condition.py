@@ -23,13 +23,15 @@ from infuse.conditions.base import (
     guess_sites,
     said,
 )
-from infuse.conditions.powerpaint.canvas import Canvas, blanked
+from infuse.conditions.holed import Holed, openings
+from infuse.conditions.powerpaint.canvas import blanked
 from infuse.conditions.powerpaint.checks import speaker, task_fits
 from infuse.conditions.powerpaint.words import Task, Words, words
 from infuse.curves import Curve
 from infuse.encoders.generations import GENERATIONS, PLAIN, Generation
 from infuse.errors import RecipeError, under
-from infuse.media.fitting import Cells, Fit
+from infuse.media.fitting import Cells, Fit, fitted_hole
+from infuse.media.outpaint import Canvas
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.ports import LOUD, Channel, Latent, Ports, Posterior, Residual, Sides, Tokens, Voice
@@ -43,7 +45,7 @@ MOST = 4.0
 """The largest ratio of canvas to picture: beyond it there is hardly a picture to continue."""
 
 
-class PowerPaint(Condition):
+class PowerPaint(Holed):
     """Fill what is white in `mask` as the task says.
 
     task: text (paint what the prompt says), shape (in the shape of the mask), removal (leave nothing there), outpaint
@@ -57,9 +59,6 @@ class PowerPaint(Condition):
 
     Several of them in one recipe act together: same image and model, one hole each, each heard in its own.
     """
-
-    VOICE = HOLED
-    HOLE = "image"
 
     kind: Literal["powerpaint"] = "powerpaint"
     task: Task = "text"
@@ -92,7 +91,9 @@ class PowerPaint(Condition):
             return () if self.mask is None else ((self.mask, "stretch"),)
         return ((self.canvas.hole(self.image.size, self.overlap), "stretch"),)
 
-    def native(self) -> tuple[int, int]:
+    def native(self) -> tuple[int, int] | None:
+        if self.area == "masked":
+            return None
         return self.canvas.size if self.canvas else self.image.size
 
     @property
@@ -193,7 +194,7 @@ class PowerPaints(Condition):
                 "image",
                 f"it is another picture than that of {self.places[0]}. PowerPaints of one recipe paint in one picture.",
             )
-        for name in ("model", "mode", "weight", "start", "end", "paste", "cells"):
+        for name in ("model", "mode", "weight", "start", "end", "paste", "cells", "mask_blur"):
             mine, theirs = getattr(other, name), getattr(first, name)
             if mine != theirs:
                 raise RecipeError(
@@ -256,8 +257,13 @@ class PowerPaints(Condition):
         own, small = (kit.cells(h, self.regions[0].cells) for h in (hole, told))
         if not torch.equal(told, hole):
             known = known * (1 - told + hole) + self.generation(kit).blank * (told - hole)
-        picture = kit.exact(image) if self.regions[0].paste else None
-        return Latent(hole=own, picture=picture, opening=hole), small, kit.posterior(known)
+        first = self.regions[0]
+        edge = openings(kit, [(fitted_hole(h.mask, image.size), first.mask_blur) for h in holes], hole)
+        return (
+            Latent(hole=own, picture=kit.exact(image) if first.paste else None, opening=edge),
+            small,
+            kit.posterior(known),
+        )
 
     def where(self, kit: Encoders) -> list[Tensor | None]:
         """Where each region's words are heard: in its own hole, or everywhere if there is one only."""
