@@ -11,65 +11,20 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.pipelines.stable_diffusion.clip_image_project_model import CLIPImageProjection
-from torch import Tensor, nn
+from gligens import KINDS, adapter, eye, gated, projected
+from some import some
+from torch import Tensor
 
 import tiny
 from infuse.conditions import Box, Gligen
 from infuse.engine.engine import Engine
-from infuse.network.gligen import Gligen as Network
 from infuse.recipe import Recipe
 
 from .cases import THREE, photo
 from .stock import scheduler
 
 TOLERANCE = 1e-4
-KINDS = {"text": "gated", "text_image": "gated-text-image"}
 BOXES = ((0.1, 0.2, 0.5, 0.9), (0.55, 0.1, 0.95, 0.6))
-
-
-@cache
-def gated(kind: str) -> Any:
-    """The tiny SD 1.x with gated layers."""
-    plain = tiny.unet("sd1")
-    torch.manual_seed(60)
-    net = UNet2DConditionModel(**{**plain.config, "attention_type": KINDS[kind]})
-    net.load_state_dict(plain.state_dict(), strict=False)
-    net = tiny.randomized(net, 61)
-    for name, gate in net.named_parameters():
-        if "alpha_" in name:  # wide open: a wrong rule is to be heard
-            gate.fill_(1.5)
-    return net
-
-
-@cache
-def eye() -> tuple[Any, Any]:
-    return tiny.vision(32)
-
-
-@cache
-def projected() -> Any:
-    torch.manual_seed(62)
-    return CLIPImageProjection(32).eval().requires_grad_(False)
-
-
-@cache
-def adapter(kind: str) -> nn.Module:
-    """What those layers are without their UNet."""
-    state: dict[str, Tensor] = {
-        k: t for k, t in gated(kind).state_dict().items() if "position_net" in k or ".fuser." in k
-    }
-    layers = {
-        k.removesuffix(".fuser.linear.weight"): (t.shape[0], 4)
-        for k, t in state.items()
-        if k.endswith(".fuser.linear.weight")
-    }
-    net = Network(kind, 32, 32, layers, image=kind == "text_image")
-    if kind == "text_image":
-        state |= {f"image_project.{k}": t for k, t in projected().state_dict().items()}
-    net.load_state_dict(state)
-    return net.eval().requires_grad_(False)
 
 
 @cache
@@ -130,10 +85,8 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 WORDS = tuple(Box(box=b, phrase=p) for b, p in zip(BOXES, ("a green ball", "a tall blue bottle"), strict=True))
 
 
-@pytest.mark.parametrize("sampler", THREE)
-@pytest.mark.parametrize(
-    "fields", [{}, {"guidance": 1.0}, {"negative_prompt": "blurry, grey"}], ids=["plain", "no guidance", "negative"]
-)
+@pytest.mark.parametrize("sampler", some(THREE, quick=["DDIM"]))
+@pytest.mark.parametrize("fields", some([{}, {"guidance": 1.0}, {"negative_prompt": "grey"}], quick=[{}]), ids=str)
 def test_phrases_in_boxes(sampler: str, fields: dict[str, Any]) -> None:
     asked = recipe(Gligen(model="text", boxes=WORDS), sampler, **fields)
     theirs = stock("text", asked, gligen_phrases=[b.phrase for b in WORDS])  # heard in the first 3 of 10 steps
@@ -142,6 +95,7 @@ def test_phrases_in_boxes(sampler: str, fields: dict[str, Any]) -> None:
     assert found < TOLERANCE
 
 
+@pytest.mark.slow
 def test_scheduled_sampling_is_a_window() -> None:
     asked = recipe(Gligen(model="text", boxes=WORDS, end=0.7), "DDIM")
     late, early = (
@@ -152,7 +106,7 @@ def test_scheduled_sampling_is_a_window() -> None:
     assert difference(ours, late) < TOLERANCE < 1e-3 < difference(ours, early)
 
 
-@pytest.mark.parametrize("sampler", THREE)
+@pytest.mark.parametrize("sampler", some(THREE, quick=["Euler a"]))
 def test_phrases_and_pictures_in_boxes(sampler: str) -> None:
     boxes = (Box(box=BOXES[0], phrase="a green ball", image=photo(30)), Box(box=BOXES[1], image=photo(31)))
     asked = recipe(Gligen(model="text_image", boxes=boxes), sampler)
@@ -166,6 +120,7 @@ def test_phrases_and_pictures_in_boxes(sampler: str) -> None:
     assert found < TOLERANCE
 
 
+@pytest.mark.slow
 def test_a_gate_off_by_one_percent_is_noticed() -> None:
     asked = recipe(Gligen(model="text", boxes=WORDS, end=1.0), "DDIM")
     one = copy.deepcopy(adapter("text"))
