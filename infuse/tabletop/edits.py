@@ -67,10 +67,9 @@ def change_at(seed: int, index: int, variant: int = 0) -> tuple[View, View]:
 
 def edit_at(seed: int, index: int, variant: int = 0, reverse: bool = False) -> Edit:
     """A change of that number in words, forth or back."""
-    views = change_at(seed, index, variant)
-    return edit(
-        *(views[::-1] if reverse else views), np.random.default_rng((VERSION, seed, index, 8, variant, reverse))
-    )
+    one, other = change_at(seed, index, variant)
+    rng = np.random.default_rng((VERSION, seed, index, 8, variant, reverse))
+    return edit(other, one, rng) if reverse else edit(one, other, rng)
 
 
 def changed(view: View, rng: np.random.Generator) -> tuple[View, View]:
