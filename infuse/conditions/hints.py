@@ -12,12 +12,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from infuse.conditions.base import Encoders, View
 from infuse.conditions.frames import pixels, planned, taken
+from infuse.encoders.annotators.colouring import annotated
 from infuse.encoders.annotators.kinds import auto, inverted, is_flat, is_lines, kind_of
-from infuse.encoders.annotators.simple import canny, palette, strokes
+from infuse.encoders.annotators.simple import palette, strokes
 from infuse.errors import RecipeError, WeightsError, under
 from infuse.media.film_arrays import is_film
 from infuse.media.films import Film
-from infuse.media.fitting import Fit, fitted
+from infuse.media.fitting import Fit
+from infuse.media.maps import Resample, fitted_map
 from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.validation import Strict
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-Annotator = Literal["none", "auto", "canny", "sketch", "color"]
+Annotator = Literal["none", "auto", "canny", "scribble", "sketch", "color"]
 CELL = 8
 """Places of the latent: the side of a palette's cell (64 px of 8 each)."""
-GREY = ("canny", "sketch")
+GREY = ("canny", "scribble", "sketch")
 """What is drawn in black and white."""
 Pictures = Annotated[
     tuple[Picture, ...],
@@ -44,8 +46,9 @@ class Hinted(Strict):
     clip instead. invert: a map of dark lines on light, turned over. fit: what is done to a hint of another shape than the picture
     to be made (stretch; of a film, crop).
 
-    annotator: canny | sketch (a drawing of light lines, made black and white) | color (a palette: one colour for each cell of 64
-    px) | auto (what the model's card or name says).
+    annotator: canny | scribble (rough strokes, drawn from a photo) | sketch (a drawing of light lines, made black and white) | color
+    (a palette: one colour for each cell of 64 px) | auto (what the model's card or name says). resample: how a picture is scaled:
+    smooth (Lanczos, as diffusers), map (colours and lines kept), auto (map, if it has few colours).
     """
 
     image: Picture | None = None
@@ -53,6 +56,7 @@ class Hinted(Strict):
     invert: bool = False
     fit: Fit = "stretch"
     annotator: Annotator = "none"
+    resample: Resample = "auto"
 
     @model_validator(mode="before")
     @classmethod
@@ -89,8 +93,8 @@ class Hinted(Strict):
             notes = [f"image: {text}." for text in self.image.notes]
         first = self.image.image if self.image is not None else self._frame()
         drawn, said = self.drawn(model, card, first)
-        if self.invert and drawn == "canny":
-            raise RecipeError("invert", "canny draws light on dark already. Remove invert.")
+        if self.invert and drawn in ("canny", "scribble"):
+            raise RecipeError("invert", f"{drawn} draws light on dark already. Remove invert.")
         if channels == 1 and drawn not in GREY and not is_flat(first):
             raise RecipeError(where, f"it is coloured, and {model!r} reads one channel: light lines on a dark ground, or another grey map. "
                                      "Give it the map that it was trained with, or set annotator: canny to draw edges.")  # fmt: skip
@@ -112,7 +116,7 @@ class Hinted(Strict):
     def hint(self, kit: Encoders, model: str, channels: int) -> Float[Tensor, "c *f height width"]:
         """Its numbers on the canvas, 0-1; those of a film have one more axis."""
         if self.image is not None:
-            maps = kit.pixels(Picture.of(self._map(self.image.image, kit, model)), channels, self.fit)
+            maps = kit.pixels(Picture.of(self._map(self.image.image, kit, model)), channels)
         else:
             assert self.film is not None
             frames = taken(self.film, "film", kit, kit.size, self.film_fit)
@@ -121,15 +125,16 @@ class Hinted(Strict):
         return 1 - maps if self.invert else maps
 
     def _map(self, image: Any, kit: Encoders, model: str) -> Any:
-        match self.drawn(model, kit.card(model), image)[0]:
-            case "canny":
-                return canny(image)
-            case "sketch":
-                return strokes(image)
-            case "color":  # its cells are cells of the picture to be made, not of the photo
-                return palette(fitted(image, kit.size, self.fit), CELL * kit.spec.vae_factor)
-            case _:
-                return image
+        """A PIL image as the model is shown it; a film's frames have their size already."""
+        drawn = self.drawn(model, kit.card(model), image)[0]
+        if drawn in ("canny", "scribble"):
+            image = annotated(image, drawn, {})
+        if self.image is not None:
+            image = fitted_map(image, kit.size, self.fit, self.resample)
+        if drawn == "sketch":  # binary is what it is shown, however it was scaled
+            return strokes(image)
+        # a palette's cells are cells of the picture to be made, not of the photo
+        return palette(image, CELL * kit.spec.vae_factor) if drawn == "color" else image
 
     def _frame(self) -> Any:
         assert self.film is not None

@@ -1,19 +1,10 @@
-"""Hints that need no network: edges, a drawing's strokes in black and white, a palette of coarse cells."""
+"""What T2I-Adapters are shown besides maps: a drawing's strokes in black and white, a palette of coarse cells."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-
-
-def canny(image: Any, low: int = 100, high: int = 200) -> Any:
-    """White edges on black (OpenCV's Canny, the thresholds of the original annotator)."""
-    import cv2
-    from PIL import Image
-
-    edges = cv2.Canny(np.asarray(image.convert("RGB")), low, high)
-    return Image.fromarray(np.repeat(edges[..., None], 3, axis=-1))
 
 
 def strokes(image: Any) -> Any:
