@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,14 +22,17 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int = HEADS) -> None:
         super().__init__()
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attn = nn.MultiheadAttention(
+            width, heads
+        )  # its tensors; what it does stands below, in training as after it
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mlp = nn.Module()
         self.mlp.c_fc, self.mlp.c_proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        heard = self.ln_1(x)
-        x = x + self.attn(heard, heard, heard, need_weights=False)[0]
+        q, k, v = F.linear(self.ln_1(x), self.attn.in_proj_weight, self.attn.in_proj_bias).chunk(3, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.attn.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+        x = x + self.attn.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         inner = self.mlp.c_fc(self.ln_2(x))  # type: ignore[operator]
         return x + self.mlp.c_proj(inner * torch.sigmoid(1.702 * inner))  # type: ignore[operator]
 

@@ -75,7 +75,7 @@ def anatomy(shapes: Mapping[str, tuple[int, ...]], model: str, field: str = "mod
         entry[1],
         tuple(e[0] if e else 0 for e in ends),
         1 + max(int(m[1]) for k in mine if (m := re.match(r"adapter\.body\.\d+\.resnets\.(\d+)\.", k))),
-        firsts[0][2],  # type: ignore[index]
+        1 if light else firsts[0][2],  # type: ignore[index]
         frozenset(i for i in levels if f"adapter.body.{i}.downsample.op.weight" in mine),
     )
     wanted = found.shapes()
