@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from infuse.conditions import (
         BrushNet,
+        CoAdapter,
         Condition,
         ControlNet,
         Depth,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
         Size,
         SketchVideo,
         StyleImage,
+        T2IAdapter,
+        T2IStyle,
         Text,
         UnCLIP,
         Upscale,
@@ -45,6 +48,7 @@ __all__ = [
     "BrushNet",
     "Cancelled",
     "CapacityError",
+    "CoAdapter",
     "Condition",
     "ControlNet",
     "Depth",
@@ -68,6 +72,8 @@ __all__ = [
     "Size",
     "SketchVideo",
     "StyleImage",
+    "T2IAdapter",
+    "T2IStyle",
     "Text",
     "UnCLIP",
     "Upscale",

@@ -60,6 +60,14 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         "combine_embeds": "combine", "embeds_scaling": "scaling", "image_negative": "negative_image", "weight_faceidv2": "shortcut_scale",
         "face_id": "face", "faceid": "face", "id_embeds": "face",
     },
+    "t2i_adapter": {
+        "adapter_conditioning_scale": "weight", "adapter_weight": "weight", "control_weight": "weight", "adapter_conditioning_factor": "end",
+        "hint": "image", "input_image": "image", "conditioning_image": "image", "adapter": "model", "t2i_adapter_model": "model",
+        "module": "annotator", "preprocessor": "annotator", "processor": "annotator", "control_mode": "mode", "advanced_weighting": "sites",
+        "layer_weights": "sites", "resize_mode": "fit",
+    },
+    "t2i_style": {**PICTURED, "images": "image", "style_model": "model", "clip_vision": "image_encoder"},
+    "coadapter": {"fuser": "model", "adapters": "members", "control_mode": "mode", "clip_vision": "image_encoder"},
     "depth": {**PICTURED, "depth_map": "image", "module": "annotator", "preprocessor": "annotator"},
     "edit": {**PICTURED, "image_cfg_scale": "image_guidance_scale", "image_cfg": "image_guidance_scale", "is_cosxl_edit": "scaled"},
     "upscale": PICTURED, "unclip": {**PICTURED, "images": "image", "noise_augmentation": "noise_level"},
@@ -71,6 +79,7 @@ KINDS = {
     "control_net": "controlnet", "control": "controlnet", "ipadapter": "ip_adapter", "image_to_image": "img2img",
     "image2image": "img2img", "inpainting": "inpaint", "power_paint": "powerpaint", "brush_net": "brushnet",
     "depth2img": "depth", "depth_to_image": "depth", "instruct_pix2pix": "edit", "instructpix2pix": "edit", "pix2pix": "edit",
+    "t2i": "t2i_adapter", "t2iadapter": "t2i_adapter", "style_adapter": "t2i_style", "co_adapter": "coadapter",
     "upscale_x4": "upscale", "x4_upscaler": "upscale", "stable_unclip": "unclip", "image_variation": "unclip",
     "vid2vid": "video_to_video", "video2video": "video_to_video",
 }  # fmt: skip
@@ -91,6 +100,8 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("ip_adapter_image", "ip_adapter_scale", "ip_adapter"),
                     "an IP-Adapter is a condition: conditions: [{kind: ip_adapter, image: look.png, weight: 0.6}], or --ip "
                     "look.png@0.6 on the command line."),
+    **dict.fromkeys(("adapter_conditioning_scale", "adapter_conditioning_factor", "t2i_adapter"),
+                    "a T2I-Adapter is a condition: conditions: [{kind: t2i_adapter, model: t2iadapter_depth, image: map.png, weight: 1}]."),
     **dict.fromkeys(("original_size", "target_size", "crops_coords_top_left"),
                     "SDXL's sizes are a condition: conditions: [{kind: size, original: [1024, 1024], crop: [0, 0]}]."),
     **{name: _ENGINE % (name, name) for name in ("device", "dtype", "memory")},
@@ -220,7 +231,7 @@ def _turned(name: str, value: Any) -> Any:
 RESIZE_MODES = {"just_resize": "stretch", "just_resize_simple": "stretch", "crop_and_resize": "crop", "crop_resize": "crop", "resize_and_fill": "pad",
                 "fill_resize": "pad", "scale_to_fit_(inner_fit)": "crop", "envelope_(outer_fit)": "pad", "0": "stretch", "1": "crop", "2": "pad"}  # fmt: skip
 WEBUI_ANNOTATORS = {"recolor_luminance": "luminance", "recolor_intensity": "intensity", "tile_resample": "tile", "blur_gaussian": "blur",
-              "scribble_xdog": "scribble", "content_shuffle": "shuffle"}  # fmt: skip
+              "scribble_xdog": "scribble", "content_shuffle": "shuffle", "t2ia_color_grid": "color"}  # fmt: skip
 
 
 def _fit(name: str, value: Any) -> Any:
@@ -252,6 +263,8 @@ def _generator(name: str, value: Any) -> Any:
 VALUES: Mapping[tuple[str, str], Callable[[str, Any], Any]] = {
     ("controlnet", "resize_mode"): _fit, ("controlnet", "pixel_perfect"): _perfect,
     **{("controlnet", name): _annotator for name in ("annotator", "module", "preprocessor", "processor")},
+    **{("t2i_adapter", name): _annotator for name in ("annotator", "module", "preprocessor", "processor")}, ("t2i_adapter", "resize_mode"): _fit,
+    **{(kind, name): _mode for kind in ("t2i_adapter", "coadapter") for name in ("mode", "control_mode")},
     ("controlnet", "mode"): _mode, ("controlnet", "control_mode"): _mode, ("controlnet", "guess_mode"): _guess,
     ("ip_adapter", "method"): _invokeai, ("size", "original_size"): _turned, ("size", "crops_coords_top_left"): _turned, (RECIPE, "generator"): _generator,
 }  # fmt: skip

@@ -39,6 +39,8 @@ class Route:
     """Of channels: several conditions may fill them, and what they say is summed."""
     one_sided: bool = False
     """Heard on one side of guidance only: it costs one row where others cost two."""
+    once: bool = False
+    """Of residuals: what asks is asked once for the whole run, and no step costs more for it."""
     warnings: tuple[str, ...] = ()
     """What is adjusted on the way, one sentence each."""
 

@@ -106,7 +106,7 @@ class CoAdapter(Condition):
         if any(m.type != STYLE for _, m in self.speakers):
             shape = f"{len(fuser.channels)} features of (c h w), once for the whole run"
             one_sided = self.mode == "control"
-            routes.insert(0, Route("residuals", shape, note=f"mode {self.mode}", one_sided=one_sided))
+            routes.insert(0, Route("residuals", shape, note=f"mode {self.mode}", one_sided=one_sided, once=True))
         return [replace(routes[0], memory=memory, warnings=tuple(notes)), *routes[1:]]
 
     def _map(

@@ -47,7 +47,7 @@ class T2IAdapter(Hinted, Condition):
         notes = self.looked_at(net, view, self.model, channels)
         shape = f"{len(levels)} features of (c h w), once for the whole run"
         one_sided = self.mode == "control"
-        return [Route("residuals", shape, found.memory, f"mode {self.mode}", one_sided=one_sided, warnings=tuple(notes))]  # fmt: skip
+        return [Route("residuals", shape, found.memory, f"mode {self.mode}", one_sided=one_sided, once=True, warnings=tuple(notes))]  # fmt: skip
 
     def encode(self, kit: Encoders) -> Sides:
         from infuse.encoders.t2i import T2IAdapter as Network

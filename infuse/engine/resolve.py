@@ -223,7 +223,7 @@ def routed(everyone: Mapping[str, Condition], view: View) -> tuple[list[tuple[st
 
 def branch_rows(table: Timetable, routes: Sequence[tuple[str, str, Route]]) -> int:
     """Rows of one picture that branch networks evaluate: on both sides of guidance, or on the prompt's alone."""
-    branches = {where: route for where, _, route in routes if route.port == "residuals"}
+    branches = {where: route for where, _, route in routes if route.port == "residuals" and not route.once}
     return sum(
         1 if branches[who].one_sided else len(e.guidance.terms) for e in table for who in e.weights if who in branches
     )
@@ -250,7 +250,7 @@ def warnings(
             )
             out.append(f"{where}: it will not be heard: {why}.")
         image = getattr(c, "image", None)
-        if (c.kind in ("controlnet", "img2img") or c.HOLE) and image is not None:
+        if (c.kind in ("controlnet", "t2i_adapter", "img2img") or c.HOLE) and image is not None:
             out += [
                 f"{where}.{text}"
                 for text in brought(c.native() or image.size, size, "image", "the picture to be made", c.ground_fit)
