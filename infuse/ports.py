@@ -7,7 +7,7 @@ speaks. When it does is no affair of an entry: `Ports.at` is told by the timetab
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from infuse.curves import Curve, value_at
@@ -28,7 +28,7 @@ class Posterior:
 
     mean: Float[Tensor, "c h w"]
     std: Float[Tensor, "c h w"]
-    early: bool = False
+    early: bool = field(default=False, kw_only=True)
     """Drawn before the picture's own noise, as diffusers' upscaler and unCLIP do; else after it."""
 
     def draw(self, generator: torch.Generator | None) -> Float[Tensor, "c h w"]:

@@ -170,7 +170,15 @@ def parts(thing: Any) -> Iterator[nn.Module]:
     if isinstance(thing, Base):
         small = thing.composer.modules if thing.composer else ()
         tasks = thing.tasks and thing.tasks.model
-        found = (thing.network.unet, thing.vae, *thing.texts.models, thing.image_encoder, tasks, *small)
+        found = (
+            thing.network.unet,
+            thing.vae,
+            *thing.texts.models,
+            thing.image_encoder,
+            thing.image_noise,
+            tasks,
+            *small,
+        )
         yield from (m for m in found if isinstance(m, nn.Module))
     elif isinstance(thing, tuple):
         yield from (m for m in thing if isinstance(m, nn.Module))

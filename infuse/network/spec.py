@@ -60,6 +60,8 @@ UPSCALER = 7
 """Input channels of the x4 upscaler, whose classes are levels of noise in the small picture."""
 LCM_GUIDANCE = 8.5
 """Guidance scale of diffusers' LatentConsistencyModelPipeline."""
+UPSCALE_GUIDANCE, UNCLIP_GUIDANCE, XL_GUIDANCE = 9.0, 10.0, 5.0
+"""Guidance scales of diffusers' StableDiffusionUpscalePipeline, StableUnCLIPImg2ImgPipeline and StableDiffusionXLPipeline."""
 CLIP, CLIP_SIDE, CLIP_GUIDANCE = 16, 32, 9.0
 """Frames, latents a side and guidance scale of ModelScope's text-to-video network and of VideoComposer."""
 
@@ -173,16 +175,7 @@ class NetworkSpec:
             frames=(frames or CLIP) if video else 0,
             compositions=compositions,
             style=style,
-            guidance=guidance
-            or (
-                CLIP_GUIDANCE
-                if video
-                else LCM_GUIDANCE
-                if "guidance" in embedding
-                else 5.0
-                if "time_ids" in embedding
-                else 7.5
-            ),
+            guidance=guidance or _guidance(embedding, channels, video),
             unheard="" if video else _unheard(config, channels, latent),
         )
 
@@ -216,6 +209,16 @@ def _unheard(config: Mapping[str, Any], channels: int, latent: int) -> str:
     else:
         return ""
     return f"it is {what}: it wants {wants}, and this version of infuse has no condition for that. {INSTEAD}"
+
+
+def _guidance(embedding: Mapping[str, int], channels: int, video: bool) -> float:
+    """The scale at which diffusers' own pipeline runs such a network."""
+    if video:
+        return CLIP_GUIDANCE
+    if channels == UPSCALER:
+        return UPSCALE_GUIDANCE
+    known = {"guidance": LCM_GUIDANCE, "image_embeds": UNCLIP_GUIDANCE, "time_ids": XL_GUIDANCE}
+    return next((scale for slot, scale in known.items() if slot in embedding), 7.5)
 
 
 def is_video(config: Mapping[str, Any]) -> bool:

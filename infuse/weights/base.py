@@ -30,8 +30,15 @@ from infuse.weights.formats import read_header, read_tensors
 from infuse.weights.identify import identify
 from infuse.weights.kinds import Identity
 from infuse.weights.layouts.composer_folder import load_composer
-from infuse.weights.layouts.ldm_checkpoint import from_checkpoint, read_open_clip, read_open_clip_visual, read_vae
+from infuse.weights.layouts.ldm_checkpoint import (
+    from_checkpoint,
+    image_processor,
+    read_open_clip,
+    read_open_clip_visual,
+    read_vae,
+)
 from infuse.weights.layouts.powerpaint import tasks_of, text_model
+from infuse.weights.layouts.unclip import load_noise
 from infuse.weights.layouts.video_composer import build, read
 from infuse.weights.layouts.wrapped import unwrapped
 from infuse.weights.outline import VIDEO_UNET, no_folder, release_config, schedule, scheduler_of, spec_of, unet_config
@@ -101,6 +108,7 @@ def from_folder(loading: Loading, prediction: str | None = None) -> BaseParts:
         source, unet, vae, encoders, tokenizers, spec, config, eye, processor, bool(zeros), tuple(loading.notes),
         TaskTexts(encoders[0], tokenizers[0], GENERATIONS[tasks]) if tasks else None,
         load_composer(source, loading.dtype, loading.device),
+        load_noise(source, eye.config.projection_dim) if eye and "image_embeds" in spec.embedding_slots else None,
     )  # fmt: skip
 
 
@@ -284,7 +292,7 @@ def _tokenizer(loading: Loading, part: str, pad: str) -> Any:
 
 
 def _processor(folder: Path, size: int) -> Any:
-    """PIL's, whatever else is installed: what a picture says must not depend on whether torchvision is there."""
+    """As the folder says, else CLIP's own; PIL's, whatever else is installed."""
     if (folder / "preprocessor_config.json").is_file():
         return transformers.CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-    return transformers.CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+    return image_processor(size)

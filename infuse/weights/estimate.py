@@ -7,6 +7,8 @@ from infuse.weights.kinds import Identity
 
 WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 PASSENGERS = ("model_ema.", "depth_model.", "embedder.", "control_model.")
+EYE = "embedder.model.visual."
+"""An unCLIP model's image encoder; the rest of that CLIP is a passenger."""
 SDXL_VAE = 83_653_863
 """Parameters of the VAE that stays in float32 when half precision is asked for."""
 
@@ -22,7 +24,11 @@ def estimate(header: Header, dtype: str, identity: Identity | None = None) -> in
     alone = identity is not None and identity.kind != "base" and bool(identity.prefix)
     total = 0
     for key, entry in header.items():
-        own = key.startswith(identity.prefix) if alone and identity else not key.startswith(PASSENGERS)
+        own = (
+            key.startswith(identity.prefix)
+            if alone and identity
+            else key.startswith(EYE) or not key.startswith(PASSENGERS)
+        )
         if own and entry.floating:
             total += entry.numel * WIDTHS[name]
     if name in ("float16", "F16") and identity is not None and identity.kind == "base" and identity.family == "sdxl":

@@ -18,6 +18,7 @@ from infuse.weights.kinds import Identity, wrong_kind
 from infuse.weights.layouts import ldm_configs, ldm_keys, video_keys
 from infuse.weights.layouts.composer_folder import told
 from infuse.weights.layouts.powerpaint import tasks_of
+from infuse.weights.layouts.unclip import vision_config
 from infuse.weights.layouts.video_composer import unet_config as video_config
 from infuse.weights.layouts.video_release import CLIP
 from infuse.weights.source import Source, read_json
@@ -68,7 +69,8 @@ def outline(source: Source, *, prediction: str | None = None) -> Outline:
                 source.field, f'"{source.name}" is incomplete: its VAE has no encoder. Use the file with the whole VAE.'
             )
         spec = spec_of(source, plan.config, factor, identity.prediction, parameters)
-        return Outline(spec, scheduler_of(plan.kin, identity, source.header), None, identity)
+        eye = vision_config(source.header) if "image_embeds" in spec.embedding_slots else None
+        return Outline(spec, scheduler_of(plan.kin, identity, source.header), eye, identity)
     whole(source, identity)
     folders = {p: source.component(p) for p in ("vae", "image_encoder")}
     configs = {p: source.config(p) if f else {} for p, f in folders.items()}

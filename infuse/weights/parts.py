@@ -39,6 +39,8 @@ class BaseParts:
     """TaskTexts of a PowerPaint 1."""
     composer: Composer | None = None
     """The small networks of a VideoComposer."""
+    image_noise: Any | None = None
+    """ImageNoise of an unCLIP model."""
 
     @property
     def digest(self) -> str:

@@ -21,7 +21,7 @@ from infuse.weights.kinds import Identity
 from infuse.weights.layouts.video_release import VideoRelease, release_at
 from infuse.weights.layouts.wrapped import plain
 
-COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "composer")
+COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "image_normalizer", "composer")
 """Components with weights that infuse loads; safety checkers and the like are left on the disk."""
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model", "open_clip_pytorch_model")
 

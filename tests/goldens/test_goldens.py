@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from . import through, through_beside, through_gligen, through_ip_adapter, through_powerpaint, through_reference, through_t2i
+from . import through, through_beside, through_concatenated, through_gligen, through_ip_adapter, through_powerpaint, through_reference, through_t2i
 from .golden import HERE, Golden
 from .through_ip_faces import FACE_WAYS
 from .through_video import VIDEO_WAYS
@@ -14,6 +14,7 @@ from .weights import make
 WAYS = {
     **through.WAYS,
     **through_beside.WAYS,
+    **through_concatenated.WAYS,
     **through_gligen.WAYS,
     **through_ip_adapter.WAYS,
     **through_t2i.WAYS,

@@ -20,7 +20,7 @@ from infuse.weights.build import assemble
 from infuse.weights.formats import Header, read_keys
 from infuse.weights.identify import VAE
 from infuse.weights.kinds import Identity
-from infuse.weights.layouts import ldm_configs, ldm_keys
+from infuse.weights.layouts import ldm_configs, ldm_keys, unclip
 from infuse.weights.outline import Plan, must_be_base, plan_unet, scheduler_of, spec_of
 from infuse.weights.parts import BaseParts, Loading, vae_dtype
 from infuse.weights.tokenizer import END, clip_tokenizer
@@ -57,8 +57,12 @@ def from_checkpoint(loading: Loading, identity: Identity) -> BaseParts:
     _report_rest(loading, header, used)
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
     spec = spec_of(source, dict(unet.config), factor, identity.prediction, sum(p.numel() for p in unet.parameters()))
-    return BaseParts(source, unet, vae, encoders, tokenizers, spec, scheduler_of(plan.kin, identity, header),
-                     force_zeros_for_empty_prompt=plan.kin == "sdxl", notes=tuple(loading.notes))  # fmt: skip
+    eye = processor = noise = None
+    if "image_embeds" in spec.embedding_slots and (seeing := unclip.vision_config(header)):
+        eye = read_open_clip_visual(loading, header, unclip.EYE, seeing["hidden_act"])
+        processor, noise = image_processor(seeing["image_size"]), unclip.load_noise(source, seeing["projection_dim"])
+    return BaseParts(source, unet, vae, encoders, tokenizers, spec, scheduler_of(plan.kin, identity, header), eye, processor,
+                     force_zeros_for_empty_prompt=plan.kin == "sdxl", notes=tuple(loading.notes), image_noise=noise)  # fmt: skip
 
 
 def take(header: Header, prefix: str, names: Mapping[str, str], used: set[str]) -> dict[str, Tensor]:
@@ -73,6 +77,13 @@ def take(header: Header, prefix: str, names: Mapping[str, str], used: set[str]) 
         else:
             found[name] = tensor.T.contiguous() if key in TRANSPOSED else tensor
     return found
+
+
+def image_processor(size: int) -> Any:
+    """CLIP's own, in PIL's hands: what a picture says must not depend on whether torchvision is there."""
+    from transformers import CLIPImageProcessorPil
+
+    return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -141,12 +152,12 @@ def read_open_clip(loading: Loading, header: Header, prefix: str, used: set[str]
     return _clip(loading, tensors, "gelu", projected=whole)
 
 
-def read_open_clip_visual(loading: Loading, header: Header, prefix: str) -> Any:
-    """OpenCLIP's image tower, whose keys begin with `prefix`, as a CLIPVisionModelWithProjection."""
+def read_open_clip_visual(loading: Loading, header: Header, prefix: str, act: str = "gelu") -> Any:
+    """OpenCLIP's image tower, whose keys begin with `prefix`, as a CLIPVisionModelWithProjection. act: quick_gelu for OpenAI's."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     tensors = take(header, prefix, ldm_keys.open_clip_visual(header.shapes(prefix)), set())
-    config = CLIPVisionConfig(**ldm_configs.vision(shapes_of(tensors)))
+    config = CLIPVisionConfig(**ldm_configs.vision(shapes_of(tensors), act=act))
     what = f'the image encoder of "{loading.source.name}"'
     return assemble(
         lambda: CLIPVisionModelWithProjection(config),
