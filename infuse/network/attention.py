@@ -30,9 +30,9 @@ class Projections:
 
     def added(self, path: str, name: str, x: Tensor) -> Tensor | None:
         """(k n c): what is added to the inputs of its rows, weighed and masked; None if this projection is not one of its own."""
-        y = self.said.branch.projected(path, name, x, self.state, level(self.grid, x.shape[1]))  # type: ignore[operator]
-        if y is None:
+        if not self.said.branch.speaks(path, name):  # type: ignore[operator]  text, say, lies on no grid
             return None
+        y = self.said.branch.projected(path, name, x, self.state, level(self.grid, x.shape[1]))  # type: ignore[operator]
         y = y * self.said.weights[:, :1, None].to(y.dtype)
         return inside(y, self.said.masks, self.grid)
 
@@ -69,11 +69,12 @@ class PortedAttention:
     """diffusers' attention (AttnProcessor2_0 semantics) plus what the ports say.
 
     `path` is the attention's module path; `layer` its index among the network's cross-attentions in IP-Adapter order, or None
-    for self-attention. Source: IP-Adapter 3.2, eq. 5; two separate softmaxes, one sum before the output projection.
+    for self-attention. Not `pictured`: its rows are no pictures (a video network looks along its frames), and nobody speaks
+    there. Source: IP-Adapter 3.2, eq. 5; two separate softmaxes, one sum before the output projection.
     """
 
-    def __init__(self, path: str, layer: int | None) -> None:
-        self.path, self.layer = path, layer
+    def __init__(self, path: str, layer: int | None, pictured: bool) -> None:
+        self.path, self.layer, self.pictured = path, layer, pictured
 
     def __call__(
         self,
@@ -104,6 +105,8 @@ class PortedAttention:
     def projected(self, heard: Heard, name: str, linear: nn.Module, x: Tensor) -> Tensor:
         """A projection of x, with what is added to its input (LLLite) and to its output (an adapter's low-rank part)."""
         out = linear(x)
+        if not self.pictured:
+            return out
         for said in heard.projections:
             rows = said.said.rows
             y = said.added(self.path, name, x[rows]) if name != "to_out" else None
@@ -156,14 +159,14 @@ class PortedAttention:
 class Fuser(nn.Module):
     """Where GLIGEN speaks: after a transformer block's self-attention. It has no weights; adapters bring theirs."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, pictured: bool) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.pictured = path, pictured
 
     def forward(self, x: Tensor, objs: Sequence[SpokenDecoupled]) -> Tensor:
         """Every adapter is shown the same x (b n c); what they say is summed."""
         out = x
-        for said in objs:
+        for said in objs if self.pictured else ():
             more = said.adapter.fused(self.path, x[said.rows], said.tokens.values, said.weights)  # type: ignore[operator]
             out = out.index_add(0, said.rows, inside(more, said.masks, said.tokens.grid).to(out.dtype))
         return out
@@ -216,10 +219,13 @@ def install(network: nn.Module, cross_layers: tuple[str, ...] = ()) -> None:
     """Give every attention of a diffusers network a ported processor; `cross_layers` are numbered in that order. Between the
     attentions of a transformer block stands a `Fuser`, which is asked only when somebody speaks there."""
     index = {path: i for i, path in enumerate(cross_layers)}
-    paths = [name.removesuffix(".processor") for name in network.attn_processors]  # type: ignore[union-attr]
-    network.set_attn_processor({f"{path}.processor": PortedAttention(path, index.get(path)) for path in paths})  # type: ignore[operator]
-    for path in paths:
-        block = network.get_submodule(path.rpartition(".")[0])
+    blocks = {path.rpartition(".")[0] for path in cross_layers}
+    paths = {name.removesuffix(".processor"): name.rpartition(".attn")[0] for name in network.attn_processors}  # type: ignore[union-attr]
+    network.set_attn_processor(  # type: ignore[operator]
+        {f"{path}.processor": PortedAttention(path, index.get(path), block in blocks) for path, block in paths.items()}
+    )
+    for path, name in paths.items():
+        block = network.get_submodule(name)
         if path.endswith(".attn1") and not hasattr(block, "fuser"):
-            block.fuser = Fuser(path.removesuffix(".attn1"))
+            block.fuser = Fuser(name, name in blocks)
     network.position_net = Passed()

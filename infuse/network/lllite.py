@@ -50,6 +50,10 @@ class LLLite(nn.Module):
         """E of every term: what its convolutions say of hints in -1..1."""
         return {name: self.term(name).conditioning1(hints) for name in self.places.values()}
 
+    def speaks(self, path: str, name: str) -> bool:
+        """Has this file a term for that projection?"""
+        return (path, name) in self.places
+
     def projected(
         self,
         path: str,
