@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
 
-RGB = UInt8[np.ndarray, "h w 3"]
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+    RGB = UInt8[np.ndarray, "h w 3"]
 FLOW = 256
 """Pixels: how far apart the places are that shuffle moves to random others."""
 
