@@ -12,7 +12,7 @@ from typing import Any
 
 from infuse.conditions.base import same_family
 from infuse.conditions.controlnet.modes import Mode
-from infuse.errors import RecipeError
+from infuse.errors import RecipeError, WeightsError
 from infuse.network.spec import NetworkSpec, described
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -91,6 +91,9 @@ def _same_widths(model: str, shapes: Shapes, net: NetworkSpec) -> None:
     levels = range(len(net.widths))
     theirs = tuple(_rows(shapes, f"down_blocks.{b}.ctrl_to_base.0.weight") for b in levels)
     more = _rows(shapes, f"down_blocks.{len(net.widths)}.ctrl_to_base.0.weight")
+    if theirs[0] is None:
+        raise WeightsError("model", f"{model!r} is a ControlNet-XS in the names of its original repository, which infuse does not read. Choose it "
+                                    "as diffusers has it (a folder or file of ControlNetXSAdapter).")  # fmt: skip
     if theirs != net.widths or more:
         shown = [str(w) for w in (*theirs, more) if w]
         raise RecipeError("model", f"{model!r} walks beside a base of widths {', '.join(shown)}; {net.described}, has "

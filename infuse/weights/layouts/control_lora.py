@@ -19,7 +19,7 @@ from infuse.notices import note
 from infuse.weights.build import assemble
 from infuse.weights.layouts import ldm_keys
 from infuse.weights.layouts.controlnet import config_of, made
-from infuse.weights.layouts.ldm_checkpoint import take
+from infuse.weights.layouts.stored import stored
 from infuse.weights.source import Source
 
 MARKER, LEFT_OVER = "lora_controlnet", "__"
@@ -43,7 +43,7 @@ def load_control_lora(
                                          "the base of the recipe.")  # fmt: skip
     prefix = source.identity.prefix
     keys = [k.removeprefix(prefix) for k in source.header if k.startswith(prefix)]
-    found = take(source.header, prefix, spelled(keys), set())
+    found = stored(source, spelled(keys))
     tensors = merged(found, base.state_dict(), source.field, source.name)
     config = config_of(tensors, base)
     rest = [k for k in keys if k not in spelled(keys) and k != MARKER and LEFT_OVER not in k]

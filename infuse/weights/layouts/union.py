@@ -15,11 +15,9 @@ from torch import Tensor
 from infuse.network.union import Union
 from infuse.notices import note
 from infuse.weights.build import assemble
-from infuse.weights.formats import Header
-from infuse.weights.kinds import Identity
 from infuse.weights.layouts import ldm_keys
 from infuse.weights.layouts.controlnet import config_of
-from infuse.weights.layouts.ldm_checkpoint import take
+from infuse.weights.layouts.stored import stored
 from infuse.weights.source import Source, read_json
 
 OWN = ("task_embedding", "transformer_layes.", "spatial_ch_projs.", "control_add_embedding.")
@@ -32,8 +30,8 @@ def load_union(
     source: Source, base: UNet2DConditionModel | None, dtype: torch.dtype, device: torch.device | str
 ) -> Union:
     """Raises WeightsError for missing or misshapen tensors."""
-    identity, what = source.identity, f'the ControlNet-Union "{source.name}"'
-    tensors = _tensors(source.header, identity, what)
+    what = f'the ControlNet-Union "{source.name}"'
+    tensors = _tensors(source, what)
     config = union_config(tensors, base)
     said = read_json(source.path / "config.json", source.field) if source.is_folder else {}
     if said.get("global_pool_conditions"):
@@ -58,14 +56,15 @@ def union_config(tensors: dict[str, Tensor], base: UNet2DConditionModel | None) 
     }
 
 
-def _tensors(header: Header, identity: Identity, what: str) -> dict[str, Tensor]:
-    keys = [k.removeprefix(identity.prefix) for k in header if k.startswith(identity.prefix)]
+def _tensors(source: Source, what: str) -> dict[str, Tensor]:
+    prefix = source.identity.prefix
+    keys = [k.removeprefix(prefix) for k in source.header if k.startswith(prefix)]
     names = ldm_keys.controlnet(keys) if "input_hint_block.0.weight" in keys else {k: k for k in keys}
     names |= {k: k.replace(".in_proj.", ".in_proj_") for k in keys if k.startswith(OWN)}
     rest = [k for k in keys if k not in names]
     if rest:
         note(f"{what}: {len(rest)} tensors have no place in a ControlNet-Union and are left out (first: {rest[0]})")
-    return take(header, identity.prefix, names, set())
+    return stored(source, names)
 
 
 def _make(config: dict[str, Any]) -> Union:

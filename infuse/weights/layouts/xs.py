@@ -7,6 +7,8 @@ time embedding counts is in config.json only, and all of it if there is none.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
 import torch
@@ -16,7 +18,8 @@ from infuse.errors import RecipeError
 from infuse.network.xs import XS
 from infuse.notices import note
 from infuse.weights.build import assemble
-from infuse.weights.layouts.ldm_checkpoint import shapes_of, take
+from infuse.weights.layouts.ldm_checkpoint import shapes_of
+from infuse.weights.layouts.stored import stored
 from infuse.weights.source import Source, read_json
 
 SAID = (
@@ -32,8 +35,8 @@ SAID = (
 def load_xs(source: Source, base: UNet2DConditionModel | None, dtype: torch.dtype, device: torch.device | str) -> XS:
     """Raises WeightsError for missing or misshapen tensors, RecipeError if the base has other widths than its own."""
     prefix, what = source.identity.prefix, f'the ControlNet-XS "{source.name}"'
-    names = {k.removeprefix(prefix): k.removeprefix(prefix) for k in source.header if k.startswith(prefix)}
-    tensors = take(source.header, prefix, names, set())
+    names = spelled(k.removeprefix(prefix) for k in source.header if k.startswith(prefix))
+    tensors = stored(source, names)
     folder = source.path if source.is_folder else source.path.parent
     said = read_json(folder / "config.json", source.field)
     said = said if said.get("_class_name") == "ControlNetXSAdapter" else {}
@@ -42,6 +45,23 @@ def load_xs(source: Source, base: UNet2DConditionModel | None, dtype: torch.dtyp
     if "time_embedding_mix" not in said and config["learn_time_embedding"]:
         note(f"{what} has a time embedding of its own, and no config.json says how much of it counts: all of it.")
     return assemble(lambda: _make(config), tensors, dtype, device, what, source.field)
+
+
+FUSED = (
+    ("ctrl_conv_in.", "conv_in."), ("ctrl_time_embedding.", "time_embedding."), (".ctrl_resnets.", ".resnets."),
+    (".ctrl_attentions.", ".attentions."), (".ctrl_downsamplers.", ".downsamplers."), (".ctrl_midblock.", ".midblock."),
+    ("up_blocks.", "up_connections."),
+)  # fmt: skip
+"""How diffusers' UNetControlNetXSModel, base and adapter in one, calls the adapter's parts."""
+
+
+def spelled(keys: Iterable[str]) -> dict[str, str]:
+    """Stored key -> the adapter's; of a file that holds the base as well, its part only."""
+    keys = list(keys)
+    if not any(k.startswith("ctrl_conv_in.") for k in keys):
+        return {k: k for k in keys}
+    own = [k for k in keys if re.match(r"ctrl_|control", k) or re.search(r"\.(ctrl_|base_to_ctrl)", k)]
+    return {k: reduce(lambda name, pair: name.replace(*pair), FUSED, k) for k in own}
 
 
 def beside(source: Source, config: dict[str, Any], base: UNet2DConditionModel | None) -> None:
