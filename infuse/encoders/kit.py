@@ -174,7 +174,7 @@ class Kit:
     def small(self, picture: Picture, fit: Fit = "stretch") -> Float[Tensor, "3 h w"]:
         """0-1, a pixel for each place of the latent."""
         image = fitted(picture.image, shrunk(self.size, self.spec.vae_factor), fit)
-        return self._numbers(image, 3, self.grid[::-1]).to(self.dtype)
+        return self._numbers(image, 3, (self.grid[1], self.grid[0])).to(self.dtype)
 
     def _numbers(
         self, image: Any, channels: int, size: tuple[int, int] | None = None
