@@ -66,7 +66,7 @@ def anatomy(shapes: Mapping[str, tuple[int, ...]], model: str, field: str = "mod
     levels = {int(m[1]) for k in mine if (m := re.match(r"adapter\.body\.(\d+)\.", k))}
     firsts = [mine.get(f"adapter.body.{i}.resnets.0.block2.weight") for i in range(len(levels))]
     entry = mine.get("adapter.conv_in.weight") or mine.get("adapter.body.0.in_conv.weight")
-    if not entry or not all(f and len(f) == 4 for f in firsts) or len(entry) != 4:
+    if not entry or len(entry) != 4 or not firsts or not all(f and len(f) == 4 for f in firsts):
         raise WeightsError(field, f"{model!r} is no T2I-Adapter: its tensors have other names. Choose the adapter's own file or folder.")  # fmt: skip
     light = "adapter.conv_in.weight" not in mine
     ends = [mine.get(f"adapter.body.{i}.out_conv.weight") if light else f for i, f in enumerate(firsts)]

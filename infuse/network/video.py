@@ -7,7 +7,8 @@ Source: ModelScope's text-to-video network (Wang et al. 2023) as in diffusers; V
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,15 +44,16 @@ class VideoNetwork(Network):
         skips = self.answers(frames, speaking(frames, "skips"))
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
         self.calls += 1
-        return self.unet(
-            x,
-            batch.timestep,
-            encoder_hidden_states=batch.context.values,
-            cross_attention_kwargs=self.heard(frames).kwargs,
-            down_block_additional_residuals=tuple(skips[:-1]) if skips else None,
-            mid_block_additional_residual=skips[-1] if skips else None,
-            return_dict=False,
-        )[0]
+        with adding(self.unet, frames.features or ()):
+            return self.unet(
+                x,
+                batch.timestep,
+                encoder_hidden_states=batch.context.values,
+                cross_attention_kwargs=self.heard(frames).kwargs,
+                down_block_additional_residuals=tuple(skips[:-1]) if skips else None,
+                mid_block_additional_residual=skips[-1] if skips else None,
+                return_dict=False,
+            )[0]
 
     def stills(self, batch: Batch) -> Float[Tensor, "b c f h w"]:
         """What the picture network inside of it answers to each frame by itself: no temporal layer is asked.
@@ -67,6 +69,30 @@ class VideoNetwork(Network):
         self.calls += 1
         h = walk(pictures, x.transpose(1, 2).flatten(0, 1), frames.timestep, said, heard, Stroll())
         return head(pictures, h).unflatten(0, (-1, f)).transpose(1, 2)
+
+
+@contextmanager
+def adding(unet: Any, features: Sequence[Float[Tensor, "b*f c h w"]]) -> Iterator[None]:
+    """A T2I-Adapter's features during one call, where `walk` adds them in a picture network.
+
+    diffusers' video blocks have no argument for them, so the modules in front of those places are listened to.
+    """
+
+    def after(more: Tensor) -> Callable[..., Any]:
+        return lambda _module, _args, out: (out[0] + more, *out[1:]) if isinstance(out, tuple) else out + more
+
+    ends = [
+        block.temp_attentions[-1]
+        if getattr(block, "attentions", None)
+        else (block.downsamplers or block.temp_convs)[-1]
+        for block in unet.down_blocks
+    ]
+    handles = [m.register_forward_hook(after(f)) for m, f in zip([*ends, unet.mid_block], features, strict=False)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Pictures:
