@@ -258,7 +258,7 @@ class Kit:
 
     def brushnet(self, model: str) -> nn.Module:
         """A BrushNet with ported attention, loaded once."""
-        return self.store.beside("brushnet", model, self.base, self.dtype, self.device)
+        return self.store.brushnet(model, self.base, self.dtype, self.device)
 
     def gligen(self, model: str) -> nn.Module:
         """A GLIGEN's gated layers and its network of tokens, loaded once."""

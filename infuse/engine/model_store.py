@@ -236,33 +236,23 @@ class ModelStore:
 
         return self._mine(model, dtype, device, lambda: self._once(build, model, make, "module", dtype, device))
 
-    def controlnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
-        """A ControlNet of any kind and layout, ready to hear ports."""
-
-        def make(place: Place) -> nn.Module:
-            from infuse.network.attention import install
-            from infuse.weights.layouts.beside import load_beside
-
-            unet: Any = base.network.unet
-            net: Any = load_beside(place.what, base=unet, dtype=dtype)
-            net.eval().requires_grad_(False)
-            if hasattr(net, "set_attn_processor"):
-                install(net)
-            return net
-
-        return self._mine(model, dtype, device, lambda: self._once("controlnet", model, make, "controlnet", dtype, device, base))  # fmt: skip
-
     def beside(self, kind: str, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
-        """What is built for this base and heard inside of it: a BrushNet, plain or PowerPaint's, or a GLIGEN."""
+        """What is built for this base (kind controlnet, brushnet or gligen), in any layout, ready to hear ports."""
 
         def make(place: Place) -> nn.Module:
-            from infuse.weights.layouts.gligen import load_gligen
-            from infuse.weights.layouts.powerpaint import load_brushnet
+            from infuse.weights.layouts.beside import built
 
-            load = {"brushnet": load_brushnet, "gligen": load_gligen}[kind]
-            return load(place.what, base.network.unet, dtype, "cpu").requires_grad_(False)
+            return built(kind, place.what, base.network.unet, dtype)
 
         return self._mine(model, dtype, device, lambda: self._once(kind, model, make, kind, dtype, device, base))
+
+    def controlnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        """A ControlNet of any kind."""
+        return self.beside("controlnet", model, base, dtype, device)
+
+    def brushnet(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        """A BrushNet, plain or PowerPaint's."""
+        return self.beside("brushnet", model, base, dtype, device)
 
     def tasks(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> TaskTexts:
         """The task encoder beside a BrushNet."""

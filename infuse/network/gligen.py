@@ -7,6 +7,7 @@ so that these layers are heard beside any base of its family. Source: Li et al. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from diffusers.models.attention import GatedSelfAttentionDense
@@ -85,8 +86,7 @@ class Gligen(nn.Module):
         self, path: str, x: Float[Tensor, "k n c"], tokens: Float[Tensor, "k m d"], scale: Float[Tensor, " k"]
     ) -> Float[Tensor, "k n c"]:
         """What is added to the features of the transformer block at `path`; `scale` multiplies its gates."""
-        layer = self.get_submodule(f"{path}.fuser")
-        assert isinstance(layer, GatedSelfAttentionDense)
+        layer: Any = self.get_submodule(f"{path}.fuser")
         loud = scale[:, None, None].to(x.dtype)
         joint = layer.norm1(torch.cat([x, layer.linear(tokens.to(x.dtype))], dim=1))
         y = loud * layer.alpha_attn.tanh() * layer.attn(joint)[:, : x.shape[1]]

@@ -10,14 +10,17 @@ import pytest
 import torch
 from gligens import adapter
 from parity.cases import mask, photo
+from some import some
 from torch import Tensor
 from weights.test_lllite import term, written
 
 import tiny
+from infuse.batch import Row, collate
 from infuse.conditions import AnyCondition, Box, ControlNet, Gligen, IPAdapter
 from infuse.engine.engine import Engine
 from infuse.network.gligen import Gligen as Network
 from infuse.network.ldm_names import transformer_blocks
+from infuse.ports import Ports, Residual, Tokens, Vector
 from infuse.recipe import Recipe
 from infuse.weights.layouts.lllite import load_lllite
 
@@ -82,7 +85,7 @@ def latents(
     return engine(family, dtype).run(Recipe(model="tiny", conditions=conditions, **{**ASKED, **fields})).latents
 
 
-KINDS = [(boxes, "sd1"), (hint, "sd1"), (hint, "sdxl")]
+KINDS = some([(boxes, "sd1"), (hint, "sd1"), (hint, "sdxl")], quick=[(boxes, "sd1"), (hint, "sd1")])
 
 
 @pytest.mark.parametrize(("make", "family"), KINDS)
@@ -103,7 +106,7 @@ def test_a_region_of_everything_is_none(make: Any, family: str) -> None:
     assert (left - latents(make(), family=family)).abs().max() > 1e-3 < (left - latents(family=family)).abs().max()
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+@pytest.mark.parametrize("family", some(["sd1", "sdxl"], quick=["sd1"]))
 def test_the_order_changes_nothing(family: str) -> None:
     """Several LLLites read the same features, and so do several GLIGENs: their sum is what is heard."""
     said = [hint(0), hint(1, weight=0.7), hint(0, image=photo(12), mask=LEFT)]
@@ -138,12 +141,13 @@ def test_both_sides_hear_a_hint_and_the_silent_side_empty_boxes() -> None:
     assert (both - one).abs().max() > 1e-3  # null tokens are heard, too: they are not absence
 
 
-@pytest.mark.parametrize("make", [boxes, hint])
+@pytest.mark.parametrize("make", some([boxes, hint], quick=[hint]))
 def test_clips_hear_them_frame_by_frame(make: Any) -> None:
     plain, loud = (latents(*c, family="video", frames=4) for c in ((), (make(),)))
     assert loud.shape == plain.shape and (loud - plain).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_film_is_a_hint_for_every_frame(tmp_path: Path) -> None:
     from infuse import Film
 
@@ -152,3 +156,37 @@ def test_a_film_is_a_hint_for_every_frame(tmp_path: Path) -> None:
     a, b = (latents(ControlNet(model="edges0", film=Film.of(f)), family="video", frames=4) for f in (same, other))
     torch.testing.assert_close(a, still, atol=1e-4, rtol=1e-4)
     assert (b - still).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", some(["sd1", "sdxl"], quick=["sdxl"]))
+def test_a_stock_network_whose_projections_are_hooked_says_the_same(family: str, tmp_path: Path) -> None:
+    """As the trainer does it: each projection is handed x + y. Several rows, one of which has no hint, and another half of one."""
+    made = tiny.base(family)
+    branch, stock, net = lllite(tmp_path, family), made.parts["unet"], made.base.network
+    hints = torch.rand(3, 3, 32, 32) * 2 - 1
+    loud = torch.tensor([1.0, 0.0, 0.5])[:, None, None]
+    state, handles = branch.embedded(hints), []
+
+    def hooked(path: str, name: str, module: torch.nn.Module) -> None:
+        def before(_: Any, args: tuple[Tensor]) -> tuple[Tensor]:
+            side = round(args[0].shape[1] ** 0.5)
+            return (args[0] + loud * branch.projected(path, name, args[0], state, (side, side)),)
+
+        handles.append(module.register_forward_pre_hook(before))
+
+    for path, name in branch.places:
+        hooked(path, name, stock.get_submodule(f"{path}.{name}"))
+    g = torch.Generator().manual_seed(1)
+    x, words = torch.randn(3, 4, 16, 16, generator=g), torch.randn(3, 77, net.spec.context_width, generator=g)
+    vectors = {k: torch.randn(3, n, generator=g) for k, n in net.spec.embedding_slots.items()}
+    theirs = stock(x, 500, words, added_cond_kwargs=vectors or None).sample
+    for handle in handles:
+        handle.remove()
+
+    def ports(i: int) -> Ports:
+        said = Ports(context=(Tokens(words[i]),), embedding=tuple(Vector(k, v[i]) for k, v in vectors.items()))
+        return said + Ports(residuals=(Residual(branch, hints[i]),)).at(0.0, float(loud[i]))
+
+    ours = net.predict(collate([Row(x[i], torch.tensor(500), ports(i)) for i in range(3)], net.spec))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert (stock(x, 500, words, added_cond_kwargs=vectors or None).sample - theirs).abs().max() > 1e-2
