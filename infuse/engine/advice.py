@@ -39,6 +39,8 @@ def unguided(
             yield f"{where}.applies_to: {why} {remedy}"
         elif getattr(condition, "negative_prompt", None):
             yield f"{where}.negative_prompt: {why} {remedy}"
+        elif condition.guided is not None and "image_guidance_scale" in condition.model_fields_set:
+            yield f"{where}.image_guidance_scale: {why} {remedy}"
         if condition.kind == "powerpaint" and (task := getattr(condition, "task", "")) in ("removal", "outpaint"):
             yield f"{where}.task: there is no guidance at any step, so the half of what {task} says against objects is never heard. {remedy}"
 

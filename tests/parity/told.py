@@ -9,7 +9,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from torch import Tensor, nn
 
@@ -133,5 +133,10 @@ def grey(image: Any) -> Tensor:
     return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)[None]
 
 
-def modules(family: str) -> dict[str, nn.Module]:
-    return {"control0": tiny.controlnet(family, 7), "plain": tiny.adapter(family, "plain", 17)}
+@cache
+def modules(kind: str, family: str) -> dict[str, nn.Module]:
+    """A ControlNet for the base's own factor between pixels and latents, and an IP-Adapter."""
+    torch.manual_seed(7)
+    widths = (8, 16, 16) if kind == "upscale" else (8, 16)
+    branch = ControlNetModel.from_unet(tiny.unet(family), conditioning_embedding_out_channels=widths)
+    return {"control0": tiny.randomized(branch, 7), "plain": tiny.adapter(family, "plain", 17)}
