@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import ControlNetXSAdapter, UNet2DConditionModel
+from diffusers import ControlNetModel, ControlNetXSAdapter, UNet2DConditionModel
 from torch import Tensor
 
 import tiny
 from infuse.network.spec import NetworkSpec
-from infuse.network.union import Union
 from infuse.network.unet import Network
+from infuse.network.union import Union
 
 HINT = (8, 16)
 """Widths of hint encoders that halve once, as the tiny VAE does."""
@@ -35,9 +35,10 @@ def base(family: str, in_channels: int = 4, dtype: torch.dtype = torch.float32) 
     return tiny.Tiny(family, plain.parts | {"unet": net}, ours)
 
 
-def union(family: str = "sdxl", types: int = 8, seed: int = 62) -> Union:
+def union(family: str = "sdxl", types: int = 8, seed: int = 62, like: Any = None) -> Union:
+    """Beside the base `like`; by itself, beside the tiny one of a family."""
     torch.manual_seed(seed)
-    config = tiny.unet(family).config
+    config = (like or tiny.unet(family)).config
     keys = ("down_block_types", "block_out_channels", "layers_per_block", "cross_attention_dim", "attention_head_dim",
             "transformer_layers_per_block", "use_linear_projection", "norm_num_groups", "addition_embed_type",
             "projection_class_embeddings_input_dim")  # fmt: skip
@@ -46,6 +47,12 @@ def union(family: str = "sdxl", types: int = 8, seed: int = 62) -> Union:
         num_control_type=types, num_trans_channel=32, num_proj_channel=32,
     )  # fmt: skip
     return tiny.randomized(net, seed)  # type: ignore[return-value]
+
+
+def control(like: Any, seed: int) -> ControlNetModel:
+    """A plain ControlNet beside the base `like`."""
+    torch.manual_seed(seed)
+    return tiny.randomized(ControlNetModel.from_unet(like, conditioning_embedding_out_channels=HINT), seed)  # type: ignore[return-value]
 
 
 def xs(family: str, seed: int = 63, learned: bool = True) -> ControlNetXSAdapter:

@@ -7,12 +7,12 @@ import inspect
 from functools import cache
 from typing import Any
 
+import beside_nets
 import diffusers
 import pytest
 import torch
 from torch import Tensor
 
-import beside_nets
 import tiny
 from infuse.conditions import ControlNet, Img2Img, Inpaint
 from infuse.recipe import Recipe

@@ -5,6 +5,7 @@ A ControlNet, a union, a Control-LoRA and a ControlNet-XS are one kind of condit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -44,12 +45,13 @@ def fits(model: str, found: Any, net: NetworkSpec) -> File:
     if found.kind == "control_lora":
         width = next((s[1] for k, s in shapes.items() if k.endswith(tuple(f"attn2.to_k{e}" for e in DOWN))), found.context_width)  # fmt: skip
         same_family(model, width, net, what)
-        _same_encoder(model, shapes, net)
+        _same_encoder(model, what, shapes, net)
         return File(found.kind, net.sites, grown(shapes, found.memory))
     same_family(model, found.context_width, net, what)
     if found.kind == "controlnet_xs":
         _same_widths(model, shapes, net)
         return File(found.kind, net.sites, found.memory)
+    _same_encoder(model, what, shapes, net)
     types = _rows(shapes, "task_embedding") or 0
     return File(found.kind, net.sites, found.memory, types)
 
@@ -76,13 +78,15 @@ def _stem(key: str, ends: tuple[str, ...]) -> str:
     return next(key.removesuffix(e) for e in ends if key.endswith(e))
 
 
-def _same_encoder(model: str, shapes: Shapes, net: NetworkSpec) -> None:
-    """A Control-LoRA's zero convolutions count the base's skips, and are as wide."""
-    convs = {k: s for k, s in shapes.items() if k.endswith(".weight") and ("zero_convs." in k or "controlnet_down_blocks." in k)}  # fmt: skip
-    first = next((s for k, s in convs.items() if k.endswith(("zero_convs.0.0.weight", "controlnet_down_blocks.0.weight"))), None)  # fmt: skip
-    theirs, ours = (len(convs), first[0] if first else None), (net.sites - 1, net.widths[0])
-    if theirs != ours:
-        raise RecipeError("model", f"{model!r} is a Control-LoRA of a base with {theirs[0]} skips, the first of width {theirs[1]}; {net.described}, has "
+ZERO = re.compile(r"(?:^|[./])(?:zero_convs\.(\d+)\.0|controlnet_down_blocks\.(\d+))\.weight$")
+
+
+def _same_encoder(model: str, what: str, shapes: Shapes, net: NetworkSpec) -> None:
+    """Zero convolutions count the base's skips, and are as wide: what else is told of them would be added to another place."""
+    convs = {int(m[1] or m[2]): s[0] for k, s in shapes.items() if (m := ZERO.search(k))}
+    theirs, ours = (len(convs), convs.get(0)), (net.sites - 1, net.widths[0])
+    if convs and theirs != ours:
+        raise RecipeError("model", f"{model!r} is {what} of a base with {theirs[0]} skips, the first of width {theirs[1]}; {net.described}, has "
                                    f"{ours[0]} of width {ours[1]}. Choose one of the base's family, or another base.")  # fmt: skip
 
 

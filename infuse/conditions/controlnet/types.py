@@ -30,13 +30,13 @@ def number(said: str | int, known: int, model: str) -> int | None:
     if isinstance(said, int):
         found: int | None = said
     else:
-        word = "_".join(said.strip().lower().replace("-", " ").replace("_", " ").split())
+        word = said.lower().replace("-", "").replace("_", "").replace(" ", "")
         words = word.split("/")  # ComfyUI joins the names of a type: hed/pidi/scribble/ted
         if word in UNTYPED:
             return None
         if word.isdecimal():
             return number(int(word), known, model)
-        found = next((i for i, names in enumerate(TYPES) if any(w in names for w in words)), -1)
+        found = next((i for i, names in enumerate(TYPES) if any(n.replace("_", "") in words for n in names)), -1)
         if found < 0:
             raise RecipeError("type", f"no type of map is called {said!r}. {listed(known, model)}")
     if found is None or not 0 <= found < known:

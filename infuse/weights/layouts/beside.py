@@ -9,11 +9,10 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from infuse.network.attention import install
-from infuse.weights.layouts import controlnet
+from infuse.weights.layouts import controlnet, powerpaint
 from infuse.weights.layouts.control_lora import load_control_lora
 from infuse.weights.layouts.gligen import load_gligen
 from infuse.weights.layouts.lllite import load_lllite
-from infuse.weights.layouts.powerpaint import load_brushnet
 from infuse.weights.layouts.union import load_union
 from infuse.weights.layouts.xs import load_xs
 from infuse.weights.source import Source
@@ -50,7 +49,7 @@ def built(kind: str, what: Any, base: Any, dtype: torch.dtype) -> Any:
     Raises as its loader does.
     """
     if kind == "brushnet":
-        net: Any = load_brushnet(what, base, dtype, "cpu")
+        net: Any = powerpaint.load_brushnet(what, base, dtype, "cpu")
     else:
         net = load_gligen(what, base, dtype) if kind == "gligen" else load_beside(what, base=base, dtype=dtype)
     net.eval().requires_grad_(False)

@@ -68,10 +68,7 @@ def spelled(keys: Iterable[str]) -> dict[str, str]:
 def merged(found: Mapping[str, Tensor], base: Mapping[str, Tensor], field: str, name: str) -> dict[str, Tensor]:
     """The ControlNet's tensors: the base's encoder in float32, changed by the file's."""
     out = {k: w.detach().to("cpu", torch.float32) for k, w in base.items() if k.startswith(ENCODER)}
-    for key, stored in found.items():
-        layer, _, leaf = key.rpartition(".")
-        if leaf not in ("up", "down"):
-            out[key] = stored
+    out |= {k: t for k, t in found.items() if k.rpartition(".")[2] not in ("up", "down")}
     for key, up in found.items():
         layer, _, leaf = key.rpartition(".")
         if leaf != "up":

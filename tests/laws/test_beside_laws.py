@@ -1,0 +1,161 @@
+"""The laws hold for every kind of ControlNet: a union that merges its hints, a branch in lockstep, a Control-LoRA made for its base."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import beside_nets
+import pytest
+import torch
+from safetensors.torch import save_file
+from some import some
+from torch import nn
+
+import mix
+import tiny
+from infuse import ControlNet, Img2Img, Inpaint, Recipe
+from infuse.engine.engine import Engine
+
+CLOSE = 1e-10
+SIDE = 16
+DOUBLE = torch.float64
+
+
+@cache
+def base() -> tiny.Tiny:
+    return beside_nets.base("sdxl", dtype=DOUBLE)
+
+
+@cache
+def modules() -> dict[str, nn.Module]:
+    found: dict[str, Any] = {
+        "union": beside_nets.union(like=beside_nets.unet("sdxl")),
+        "xs": beside_nets.xs("sdxl"),
+        "xs2": beside_nets.xs("sdxl", seed=70, learned=False),
+        "plain": beside_nets.control(beside_nets.unet("sdxl"), 71),
+    }
+    return {k: tiny.cast(m, DOUBLE) for k, m in found.items()}
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("beside") / "lora.safetensors"
+    state = beside_nets.lora_state(beside_nets.control(beside_nets.unet("sdxl"), 71), beside_nets.unet("sdxl"))
+    save_file({k: t.contiguous() for k, t in state.items()}, path)
+    return str(path)
+
+
+def engine() -> Engine:
+    base().base.network.calls = base().base.network.branch_calls = 0
+    return tiny.engine(base(), modules(), own=False)
+
+
+def hint(model: str, seed: int = 1, **fields: Any) -> ControlNet:
+    return ControlNet(**{"model": model, "image": mix.picture(seed, SIDE), **fields})
+
+
+def recipe(*conditions: Any, **fields: Any) -> Recipe:
+    common = {
+        "model": "tiny",
+        "prompt": "a red cube",
+        "width": SIDE,
+        "height": SIDE,
+        "steps": 3,
+        "scheduler": "DDIM",
+        "guidance": 4.0,
+    }
+    return Recipe(conditions=conditions, **{**common, **fields})
+
+
+def kinds(lora: str) -> list[list[Any]]:
+    """Conditions of recipes that differ in kind, number, windows, regions and start."""
+    depth, pose = hint("union", 2, type="depth", weight=0.8), hint("union", 3, type=0, weight=1.3, mask=mix.half(SIDE))
+    return [
+        [depth],
+        [depth, pose, hint("union", 4, type="tile", end=0.4)],
+        [hint("xs", 5, weight=0.9), hint("xs2", 6, weight={0: 1, 1: 0.2}, mask=mix.half(SIDE)), hint("plain", 7, mode="control")],
+        [hint(lora, 8, mode="prompt"), hint("xs", 9, applies_to="prompt"), Img2Img(image=mix.picture(10, SIDE), strength=0.7)],
+        [pose, hint("union", 11, type="auto"), hint("plain", 12, pool=True), Inpaint(image=mix.picture(13, SIDE), mask=mix.half(SIDE))],
+        [hint(lora, 14, weight=0.4, start=0.3), hint("xs", 15), hint("union", 16, type="canny")],
+    ]  # fmt: skip
+
+
+def furthest(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
+    return max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
+
+
+def test_alone_equals_together_and_order_does_not_matter(lora: str) -> None:
+    recipes = [recipe(*cs, seed=i) for i, cs in enumerate(kinds(lora))]
+    alone = [engine().run(r).latents for r in recipes]
+    together = [r.latents for r in engine().run_all(*recipes)]
+    assert furthest(alone, together) < CLOSE
+    turned = [engine().run(recipe(*cs[::-1], seed=i)).latents for i, cs in enumerate(kinds(lora))]
+    assert furthest(alone, turned) < CLOSE
+    plain = engine().run(recipe()).latents
+    assert all(float((z - plain).abs().max()) > 1e-3 for z in alone)
+
+
+@pytest.mark.parametrize("name", some(["xs", "union", "lora"], quick=["xs", "union"]))
+def test_weight_0_is_absence_bit_for_bit(name: str, lora: str) -> None:
+    model, more = (lora, {}) if name == "lora" else (name, {"type": "depth"} if name == "union" else {})
+    beside = [hint("union", 2, type="pose"), hint("plain", 3)]
+    without = engine().run(recipe(*beside)).latents
+    for silent in ({"weight": 0.0}, {"start": 0.99}):
+        assert torch.equal(engine().run(recipe(*beside, hint(model, 9, **more, **silent))).latents, without)
+
+
+def test_a_union_s_hints_are_one_evaluation() -> None:
+    both = engine()
+    both.run(recipe(hint("union", 2, type="depth"), hint("union", 3, type="pose")))
+    calls = base().base.network.branch_calls
+    one = engine()
+    one.run(recipe(hint("union", 2, type="depth")))
+    assert calls == base().base.network.branch_calls
+    two = engine()
+    two.run(recipe(hint("union", 2, type="depth"), hint("plain", 3)))
+    assert base().base.network.branch_calls == 2 * calls
+
+
+def test_two_in_lockstep_are_shown_the_same_features_and_add() -> None:
+    """Neither walks ahead: with one of them at a weight near 0, what the other says is its own alone."""
+    alone = engine().run(recipe(hint("xs", 5))).latents
+    faint = engine().run(recipe(hint("xs", 5), hint("xs2", 6, weight=1e-9))).latents
+    torch.testing.assert_close(faint, alone, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("model", ["xs", "union"])
+def test_a_region_of_white_is_no_region(model: str) -> None:
+    import numpy as np
+
+    more, white = {"type": "depth"} if model == "union" else {}, np.full((SIDE, SIDE), 255, np.uint8)
+    whole = engine().run(recipe(hint(model, 5, **more))).latents
+    found = engine().run(recipe(hint(model, 5, mask=white, **more))).latents
+    assert furthest([found], [whole]) < CLOSE
+    half = engine().run(recipe(hint(model, 5, mask=mix.half(SIDE), **more))).latents
+    assert furthest([half], [whole]) > 1e-3
+
+
+def test_other_sizes_and_an_adapter_beside(lora: str) -> None:
+    """Odd places of the latent at every level."""
+    conditions = [hint("xs", 1), hint("union", 2, type=1), hint(lora, 3)]
+    for width, height in ((18, 22), (16, 30)):
+        result = engine().run(recipe(*conditions, width=width, height=height, steps=2))
+        assert torch.isfinite(result.latents).all()
+
+
+def test_a_control_lora_follows_its_base(lora: str) -> None:
+    """Another base, another branch: its key has the base in it."""
+    import copy
+    from dataclasses import replace
+
+    one = engine()
+    store = one.store
+    first = store.beside("controlnet", lora, store.base("tiny"), DOUBLE, torch.device("cpu"))
+    network = copy.deepcopy(base().base.network)
+    with torch.no_grad():
+        network.unet.conv_in.weight += 1
+    store.add("other", replace(base().base, network=network))
+    second = store.beside("controlnet", lora, store.base("other"), DOUBLE, torch.device("cpu"))
+    assert first is not second and not torch.equal(first.conv_in.weight, second.conv_in.weight)  # type: ignore[union-attr, arg-type]
+    assert store.beside("controlnet", lora, store.base("tiny"), DOUBLE, torch.device("cpu")) is first
