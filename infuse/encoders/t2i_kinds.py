@@ -122,14 +122,17 @@ def _per_level(names: Iterable[str]) -> int:
 
 
 def places(net: NetworkSpec) -> tuple[tuple[int, int], ...]:
-    """(width, halvings of the latent) of everything that a feature can be added to: the encoder's blocks, then the middle.
+    """(width, halvings of the latent) of everything that a feature is added to, shallow to deep: as many for every adapter.
 
     After the last layer of a block with attention, before it is halved; after the halving of one without, as diffusers'
-    UNet2DConditionModel has it and both families of adapters were trained (SD 1.x: 0 1 2 3; SDXL: 1 1 2 2, the last one the middle).
+    UNet2DConditionModel has it and both families were trained (SD 1.x: 0 1 2 3). Where the first one enters after a halving, the
+    middle hears one, too (SDXL: 1 1 2 2).
     """
     kinds, last = net.config.get("down_block_types") or (), len(net.widths) - 1
-    down = [(w, i if "CrossAttn" in k else min(i + 1, last)) for i, (w, k) in enumerate(zip(net.widths, kinds, strict=True))]  # fmt: skip
-    return (*down, (net.widths[-1], last))
+    down = tuple(
+        (w, i if "CrossAttn" in k else min(i + 1, last)) for i, (w, k) in enumerate(zip(net.widths, kinds, strict=True))
+    )
+    return (*down, (net.widths[-1], last)) if down[0][1] else down
 
 
 def fits(found: Anatomy, net: NetworkSpec, model: str, field: str = "model") -> tuple[int, tuple[int, ...]]:
@@ -138,18 +141,23 @@ def fits(found: Anatomy, net: NetworkSpec, model: str, field: str = "model") -> 
     Raises RecipeError unless every feature has a place in this base. SD 1.x and 2.x have the same; no text is heard.
     """
     there = places(net)
-    n, levels = len(found.widths), tuple(level for _, level in there)
-    fold = net.vae_factor << levels[0]
+    fold = net.vae_factor << there[0][1]
     want = [c * fold * fold for c in (1, 3)]
     who = f"was made for {MADE_FOR.get(found.inputs, 'a base of another shape')}, this recipe's base is {net.described}"
     if found.inputs not in want:
         raise RecipeError(field, f"{model!r} {who}: it folds a hint into {found.inputs} channels, where this base wants {want[0]} (grey) or "
                                  f"{want[1]}. Choose a T2I-Adapter of the base's family, or another base.")  # fmt: skip
-    widths = tuple(w for w, _ in there)
-    if n < len(there) - 1 or found.widths != widths[:n]:
+    if found.widths != (widths := tuple(w for w, _ in there)):
         raise RecipeError(field, f"{model!r} {who}: its features are {found.widths} channels wide, and {net.name} has places for {widths}. "
                                  "Choose a T2I-Adapter of the base's family, or another base.")  # fmt: skip
-    return found.inputs // (fold * fold), levels[:n]
+    return found.inputs // (fold * fold), tuple(level for _, level in there)
+
+
+def made_for(net: NetworkSpec, channels: int = 3, *, light: bool = False, layers: int = 2) -> Anatomy:
+    """A new adapter for hints of 1 or 3 channels that fits this base. Light ones were released with 4 layers."""
+    there = places(net)
+    fold = net.vae_factor << there[0][1]
+    return Anatomy(light, channels * fold * fold, tuple(w for w, _ in there), layers)
 
 
 def soft(n: int) -> tuple[float, ...]:

@@ -72,7 +72,7 @@ def lines(light: bool = True) -> Image.Image:
 
 
 def asked(*conditions: Any, **fields: Any) -> Recipe:
-    plain = {"prompt": "a red cube", "width": 32, "height": 32, "steps": 4, "seed": 1, "guidance": 5.0}
+    plain = {"prompt": "a red cube", "width": 32, "height": 32, "steps": 2, "seed": 1, "guidance": 5.0}
     return Recipe(model="tiny", conditions=conditions, **{**plain, **fields})
 
 
@@ -97,7 +97,9 @@ def every() -> Mapping[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:.*it will not be heard")
-@pytest.mark.parametrize("name", ["adapter", "style", "coadapter"])
+@pytest.mark.parametrize(
+    "name", ["adapter", *(pytest.param(n, marks=pytest.mark.slow) for n in ("style", "coadapter"))]
+)
 def test_weight_and_window(name: str) -> None:
     condition = every()[name]
 
@@ -118,7 +120,9 @@ def test_weight_and_window(name: str) -> None:
     assert torch.equal(prompt, whole) == (name == "style")
 
 
-@pytest.mark.parametrize("name", ["adapter", "style", "coadapter"])
+@pytest.mark.parametrize(
+    "name", ["adapter", *(pytest.param(n, marks=pytest.mark.slow) for n in ("style", "coadapter"))]
+)
 def test_the_order_of_conditions_changes_nothing(name: str) -> None:
     condition, control = every()[name], ControlNet(model="edges", image=lines())
     one = latents(condition, control, dtype=torch.float64)
@@ -127,6 +131,7 @@ def test_the_order_of_conditions_changes_nothing(name: str) -> None:
 
 
 def test_alone_equals_together() -> None:
+    """Also in rows beside which nobody has features."""
     recipes = [asked(c) for c in every().values()]
     recipes += [
         asked(),

@@ -13,7 +13,7 @@ import tiny
 from infuse.encoders.clip_blocks import Block
 from infuse.encoders.coadapter import Fuser
 from infuse.encoders.t2i import T2IAdapter, features_of
-from infuse.encoders.t2i_kinds import Anatomy, Fusing, anatomy, fits, fuser_of, named, places, soft, style_of
+from infuse.encoders.t2i_kinds import Anatomy, Fusing, anatomy, fits, fuser_of, made_for, named, places, soft, style_of
 from infuse.encoders.t2i_style import StyleAdapter
 from infuse.errors import RecipeError, WeightsError
 from infuse.network.spec import NetworkSpec
@@ -81,11 +81,16 @@ def test_both_layouts_are_the_same_adapter(numbers: Anatomy, wrap: str) -> None:
 
 def test_where_features_enter() -> None:
     """SD: where a level ends. SDXL: after the first halving, at the ends of two levels, after the middle."""
-    assert places(spec(SD15)) == ((320, 0), (640, 1), (1280, 2), (1280, 3), (1280, 3))
+    assert places(spec(SD15)) == ((320, 0), (640, 1), (1280, 2), (1280, 3))
     assert places(spec(SDXL)) == ((320, 1), (640, 1), (1280, 2), (1280, 2))
     assert fits(FULL, spec(SD15), "a") == (3, (0, 1, 2, 3)) == fits(LIGHT, spec(SD15), "a")
     assert fits(XL, spec(SDXL), "a") == (3, (1, 1, 2, 2))
     assert fits(Anatomy(False, 64, FULL.widths, 2), spec(SD15), "a")[0] == 1
+    assert (
+        made_for(spec(SD15)) == FULL
+        and made_for(spec(SDXL)) == XL
+        and made_for(spec(SD15), light=True, layers=4) == LIGHT
+    )
 
 
 @pytest.mark.parametrize(
@@ -251,3 +256,21 @@ def test_a_fuser_from_its_file() -> None:
         assert torch.equal(a, b)
     with pytest.raises(WeightsError, match="no fuser"):
         fuser_of({k: s for k, s in shapes.items() if k != "seq_proj"}, "f")
+
+
+# ── training ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_weight_of_an_adapter_learns() -> None:
+    """From the base's answer back to each tensor, through the features that are computed once."""
+    from infuse.batch import Row, collate
+    from infuse.ports import Features, Ports, Tokens
+
+    base = tiny.base("sd1").base
+    net = T2IAdapter(made_for(base.spec))
+    ports = Ports(
+        context=(Tokens(torch.randn(7, 32)),), residuals=(Features(features_of(net, torch.rand(3, 32, 32), (0, 1), 2)),)
+    )
+    x = torch.randn(4, 16, 16)
+    base.network.predict(collate([Row(x, torch.tensor(500.0), ports)], base.spec)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
