@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from parity.cases import photo
 from safetensors.torch import save_file
 from torch import Tensor
 
 import tiny
+from infuse.conditions import ControlNet
 from infuse.conditions.lllite import check
 from infuse.errors import RecipeError, WeightsError
 from infuse.network.ldm_names import projections, transformer_blocks
 from infuse.network.spec import NetworkSpec
+from infuse.recipe import Recipe
 from infuse.weights.layouts.lllite import load_lllite
 
 SDXL = {
@@ -217,3 +220,28 @@ def test_a_file_of_sdxl_before_a_base_of_sd1_is_a_letter() -> None:
     xl = {"input_blocks_4_1_transformer_blocks_1_attn1_to_q": (640, 2)}
     with pytest.raises(WeightsError, match="belongs to another base"):
         check("edges", shapes(xl), 0, NetworkSpec.from_unet_config("sd15", SD1), View())  # type: ignore[arg-type]
+
+
+def test_a_file_is_heard_from_a_recipe_as_the_module_is(tmp_path: Path) -> None:
+    branch, weights = loaded(tmp_path)
+    engine = tiny.engine(tiny.base("sd1"), {"edges": branch})
+    plain = {"prompt": "a red cube", "width": 32, "height": 32, "steps": 2, "seed": 3, "scheduler": "DDIM"}
+
+    def made(*models: str) -> Tensor:
+        said = tuple(ControlNet(model=m, image=photo(10)) for m in models)
+        return engine.run(Recipe(model="tiny", conditions=said, **plain)).latents
+
+    file, module = made(str(written(tmp_path, weights))), made("edges")
+    assert torch.equal(file, module) and (file - made()).abs().max() > 1e-3
+
+
+def test_a_sum_of_terms_is_what_several_hints_say(tmp_path: Path) -> None:
+    """All read the features as they are: twice half of a hint is the hint."""
+    engine = tiny.engine(tiny.base("sd1", dtype=torch.float64), {"edges": loaded(tmp_path)[0]})
+    plain = {"prompt": "a red cube", "width": 32, "height": 32, "steps": 2, "seed": 3, "scheduler": "DDIM"}
+    halves = (ControlNet(model="edges", image=photo(10), weight=0.5),) * 2
+    a, b = (
+        engine.run(Recipe(model="tiny", conditions=said, **plain)).latents
+        for said in (halves, (ControlNet(model="edges", image=photo(10)),))
+    )
+    torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
