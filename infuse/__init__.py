@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from infuse.conditions import (
+        Box,
         BrushNet,
         CoAdapter,
         Condition,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         Depth,
         DepthVideo,
         Edit,
+        Gligen,
         Img2Img,
         Inpaint,
         IPAdapter,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.5.0"
 __all__ = [
+    "Box",
     "BrushNet",
     "Cancelled",
     "CapacityError",
@@ -55,6 +58,7 @@ __all__ = [
     "DepthVideo",
     "Edit",
     "Film",
+    "Gligen",
     "IPAdapter",
     "Img2Img",
     "InfuseError",

@@ -71,6 +71,10 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
     "depth": {**PICTURED, "depth_map": "image", "module": "annotator", "preprocessor": "annotator"},
     "edit": {**PICTURED, "image_cfg_scale": "image_guidance_scale", "image_cfg": "image_guidance_scale", "is_cosxl_edit": "scaled"},
     "upscale": PICTURED, "unclip": {**PICTURED, "images": "image", "noise_augmentation": "noise_level"},
+    "gligen": {
+        "gligen_boxes": "boxes", "gligen_scheduled_sampling_beta": "end", "gligen": "model", "clip_vision": "image_encoder",
+        "image_encoder_path": "image_encoder",
+    },
     "size": {"original_size": "original", "crops_coords_top_left": "crop", "crop_coords": "crop"},
     "video_to_video": {**FILMED, **STRENGTH}, "masked_video": {**FILMED, **STRENGTH, "mask_video": "mask"}, "depth_video": FILMED, "sketch_video": FILMED, "motion": FILMED,
 }  # fmt: skip

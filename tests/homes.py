@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from weights import ldm
 from weights.test_base import checkpoint
+from weights.test_gligen import comfy
+from weights.test_lllite import term, written
 
 from infuse.tabletop.examples import PICTURES
 
@@ -47,6 +49,13 @@ def released(home: Path, hub: Path) -> None:
             folder.mkdir(parents=True)
         (cached / "refs" / "main").write_text("0" * 40)
         make(snapshot)
+
+
+def attended(home: Path) -> None:
+    """A GLIGEN and a LLLite beside the embedded base."""
+    terms = {"middle_block_1_transformer_blocks_0_attn1_to_q": (64, 2)}
+    written(home, {name: term(*of) for name, of in terms.items()}).rename(home / "lllite_canny.safetensors")
+    comfy(home, "text").rename(home / "gligen_textbox.safetensors")
 
 
 def small(pictures: Path, folder: Path) -> None:
