@@ -5,13 +5,11 @@ The prompt is heard beside it. Noise on the embedding says how closely the varia
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import BeforeValidator, Field
+from typing import TYPE_CHECKING, Literal
 
 from infuse.conditions.base import Condition, Encoders, Route, View, overlooked, squares
+from infuse.conditions.hints import Pictures
 from infuse.errors import RecipeError, WeightsError
-from infuse.media.pictures import Picture
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Ports, Sides, Vector
 
@@ -20,11 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_NOISE = 999
-Pictures = Annotated[
-    tuple[Picture, ...],
-    BeforeValidator(lambda v: v if isinstance(v, tuple) else tuple(v) if isinstance(v, list) else (v,)),
-    Field(min_length=1),
-]
 
 
 class UnCLIP(Condition):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -231,6 +232,23 @@ def test_a_photo_is_measured_by_midas(monkeypatch: pytest.MonkeyPatch) -> None:
     depth, flat = relative(measured(rgb, net), (8, 12))
     assert net.seen == (1, 3, 384, 576) and depth.shape == (1, 8, 12) and not flat
     assert float(depth.min()) == -1 and float(depth.max()) == 1 and bool((depth.diff(dim=-1) > 0).all())
+
+
+def test_a_photo_goes_through_midas_s_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from infuse.encoders.annotators import files, midas
+
+    monkeypatch.setenv("INFUSE_MODELS", str(tmp_path))
+    eye = midas.DPT(midas.Sizes(grid=3, patch=96, dim=32, layers=4, heads=16, necks=(8, 8, 8, 8), fusion=8))
+    for p in eye.parameters():
+        torch.nn.init.normal_(p, mean=0.02, std=0.1)
+    torch.save(eye.state_dict(), tmp_path / files.MIDAS)
+    made, photo = engine("depth"), Depth(image=mix.picture(1), annotator="auto")
+    assert made.check(asked(photo)).routes[-1][2].memory == 4 * sum(p.numel() for p in eye.parameters())
+    result = made.run(asked(photo))
+    assert files.MIDAS in result.weights and result.latents.isfinite().all()
+    assert made.check(asked(Depth(image=RAMP, annotator="auto"))).routes[-1][2].memory == 0, "a map is not measured"
+    with pytest.raises(RecipeError, match="the right way round already"):
+        made.check(asked(Depth(image=mix.picture(1), annotator="midas", invert=True)))
 
 
 def test_the_same_recipe_by_other_names() -> None:
