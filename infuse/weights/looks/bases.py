@@ -59,6 +59,8 @@ def base(table: Table) -> Identity | None:
     inside, context = parts(table), table.context(prefix)
     channels, answers = table.dim(first, 1), table.dim(last, 0)
     variant = _variant(table, prefix, channels or 4, answers or 4, context)
+    if answers not in (4, 5, None):
+        return Identity("unknown", notes=(f"a UNet that answers with {answers} channels, where latents have 4",))
     notes: list[str] = []
     ema = sum(k.startswith("model_ema.") for k in table.header)
     if any(EMA in old for old in table.header.stored.values()):

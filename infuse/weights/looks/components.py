@@ -26,11 +26,16 @@ def _vae(table: Table) -> Identity | None:
     if prefix is None:
         return None
     whole = f"{prefix}encoder.conv_in.weight" in table.header
-    channels = table.dim(f"{prefix}decoder.conv_in.weight", 1)
-    if channels in LATENTS:
-        return Identity("foreign", variant=LATENTS[channels], prefix=prefix)
+    first = table.shape(f"{prefix}decoder.conv_in.weight")
+    channels = first[1]
+    if len(first) > 4:
+        return Identity("foreign", variant="the VAE of a film model", prefix=prefix)
+    if channels != 4:
+        return Identity("foreign", variant=LATENTS.get(channels, f"a VAE of {channels}-channel latents"), prefix=prefix)
     ldm = table.starts(f"{prefix}decoder.mid.")
     notes = ("only its decoder is there",) * (not whole)
+    if table.starts(f"{prefix}decoder.condition_encoder."):
+        notes += ("its decoder also reads a masked picture (asymmetric), which infuse does not give it",)
     return Identity("vae", "ldm" if ldm else "diffusers", "" if whole else "decoder", prefix, in_channels=channels,
                     parts=("vae",), notes=notes)  # fmt: skip
 
@@ -82,6 +87,8 @@ def _tower(table: Table) -> Identity | None:
         ("visual.class_embedding", "image_encoder", "open_clip"),
         ("text_model.embeddings.token_embedding.weight", "text_encoder", "diffusers"),
         ("text_model.embeddings.token_embedding.wrapped.weight", "text_encoder", "diffusers"),
+        ("embeddings.class_embedding", "image_encoder", "diffusers"),  # transformers 5 has one level less
+        ("embeddings.token_embedding.weight", "text_encoder", "diffusers"),
         ("token_embedding.weight", "text_encoder", "open_clip"),
     ):
         if (prefix := table.before(marker)) is not None:

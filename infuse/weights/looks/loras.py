@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from infuse.weights.kinds import Identity
-from infuse.weights.looks.others import STABLE, lora_of
+from infuse.weights.looks.others import lora_of
 from infuse.weights.looks.table import Table
 
 PARAMETERS: tuple[tuple[str, str], ...] = (
@@ -48,11 +48,9 @@ def lora(table: Table) -> Identity | None:
     if not own or not named or len(own) * 2 < len(keys) - sum(k.startswith("bundle_emb.") for k in keys):
         return None
     down = [k for k in own if re.search(r"(lora_down|lora_A|\.down|hada_w1_b|lokr_w2_b|lokr_w1_b)", k)]
-    rank = next((min(s) for k in down if (s := table.shape(k))), None)
+    rank = next((s[0] for k in down if (s := table.shape(k))), None)
     modules = len({_module(k) for k in own})
-    if (other := lora_of(keys)) and not any(
-        STABLE.search(k) and not re.search(r"text_|lora_te|clip_|^unet", k) for k in keys
-    ):
+    if other := lora_of(keys):
         return Identity("foreign", variant=f"a LoRA for {other}", rank=rank, modules=modules)
     variant = _variant(table, own, keys)
     notes: tuple[str, ...] = ()
