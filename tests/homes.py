@@ -7,6 +7,7 @@ from pathlib import Path
 
 import disk
 import pytest
+from parity import told as told_bases
 from PIL import Image
 from weights import ldm
 from weights.test_base import checkpoint
@@ -56,6 +57,18 @@ def attended(home: Path) -> None:
     terms = {"middle_block_1_transformer_blocks_0_attn1_to_q": (64, 2)}
     written(home, {name: term(*of) for name, of in terms.items()}).rename(home / "lllite_canny.safetensors")
     comfy(home, "text").rename(home / "gligen_textbox.safetensors")
+
+
+def told(home: Path) -> None:
+    """Bases that are told more beside their latents."""
+    disk.base(home / "stable-diffusion-2-depth", "sd2", 5)
+    disk.base(home / "instruct-pix2pix", "sd1", 8)
+    for kind, name in (("upscale", "stable-diffusion-x4-upscaler"), ("unclip", "stable-diffusion-2-1-unclip")):
+        folder = disk.base(home / name, "sd2")
+        for part in ("unet", "vae"):
+            told_bases.base(kind, "sd2").parts[part].save_pretrained(folder / part)
+        if kind == "unclip":
+            told_bases.normalizer().save_pretrained(folder / "image_normalizer")
 
 
 def small(pictures: Path, folder: Path) -> None:

@@ -25,7 +25,10 @@ from infuse.engine.engine import Engine
 ROOT = Path(__file__).parent.parent
 PAGES = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("index", "models", "recipes", "files", "powerpaint", "boxes", "video", "engine")),
+    *(
+        f"docs/{name}.md"
+        for name in ("index", "models", "recipes", "files", "powerpaint", "bases", "boxes", "video", "engine")
+    ),
 )
 FROM_NOTHING = ("README.md", "docs/index.md")
 """Pages that are run in an empty folder; beside the others lie the pictures of `infuse.examples()`."""
@@ -55,6 +58,8 @@ def test_every_block_runs(page: str, home: Path) -> None:
         infuse.examples(home)
     if page == "docs/models.md":
         homes.released(home, home.parent / "hub")
+    if page == "docs/bases.md":
+        homes.told(home)
     if page == "docs/boxes.md":
         homes.attended(home)
     names: dict[str, Any] = {}
