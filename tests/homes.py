@@ -7,13 +7,16 @@ from pathlib import Path
 
 import disk
 import pytest
+import torch
 from parity import told as told_bases
 from PIL import Image
+from safetensors.torch import save_file
 from weights import ldm
 from weights.test_base import checkpoint
 from weights.test_gligen import comfy
 from weights.test_lllite import term, written
 
+import tiny
 from infuse.tabletop.examples import PICTURES
 
 HUB: dict[str, Callable[[Path], object]] = {
@@ -57,6 +60,23 @@ def attended(home: Path) -> None:
     terms = {"middle_block_1_transformer_blocks_0_attn1_to_q": (64, 2)}
     written(home, {name: term(*of) for name, of in terms.items()}).rename(home / "lllite_canny.safetensors")
     comfy(home, "text").rename(home / "gligen_textbox.safetensors")
+
+
+def adapted(home: Path) -> None:
+    """T2I-Adapters, a style adapter and a fuser beside the embedded base."""
+    from infuse.encoders.coadapter import Fuser
+    from infuse.encoders.t2i import T2IAdapter
+    from infuse.encoders.t2i_kinds import Fusing, made_for
+    from infuse.encoders.t2i_style import StyleAdapter
+
+    spec = tiny.base("sd1").base.spec
+    nets = {
+        "t2iadapter_seg": T2IAdapter(made_for(spec)), "t2iadapter_color": T2IAdapter(made_for(spec, light=True, layers=4)),
+        "t2iadapter_style": StyleAdapter(48, 32, 8, 3), "coadapter-fuser": Fuser(Fusing(32, 16, spec.widths, 3)),
+    }  # fmt: skip
+    for name, net in nets.items():
+        save_file(dict(net.state_dict()), home / f"{name}.safetensors")
+    torch.save({"adapter": T2IAdapter(made_for(spec, channels=1)).state_dict()}, home / "t2iadapter_sketch.pth")
 
 
 def told(home: Path) -> None:
