@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from infuse.errors import WeightsError
-from infuse.network.spec import NetworkSpec, is_video
+from infuse.network.spec import UPSCALER, NetworkSpec, is_video
 from infuse.weights.formats import Header
 from infuse.weights.identify import UNET, identify
 from infuse.weights.kinds import Identity, wrong_kind
@@ -117,14 +117,17 @@ def schedule(source: Source, unet: Mapping[str, Any], prediction: str | None = N
     config = read_json(folder / "scheduler_config.json", source.field) if folder else {}
     second = unet.get("use_linear_projection") or is_video(unet)
     kin = "sdxl" if unet.get("addition_embed_type") else "sd2" if second else "sd1"
-    config = config or ldm_configs.scheduler(kin, prediction or "epsilon", lcm=bool(unet.get("time_cond_proj_dim")))
+    upscaler = unet.get("in_channels") == UPSCALER
+    usual = prediction or ("v_prediction" if upscaler else "epsilon")
+    config = config or ldm_configs.scheduler(kin, usual, lcm=bool(unet.get("time_cond_proj_dim")), upscaler=upscaler)
     return config | ({"prediction_type": prediction} if prediction else {})
 
 
 def scheduler_of(kin: str, identity: Identity, header: Header) -> dict[str, Any]:
     """A checkpoint's schedule: its family's, with what marker keys say."""
     lcm = any(k.endswith("cond_proj.weight") for k in header)
-    return ldm_configs.scheduler(kin, identity.prediction, zero_snr="ztsnr" in header, lcm=lcm)
+    upscaler = identity.variant == "upscaler"
+    return ldm_configs.scheduler(kin, identity.prediction, zero_snr="ztsnr" in header, lcm=lcm, upscaler=upscaler)
 
 
 def spec_of(source: Source, config: Mapping[str, Any], factor: int, prediction: str, parameters: int) -> NetworkSpec:

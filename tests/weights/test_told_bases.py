@@ -54,6 +54,8 @@ def test_a_base_of_either_layout_is_what_it_was_and_knows_what_it_hears(kind: st
     same(parts.unet, made["unet"])
     assert parts.spec.embedding_slots == heard and not parts.spec.unheard
     assert [s.name for s in parts.spec.channel_slots] == ([] if channels == 4 else [kind.split(",")[0]])
+    own = (1e-4, 0.02) if kind == "lowres" and layout == "one file" else (0.00085, 0.012)  # the upscaler's own schedule
+    assert layout == "a folder" or (parts.scheduler_config["beta_start"], parts.scheduler_config["beta_end"]) == own
     assert parts.spec.guidance == {"lowres": 9.0, "image_embeds": 10.0, "image, SDXL": 5.0}.get(kind, 7.5)
 
 
@@ -112,6 +114,25 @@ def test_an_unclip_s_folder_has_its_eye_and_its_numbers(tmp_path: Path) -> None:
     net.mean.data += 1
     net.save_pretrained(root / "image_normalizer")
     assert load_base(root).digest != before, "these numbers are a part of the model"
+
+
+def test_a_vit_l_without_its_numbers_is_said() -> None:
+    """The original file leaves them out; ViT-H was trained without any."""
+    import warnings
+
+    from infuse.weights.layouts.unclip import load_noise
+    from infuse.weights.source import Source
+
+    class Bare(Source):
+        is_folder = False  # type: ignore[assignment]
+        header = {}  # type: ignore[assignment]
+
+    with pytest.warns(match="ViT-L|mean and spread"):
+        noise = load_noise(Bare("l", Path("l.ckpt")), 768)
+    assert not noise.mean.any() and bool((noise.std == 1).all())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_noise(Bare("h", Path("h.ckpt")), 1024)
 
 
 def test_openai_s_eye_has_openai_s_activation() -> None:

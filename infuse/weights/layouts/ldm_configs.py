@@ -200,11 +200,13 @@ def vision(shapes: Shapes, *, act: str = "gelu") -> dict[str, Any]:
     }
 
 
-def scheduler(family: str, prediction: str, *, zero_snr: bool = False, lcm: bool = False) -> dict[str, Any]:
+def scheduler(
+    family: str, prediction: str, *, zero_snr: bool = False, lcm: bool = False, upscaler: bool = False
+) -> dict[str, Any]:
     """The noise schedule that all SD models were trained with, and the sampler their Hub folders name.
 
     `family` is sd1 (PNDM), sd2 (DDIM) or sdxl (Euler); steps are spaced from the end ("leading"), offset by one. lcm: the
-    network was distilled to few steps.
+    network was distilled to few steps. upscaler: the x4 upscaler has a schedule of its own (x4-upscaling.yaml).
     """
     config: dict[str, Any] = {
         "_class_name": {"sd1": "PNDMScheduler", "sd2": "DDIMScheduler"}.get(family, "EulerDiscreteScheduler"),
@@ -214,6 +216,8 @@ def scheduler(family: str, prediction: str, *, zero_snr: bool = False, lcm: bool
     }  # fmt: skip
     if family == "sd1":
         config["skip_prk_steps"] = True
+    if upscaler:
+        config |= {"beta_start": 1e-4, "beta_end": 0.02}
     if lcm:  # as the Hub folder of LCM_Dreamshaper_v7 has it
         config |= {"_class_name": "LCMScheduler", "steps_offset": 0, "set_alpha_to_one": True}
     if zero_snr:  # "Common diffusion noise schedules and sample steps are flawed": the last step must be pure noise

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from infuse.notices import note
 from infuse.weights.formats import Header, read_keys, read_tensors
 from infuse.weights.layouts import ldm_configs, ldm_keys
 from infuse.weights.source import Source
@@ -41,7 +42,10 @@ def activation(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def load_noise(source: Source, width: int) -> ImageNoise:
-    """Mean and spread of the embeddings (width e) of a model's image encoder; 0 and 1 where nobody stored any, as in ViT-H's file."""
+    """Mean and spread of the embeddings (width e) of a model's image encoder; 0 and 1 where nobody stored any.
+
+    So it was trained with ViT-H. ViT-L has numbers, which its one file leaves out (they lie in ViT-L-14_stats.th).
+    """
     import torch
 
     from infuse.encoders.noise_augmentation import ImageNoise
@@ -52,4 +56,7 @@ def load_noise(source: Source, width: int) -> ImageNoise:
     elif not source.is_folder and all(k in source.header for k in STATS):
         mean, std = (read_keys(source.header, STATS)[k] for k in STATS)
         found = {"mean": mean, "std": std}
+    if not found and width == VIT_L[1]:
+        note(f"{source.name}: the mean and spread of its image encoder's embeddings are not in this file, so an unclip condition's noise_level "
+             "does not act quite as in the original; at 0 there is no difference. The model's diffusers folder has them.")  # fmt: skip
     return ImageNoise(found.get("mean", torch.zeros(width)), found.get("std", torch.ones(width)))
