@@ -40,7 +40,12 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
     },
     "text": {"text": "prompt", "negative": "negative_prompt"},
     "img2img": {**PICTURED, **STRENGTH, "init_images": "image"},
-    "inpaint": {**HOLED, **STRENGTH},
+    "inpaint": {
+        **HOLED, **STRENGTH, "inpainting_fill": "content", "masked_content": "content", "inpainting_mask_invert": "invert",
+        "mask_mode": "invert", "inpainting_mask_weight": "mask_weight", "inpaint_full_res": "area", "inpaint_area": "area",
+        "inpaint_full_res_padding": "padding", "only_masked_padding": "padding", "color_correction": "match_colors",
+        "differential_diffusion": "soft", "soft_inpainting": "soft",
+    },
     "brushnet": {**HOLED, "brushnet_conditioning_scale": "weight", "brushnet": "model"},
     "powerpaint": {
         **HOLED, "fitting_degree": "fit", "brushnet_conditioning_scale": "weight", "horizontal_expansion_ratio": "horizontal",
@@ -218,6 +223,23 @@ def _mode(name: str, value: Any) -> Any:
     return WEBUI_MODES.get(plain(str(value)), value)
 
 
+def _content(name: str, value: Any) -> Any:
+    """The webui counts its four, the first of which is fill."""
+    kinds = ("fill", "original", "noise", "nothing")
+    key = plain(str(value)).removeprefix("latent_")
+    return kinds[int(key)] if key in ("0", "1", "2", "3") else key if key in kinds else value
+
+
+def _area(name: str, value: Any) -> Any:
+    """Only masked, as the webui's flag or words say it."""
+    said = {"true": "masked", "false": "whole", "only_masked": "masked", "whole_picture": "whole", "1": "masked", "0": "whole"}
+    return said.get(plain(str(value)), value)
+
+
+def _inverted(name: str, value: Any) -> Any:
+    return {"inpaint_masked": False, "inpaint_not_masked": True}.get(plain(str(value)), value)
+
+
 def _guess(name: str, value: Any) -> Any:
     return {True: "guess", False: "balanced"}.get(value, value) if isinstance(value, bool) else value
 
@@ -270,6 +292,8 @@ VALUES: Mapping[tuple[str, str], Callable[[str, Any], Any]] = {
     **{("t2i_adapter", name): _annotator for name in ("annotator", "module", "preprocessor", "processor")}, ("t2i_adapter", "resize_mode"): _fit,
     **{(kind, name): _mode for kind in ("t2i_adapter", "coadapter") for name in ("mode", "control_mode")},
     ("controlnet", "mode"): _mode, ("controlnet", "control_mode"): _mode, ("controlnet", "guess_mode"): _guess,
+    **{("inpaint", name): _content for name in ("content", "inpainting_fill", "masked_content")},
+    **{("inpaint", name): _area for name in ("inpaint_full_res", "inpaint_area")}, ("inpaint", "mask_mode"): _inverted,
     ("ip_adapter", "method"): _invokeai, ("size", "original_size"): _turned, ("size", "crops_coords_top_left"): _turned, (RECIPE, "generator"): _generator,
 }  # fmt: skip
 

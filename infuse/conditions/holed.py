@@ -29,8 +29,9 @@ class Holed(Condition):
     mask_blur: sigma in pixels of the picture; what is repainted fades into the picture over the blurred edge, instead of
     behind a soft edge that lies inside of the hole. area: `masked` works on the hole and `padding` pixels around it alone, at the
     recipe's width and height (the network's own size if it names none), and puts the result back into the picture, whose size
-    it has; other conditions' pictures of the same size are cut alike. match_colors: bring the result's colours to the
-    `original` picture's (true says the same), or correct them by what both show at the hole's `border`.
+    it has; other conditions' pictures of the same size are cut alike. match_colors: what differs from the picture
+    at the hole's `border`, where both show the same, is taken off in the hole, too (true says the same); `original` gives all of
+    the result the picture's histogram, as the webui does, which suits a hole that is filled with what was there.
     """
 
     VOICE = HOLED
@@ -44,7 +45,7 @@ class Holed(Condition):
     @property
     def colours(self) -> Colours | None:
         """By what colours are matched."""
-        return "original" if self.match_colors is True else self.match_colors or None
+        return "border" if self.match_colors is True else self.match_colors or None
 
     @property
     def edged(self) -> bool:

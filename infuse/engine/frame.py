@@ -60,7 +60,7 @@ class After:
         import numpy as np
 
         ground = np.asarray(self.who.ground(self.size))
-        image: Picture = getattr(self.who, str(self.who.HOLE))
+        image = _ground(self.who)
         hole = fitted_hole(self.who.edge(image.size).point(lambda v: 255 * (v > 0)), self.size, self.who.ground_fit)
         return ground, border(hole)
 
@@ -92,23 +92,29 @@ def laid_out(
         if isinstance(c, Holed):
             with under(where):
                 laid[where] = c.laid()
-                if laid[where] is not c and c.mask is not None:
-                    notes += [f"{where}.{text}" for text in _scaled(c)]
     holed = {where: c for where in active if isinstance(c := laid[where], Holed)}
     frame = None
     if any(c.area == "masked" for c in holed.values()):
         laid, frame, said = _framed(laid, holed, size)
         notes += said
         holed = {where: c for where in holed if isinstance(c := laid[where], Holed)}
+    for where, c in conditions.items():
+        if isinstance(c, Holed) and (mask := laid[where].mask) is not None and mask.size == _ground(laid[where]).size:
+            notes += [f"{where}.{text}" for text in _scaled(c)]
     first = next((c for c in holed.values() if c.colours), next(iter(holed.values()), None))
     if first is None or (first.colours is None and frame is None):
         return laid, None, notes
     return laid, After(first, size, first.colours, frame), notes
 
 
+def _ground(c: Condition) -> Picture:
+    """The picture in which its hole lies."""
+    return getattr(c, str(c.HOLE))
+
+
 def _scaled(c: Holed) -> list[str]:
-    assert c.mask is not None
-    return brought(c.mask.size, getattr(c, str(c.HOLE)).size, "mask", "its image")
+    """What is said of a mask that has been brought to its picture: a check that comes later sees no difference."""
+    return [] if c.mask is None else brought(c.mask.size, _ground(c).size, "mask", "its image")
 
 
 def _framed(laid: Laid, holed: Mapping[str, Holed], size: tuple[int, int]) -> tuple[Laid, Frame, list[str]]:
@@ -116,7 +122,7 @@ def _framed(laid: Laid, holed: Mapping[str, Holed], size: tuple[int, int]) -> tu
     from PIL import ImageChops
 
     asked = next(where for where, c in holed.items() if c.area == "masked")
-    ground: Picture = getattr(holed[asked], str(holed[asked].HOLE))
+    ground = _ground(holed[asked])
     edges = {}
     for where, c in holed.items():
         with under(where):
@@ -179,7 +185,7 @@ def _cut(c: Condition, ground: Picture, box: Box, size: tuple[int, int]) -> tupl
             return c, notes
         soft = getattr(c, "soft", False)
         drawn = c.edge(ground.size) if soft else c.drawn(ground.size)
-        image: Picture = getattr(c, str(c.HOLE))
+        image = _ground(c)
         changed = {"mask": Picture.of(cut_hole(drawn, box, size, soft)), "area": "whole", "paste": False,
                    str(c.HOLE): Picture.of(cut(image.image, box, size)),
                    "mask_blur": 0.0 if soft else c.mask_blur * size[0] / (box[2] - box[0])}  # fmt: skip

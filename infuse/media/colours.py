@@ -1,6 +1,6 @@
 """A picture's colours brought to those of another one: by their whole distribution, or by what both show in a few places.
 
-Source: colour correction of the webui (modules/processing.py of stable-diffusion-webui-forge@dfdcbab): matched in Lab, while the
+Source of the former: colour correction of the webui (modules/processing.py of stable-diffusion-webui-forge@dfdcbab): matched in Lab, while the
 brightness of the picture stays its own.
 """
 
@@ -26,19 +26,47 @@ def matched(image: Any, target: Any) -> Any:
 
 
 def levelled(image: Any, target: Any, where: Any) -> Any:
-    """(h w 3) uint8 shifted and stretched so that, in the places `where` (h w, booleans), it has the target's mean and spread.
+    """(h w 3) uint8 with the target's colours in the places `where` (h w, booleans), and everywhere else with what differs there
+    spread over it smoothly.
 
-    What both show there is the same thing, so that a difference is the maker's and holds for all of the image. The spread is
-    changed by a fifth at most: few places have little of it.
+    What both show in these places is the same thing, so that a difference is the maker's, and goes on beside them. Source: the
+    membrane of Perez et al. 2003 (Poisson image editing), with push and pull (Gortler et al. 1996) as its solver.
     """
     import numpy as np
 
     if not where.any():
         return image
-    own, there = image[where].astype(np.float64), target[where].astype(np.float64)
-    slope = np.clip((there.std(0) + 1) / (own.std(0) + 1), 0.8, 1.25)
-    out = (image - own.mean(0)) * slope + there.mean(0)
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+    shift = spread(target.astype(np.float64) - image, where)
+    return np.clip(np.rint(image + shift), 0, 255).astype(np.uint8)
+
+
+def spread(values: Any, where: Any) -> Any:
+    """(h w c) floats that are known in some places only, carried to all others: averages of ever larger squares, the smallest
+    that know anything."""
+    import numpy as np
+
+    known = where.astype(np.float64)[..., None]
+    h, w, _ = values.shape
+    if known.all():
+        return values
+    if h == w == 1:
+        return values * known
+    more = ((0, h % 2), (0, w % 2), (0, 0))
+    total, weight = (
+        np.pad(v, more).reshape((h + 1) // 2, 2, (w + 1) // 2, 2, -1).sum((1, 3)) for v in (values * known, known)
+    )
+    wide = spread(total / np.maximum(weight, 1), weight[..., 0] > 0)
+    return np.where(known > 0, values, _doubled(_doubled(wide, 0), 1)[:h, :w])
+
+
+def _doubled(values: Any, axis: int) -> Any:
+    """Twice as many along an axis, each between the two that it lies between."""
+    import numpy as np
+
+    n = values.shape[axis]
+    beside = [np.take(values, np.clip(np.arange(n) + d, 0, n - 1), axis) for d in (-1, 1)]
+    parts = np.stack([0.75 * values + 0.25 * b for b in beside], axis + 1)
+    return parts.reshape(*values.shape[:axis], 2 * n, *values.shape[axis + 1 :])
 
 
 def lab(image: Any) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from infuse.media.boxes import around, cut, cut_hole, put, shaped
-from infuse.media.colours import lab, levelled, matched, rgb
+from infuse.media.colours import lab, levelled, matched, rgb, spread
 from infuse.media.filling import filled_in
 from infuse.media.fitting import fitted_hole
 from infuse.media.soften import softened
@@ -127,13 +127,23 @@ def test_matched_colours_keep_their_brightness() -> None:
     assert np.abs(matched(made, made).astype(int) - made).max() <= 1
 
 
-def test_a_shift_at_the_border_is_taken_off_everywhere() -> None:
-    target = np.random.default_rng(0).integers(60, 160, (32, 32, 3), dtype=np.uint8)
-    where = np.zeros((32, 32), bool)
-    where[:8] = True
-    drifted = target + np.array([12, 0, 5], np.uint8)
-    drifted[20:] = 200
-    out = levelled(drifted, target, where)
-    assert np.abs(out[:20].astype(int) - target[:20]).max() <= 1
-    assert out[25, 5].tolist() == [188, 200, 195]
-    assert (levelled(drifted, target, np.zeros((32, 32), bool)) == drifted).all()
+def test_what_differs_at_the_border_is_taken_off_beside_it() -> None:
+    """A drift that grows from left to right, known in a frame around the hole."""
+    target = np.random.default_rng(0).integers(60, 160, (37, 50, 3), dtype=np.uint8)
+    drift = np.linspace(0, 40, 50)[None, :, None] * [1, 0.5, 0]
+    made = np.rint(target + drift).astype(np.uint8)
+    where = np.ones((37, 50), bool)
+    where[6:31, 8:42] = False
+    out = levelled(made, target, where)
+    assert (out[where] == target[where]).all()
+    left = np.abs(out.astype(int) - target)[~where]
+    assert left.max() <= 12 and left.mean() < 2 < np.abs(made.astype(int) - target)[~where].mean()
+    assert (levelled(made, target, np.zeros((37, 50), bool)) == made).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (9, 1), (33, 20)])
+def test_one_known_number_is_known_everywhere(size: tuple[int, int]) -> None:
+    where = np.zeros(size, bool)
+    where[-1, 0] = True
+    values = np.where(where[..., None], 5.0, np.nan_to_num(np.full((*size, 2), 99.0)))
+    assert np.allclose(spread(values, where), 5)
