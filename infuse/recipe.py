@@ -75,6 +75,12 @@ class Recipe(Strict):
         """The same recipe, with a number where its seed was random."""
         return self.model_copy(update={"seed": drawn()}) if self.seed == RANDOM else self
 
+    def only(self, items: Sequence[int]) -> Recipe:
+        """The recipe of some of its pictures alone, by their number, with what its conditions say to these."""
+        seeds = tuple(self.seeds[i] for i in items)
+        said = {"seed": seeds[0] if len(seeds) == 1 else seeds, "count": len(seeds)}
+        return self.model_copy(update={**said, "conditions": tuple(c.only(items) for c in self.conditions)})
+
     _reading: Reading = PrivateAttr(default_factory=policy)
     """What may be read for it; neither equality nor the digest looks at it."""
     _notes: tuple[str, ...] = PrivateAttr(default=())

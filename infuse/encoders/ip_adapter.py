@@ -1,23 +1,28 @@
-"""An IP-Adapter's own modules: a projection from an image encoder's answer to tokens, and K and V for every cross-attention.
+"""An IP-Adapter's own modules: a projection to tokens, K and V for every cross-attention, and of a FaceID a low-rank part.
 
-Source: IP-Adapter (Ye et al. 2023), sec. 3.2; layouts of the original repository at 62e4af9.
+Files number attentions by the list of all of them, encoder, decoder, middle, self-attention first: the i-th transformer
+block has 2 i for its self-attention and 2 i + 1 for its cross-attention. Source: IP-Adapter (Ye et al. 2023), sec. 3.2;
+tencent-ailab/IP-Adapter@62e4af9.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.encoders.ip_kinds import variant
+from infuse.encoders.ip_kinds import LOWRANK, Kind, variant
+from infuse.encoders.ip_projections import PROJECTIONS, Face, FacePlus, Full, Plain, Resampler
+from infuse.errors import WeightsError
+
+__all__ = ["Adapter", "Face", "FacePlus", "Full", "LowRank", "Plain", "Resampler"]
 
 
 class Adapter(nn.Module):
-    """An IP-Adapter file: one image projection, and K and V for every cross-attention in the file's own numbering."""
+    """An IP-Adapter file: one projection, and K and V for every cross-attention in the file's own numbering."""
 
     def __init__(self, kind: str, project: nn.Module, pairs: int, widths: list[int], context: int) -> None:
         super().__init__()
@@ -28,20 +33,51 @@ class Adapter(nn.Module):
         """(to_k, to_v) of the i-th cross-attention: down, up, middle."""
         return self.kv[i]  # type: ignore[return-value]
 
-    def tokens(self, states: Float[Tensor, "images ..."]) -> Float[Tensor, "m d"]:
-        """Tokens of all pictures, one after another."""
-        return self.project(states.to(next(self.parameters()).dtype)).flatten(0, 1)
+    def tokens(
+        self,
+        states: Float[Tensor, "n ..."] | None,
+        faces: Float[Tensor, "n e"] | None = None,
+        shortcut: float | None = None,
+    ) -> Float[Tensor, "m d"]:
+        """Tokens of all pictures or faces, one after another."""
+        return self.each(states, faces, shortcut).flatten(0, 1)
+
+    def each(
+        self,
+        states: Float[Tensor, "n ..."] | None,
+        faces: Float[Tensor, "n e"] | None = None,
+        shortcut: float | None = None,
+    ) -> Float[Tensor, "n m d"]:
+        """Tokens of each picture or face: of what the image encoder says of it, of its face, or of both (FaceID-plus, with or
+        without `shortcut`)."""
+        like = next(self.parameters())
+        states, faces = (None if t is None else t.to(like) for t in (states, faces))
+        match self.kind:
+            case "faceid":
+                return self.project(faces)
+            case "instantid":
+                assert faces is not None
+                return self.project(faces[:, None])
+            case "faceid_plus":
+                return self.project(faces, states, shortcut)
+            case _:
+                return self.project(states)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> Adapter:
-        """From the flat keys of an IP-Adapter file (`image_proj.*`, `ip_adapter.N.to_k_ip.weight`)."""
-        kind = variant({k: tuple(t.shape) for k, t in tensors.items()}, "this file")
+        """From the flat keys of an IP-Adapter file (`image_proj.*`, `ip_adapter.N.to_k_ip.weight`, `..._lora.down.weight`)."""
+        kind: Kind = variant({k: tuple(t.shape) for k, t in tensors.items()}, "this file")
         numbers = sorted({int(m[1]) for k in tensors if (m := re.fullmatch(r"ip_adapter\.(\d+)\.to_k_ip\.weight", k))})
         widths = [tensors[f"ip_adapter.{n}.to_k_ip.weight"].shape[0] for n in numbers]
         context = tensors[f"ip_adapter.{numbers[0]}.to_k_ip.weight"].shape[1]
-        project = {"plain": Plain, "full": Full, "plus": Resampler}[kind].shaped(tensors, context)
+        project = PROJECTIONS[kind].shaped(tensors, context)
+        parts = {(int(m[1]), m[2], m[3]): k for k in tensors if (m := LOWRANK.fullmatch(k))}
         with torch.device("meta"):
-            out = cls(kind, project, len(numbers), widths, context)
+            out = (LowRank if parts else cls)(kind, project, len(numbers), widths, context)
+            for n, name, side in parts:
+                if isinstance(out, LowRank) and side == "down":
+                    shapes = [tensors[f"ip_adapter.{n}.{name}_lora.{s}.weight"].shape for s in ("down", "up")]
+                    out.change(n, name, *((s[1], s[0]) for s in shapes))
         state = {
             f"kv.{i}.{j}.weight": tensors[f"ip_adapter.{n}.to_{kv}_ip.weight"]
             for i, n in enumerate(numbers)
@@ -49,6 +85,10 @@ class Adapter(nn.Module):
         }
         state |= {
             f"project.{k.removeprefix('image_proj.')}": t for k, t in tensors.items() if k.startswith("image_proj.")
+        }
+        state |= {
+            f"changes.{n} {name}.{('down', 'up').index(side)}.weight": tensors[k]
+            for (n, name, side), k in parts.items()
         }
         out.load_state_dict(state, assign=True)
         return out
@@ -61,102 +101,48 @@ class Adapter(nn.Module):
         return out
 
 
-class Plain(nn.Module):
-    """Pooled embedding (b e) to (b n d): one linear layer, one norm."""
+class LowRank(Adapter):
+    """An adapter whose file changes the projections of all attentions, too: W x becomes W x + up(down(x)), without alpha.
 
-    def __init__(self, width: int, n: int, context: int) -> None:
-        super().__init__()
-        self.n, self.proj, self.norm = n, nn.Linear(width, n * context), nn.LayerNorm(context)
+    Source: tencent-ailab/IP-Adapter@62e4af9, attention_processor_faceid.py.
+    """
 
-    @classmethod
-    def shaped(cls, t: Mapping[str, Tensor], context: int) -> Plain:
-        out, width = t["image_proj.proj.weight"].shape
-        return cls(width, out // context, context)
+    def __init__(self, kind: str, project: nn.Module, pairs: int, widths: list[int], context: int) -> None:
+        super().__init__(kind, project, pairs, widths, context)
+        self.changes = nn.ModuleDict()
+        """"number name" -> down and up."""
+        self.numbers: dict[str, int] = {}
+        """Module path of an attention -> its number in the file."""
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        return self.norm(self.proj(pooled).unflatten(-1, (self.n, -1)))
+    def change(self, number: int, name: str, down: tuple[int, int], up: tuple[int, int]) -> None:
+        """A change of one projection: (width in, width out) of its two matrices."""
+        self.changes[f"{number} {name}"] = nn.Sequential(nn.Linear(*down, bias=False), nn.Linear(*up, bias=False))
 
+    def placed(self, cross_layers: Sequence[str]) -> None:
+        """Say which attentions are meant: paths of the base's cross-attentions in the file's order.
 
-class Full(nn.Module):
-    """Every state (b n e) to a token (b n d)."""
+        Raises WeightsError if it speaks to a base already whose attentions lie in another order.
+        """
+        here = {
+            path.removesuffix("attn2") + f"attn{j + 1}": 2 * i + j
+            for i, path in enumerate(cross_layers)
+            for j in (0, 1)
+        }
+        if any(self.numbers.get(path, n) != n for path, n in here.items()):
+            raise WeightsError("model", "this adapter is in use beside a base whose attentions lie in another order. Load it twice, under two "
+                                        "names.")  # fmt: skip
+        self.numbers = self.numbers | here
 
-    def __init__(self, width: int, inner: int, context: int) -> None:
-        super().__init__()
-        self.proj = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, context), nn.LayerNorm(context))
+    def edit(self, path: str, name: str, x: Float[Tensor, "k n c"]) -> Float[Tensor, "k n d"] | None:
+        """What is added to the answer of projection `name` (to_q, to_k, to_v, to_out) of the attention at this module path."""
+        key = f"{self.numbers.get(path)} {name}"
+        return self.changes[key](x) if key in self.changes else None
 
-    @classmethod
-    def shaped(cls, t: Mapping[str, Tensor], context: int) -> Full:
-        inner, width = t["image_proj.proj.0.weight"].shape
-        return cls(width, inner, context)
-
-    def forward(self, states: Tensor) -> Tensor:
-        return self.proj(states)
-
-
-class Resampler(nn.Module):
-    """Learned queries read all states: (b n e) to (b q d). Source: IP-Adapter plus; Perceiver-IO's cross-attention."""
-
-    HEAD = 64
-
-    def __init__(
-        self, width: int, inner: int, queries: int, depth: int, context: int, heads: int | None = None, mult: int = 4
-    ) -> None:
-        super().__init__()
-        self.latents = nn.Parameter(torch.randn(1, queries, inner) / inner**0.5)
-        self.proj_in, self.proj_out, self.norm_out = (
-            nn.Linear(width, inner),
-            nn.Linear(inner, context),
-            nn.LayerNorm(context),
-        )
-        attended = (heads or inner // self.HEAD) * self.HEAD
-        self.layers = nn.ModuleList(
-            nn.ModuleList([_Perceive(inner, attended, self.HEAD), _mlp(inner, mult * inner)]) for _ in range(depth)
-        )
-
-    @classmethod
-    def shaped(cls, t: Mapping[str, Tensor], context: int) -> Resampler:
-        inner, width = t["image_proj.proj_in.weight"].shape
-        depth = 1 + max(int(m[1]) for k in t if (m := re.match(r"image_proj\.layers\.(\d+)\.", k)))
-        attended = t["image_proj.layers.0.0.to_q.weight"].shape[0]
-        return cls(
-            width,
-            inner,
-            t["image_proj.latents"].shape[1],
-            depth,
-            context,
-            attended // cls.HEAD,
-            t["image_proj.layers.0.1.1.weight"].shape[0] // inner,
-        )
-
-    def forward(self, states: Tensor) -> Tensor:
-        x, latents = self.proj_in(states), self.latents.repeat(len(states), 1, 1)
-        for attention, mlp in self.layers:  # type: ignore[misc]
-            latents = latents + attention(x, latents)
-            latents = latents + mlp(latents)
-        return self.norm_out(self.proj_out(latents))
-
-
-def _mlp(width: int, inner: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, inner, bias=False), nn.GELU(), nn.Linear(inner, width, bias=False)
-    )
-
-
-class _Perceive(nn.Module):
-    """Latents attend to states and to themselves; q and k each scaled by d^-1/4, as in the original."""
-
-    def __init__(self, width: int, attended: int, head: int) -> None:
-        super().__init__()
-        self.head = head
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.to_q = nn.Linear(width, attended, bias=False)
-        self.to_kv = nn.Linear(width, 2 * attended, bias=False)
-        self.to_out = nn.Linear(attended, width, bias=False)
-
-    def forward(self, x: Tensor, latents: Tensor) -> Tensor:
-        x, latents = self.norm1(x), self.norm2(latents)
-        k, v = self.to_kv(torch.cat([x, latents], dim=1)).chunk(2, dim=-1)
-        q, k, v = (t.unflatten(-1, (-1, self.head)).transpose(1, 2) for t in (self.to_q(latents), k, v))
-        scale = 1 / math.sqrt(math.sqrt(self.head))
-        weight = ((q * scale) @ (k * scale).transpose(-2, -1)).float().softmax(-1).to(v.dtype)
-        return self.to_out((weight @ v).transpose(1, 2).flatten(2))
+    def save(self) -> dict[str, Tensor]:
+        out = super().save()
+        for key, (down, up) in self.changes.items():  # type: ignore[misc]
+            number, name = key.split()
+            out |= {
+                f"ip_adapter.{number}.{name}_lora.{side}.weight": m.weight for side, m in (("down", down), ("up", up))
+            }
+        return out

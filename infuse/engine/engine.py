@@ -159,11 +159,16 @@ class Engine:
             base = self.store.base(str(resolved.asked.model))
             holes = tuple(hole for c in resolved.speakers.values() for hole in c.openings())
             kit = Kit(base, resolved.size, self.store, resolved.frames, resolved.windows, holes)
-            sides = self.encode(resolved, kit)
+            each = [self.encode(one, kit) for one in (resolved.alone() if resolved.differ else (resolved,))]
+            sides = each[0]
             below, weights = ground(kit, sides, resolved.timetable), self.store.digests(resolved.asked)
         shape = (base.spec.latent_channels, *((resolved.frames,) if base.spec.frames else ()), *kit.grid)
-        run, net = (resolved.plan, resolved.timetable, sides, below), base.network
-        jobs = [Job(*run, seed, shape, net.dtype, net.device, resolved.windows) for seed in resolved.asked.seeds]
+        run, net, seeds = (resolved.plan, resolved.timetable), base.network, resolved.asked.seeds
+        said = each if resolved.differ else each * len(seeds)
+        jobs = [
+            Job(*run, s, below, seed, shape, net.dtype, net.device, resolved.windows)
+            for s, seed in zip(said, seeds, strict=True)
+        ]
         helpers = [get_ident()] if help else []
         ticket = Ticket(resolved, self, jobs, watch, weights, [*resolved.warnings, *notes], helpers)
         with self._lock:

@@ -15,6 +15,7 @@ from infuse.foreign import webui
 from infuse.media.film_writer import writable, write_film
 from infuse.media.metadata import Record, versions
 from infuse.media.picture_writer import MOST_TEXT, room, writable_picture, write_picture
+from infuse.media.pictures import Picture
 from infuse.notices import note
 from infuse.recipe import Recipe
 from infuse.samplers import parse, spoken
@@ -49,7 +50,7 @@ class Result:
         """What the i-th picture says of itself: the recipe that makes exactly it, as it was asked and as it was resolved, versions,
         hashes. kind: "hashes" names inputs by their hashes alone. most: about how many characters it may have."""
         seed = self.recipe.seeds[i]
-        one = self.recipe.model_copy(update={"seed": seed, "count": 1})
+        one = self.recipe.only((i,))
         resolved = {**self.resolved, "seed": seed} if self.resolved else {}
         if isinstance(device := resolved.get("device"), str):
             resolved["device"] = device.partition(":")[0]
@@ -57,7 +58,18 @@ class Result:
         facts = {"weights": self.weights, "resolved": resolved, "versions": versions(sys.modules["infuse"].__version__),
                  "warnings": self.warnings, "parameters": parameters}  # fmt: skip
         beside = 2 * len(parameters) if 4 * len(parameters) < most else 0  # UTF-16 in EXIF, where they go first
-        return recorded(one, kind, most - beside, facts, self.glimpses)
+        return recorded(one, kind, most - beside, facts, self._glimpsed(one))
+
+    def _glimpsed(self, one: Recipe) -> Mapping[str, Any]:
+        """Glimpses under the fields that their pictures have in the recipe of one picture."""
+        if one.conditions == self.recipe.conditions:
+            return self.glimpses
+
+        def placed(recipe: Recipe) -> dict[str, Any]:
+            return {where: (where.rpartition(".")[0], p) for where, p in recipe.pictures() if isinstance(p, Picture)}
+
+        known = {place: self.glimpses[w] for w, place in placed(self.recipe).items() if w in self.glimpses}
+        return {where: known[place] for where, place in placed(one).items() if place in known}
 
     def _parameters(self, resolved: Mapping[str, Any], i: int) -> str:
         """The same in the webui's words."""
