@@ -24,6 +24,7 @@ def one(kind: str, **fields: Any) -> dict[str, Any]:
              "brushnet": {"model": "brush15.safetensors", "image": "a.png", "mask": "mask.png"},
              "powerpaint": {"model": "./powerpaint2", "image": "a.png", "mask": "mask.png"},
              "controlnet": {"model": "canny15.safetensors", "image": "a.png"},
+             **dict.fromkeys(("depth", "edit", "upscale", "unclip"), {"image": "a.png"}),
              "ip_adapter": {"model": "ip15.safetensors", "image": "a.png", "image_encoder": "./vit-h"}}.get(kind, {})  # fmt: skip
     return base(conditions=[{"kind": kind, **sound, **fields}])
 
