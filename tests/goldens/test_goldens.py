@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from . import through, through_beside, through_concatenated, through_gligen, through_ip_adapter, through_powerpaint, through_reference, through_t2i
+from . import (
+    through,
+    through_beside,
+    through_concatenated,
+    through_gligen,
+    through_ip_adapter,
+    through_powerpaint,
+    through_reference,
+    through_t2i,
+)
 from .golden import HERE, Golden
 from .through_ip_faces import FACE_WAYS
 from .through_video import VIDEO_WAYS
