@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import beside_nets
 import disk
 import pytest
+import tiny_faces
 import torch
 from parity import told as told_bases
 from PIL import Image
@@ -60,6 +62,28 @@ def attended(home: Path) -> None:
     terms = {"middle_block_1_transformer_blocks_0_attn1_to_q": (64, 2)}
     written(home, {name: term(*of) for name, of in terms.items()}).rename(home / "lllite_canny.safetensors")
     comfy(home, "text").rename(home / "gligen_textbox.safetensors")
+
+
+def branched(home: Path) -> None:
+    """ControlNets of several kinds beside the embedded bases."""
+    for name in ("control_v11p_sd15_inpaint", "control_v11f1e_sd15_tile"):
+        disk.controlnet(home / name)
+    unet = tiny.unet("sd1")
+    lora = beside_nets.lora_state(beside_nets.control(unet, 7), unet)
+    for name, state in (("control-lora-canny", lora), ("union-promax", beside_nets.union().state_dict())):
+        save_file({k: t.contiguous() for k, t in state.items()}, home / f"{name}.safetensors")
+
+
+def faced(home: Path) -> None:
+    """IP-Adapters that read faces beside the embedded base, and somebody's face."""
+    for name, kind in (("ip-adapter-faceid_sd15", "faceid"), ("ip-adapter-faceid-plusv2_sd15", "faceid_plus")):
+        state = tiny_faces.adapter("sd1", kind).save()
+        parts = {
+            p: {k.removeprefix(f"{p}."): t for k, t in state.items() if k.startswith(p)}
+            for p in ("image_proj", "ip_adapter")
+        }
+        torch.save(parts, home / f"{name}.bin")
+    (home / "someone.json").write_text(str(tiny_faces.face()))
 
 
 def adapted(home: Path) -> None:

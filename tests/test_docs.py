@@ -27,7 +27,20 @@ PAGES = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("index", "models", "recipes", "files", "powerpaint", "bases", "boxes", "t2i", "video", "engine")
+        for name in (
+            "index",
+            "models",
+            "recipes",
+            "files",
+            "powerpaint",
+            "bases",
+            "boxes",
+            "controlnet",
+            "t2i",
+            "ip-adapter",
+            "video",
+            "engine",
+        )
     ),
 )
 FROM_NOTHING = ("README.md", "docs/index.md")
@@ -60,8 +73,12 @@ def test_every_block_runs(page: str, home: Path) -> None:
         homes.released(home, home.parent / "hub")
     if page == "docs/bases.md":
         homes.told(home)
+    if page == "docs/controlnet.md":
+        homes.branched(home)
     if page == "docs/t2i.md":
         homes.adapted(home)
+    if page == "docs/ip-adapter.md":
+        homes.faced(home)
     if page == "docs/boxes.md":
         homes.attended(home)
     names: dict[str, Any] = {}
