@@ -113,6 +113,9 @@ class Gligen(Condition):
         own = named(found.shapes)
         kind = kind_of(own, self.model)
         same_family(self.model, context(own), net, "a GLIGEN")
+        if "text_embeds" in net.embedding_slots:  # its phrases are said by one text encoder
+            raise RecipeError("", f"{net.name} is read by two text encoders, and a GLIGEN's boxes by one: there are some for SD 1.x only. Use "
+                                  "text with a mask for each thing, or a ControlNet.")  # fmt: skip
         fits(own, self.model, net)
         self._inside(view.size)
         notes = self._seen(kind, own, net, view) if any(b.image for b in self.boxes) else []
