@@ -23,6 +23,8 @@ from infuse.errors import CapacityError, InfuseError, InfuseWarning, RecipeError
 INTERRUPTED = 130
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
+ENDLESS = 10_000
+"""The same of a list, in which each model keeps its line."""
 
 
 class Letters(TyperGroup):
@@ -93,15 +95,49 @@ def show_command(
     typer.echo(shown_record(source), nl=False)
 
 
+AS_JSON = typer.Option("--json", help="As JSON, for programs.")
+
+
 @app.command("models")
-def models_command() -> None:
-    """The models that need no path: those that come with infuse, and those in INFUSE_MODELS."""
+def models_command(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Of the webui, ComfyUI, InvokeAI or your own; INFUSE_MODELS if left out.", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, AS_JSON] = False,
+) -> None:
+    """The models that need no path: those that come with infuse, and those in the folders of INFUSE_MODELS; kind and base of each."""
     from rich.console import Console
 
-    from infuse.cli.show import models
+    from infuse.cli.show import listing, models
     from infuse.weights.library import Library
 
-    models(Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True), Library())
+    absent = next((f for f in folders or () if not f.is_dir()), None)
+    if absent is not None:
+        raise RecipeError("", f"there is no folder {absent}. Give folders that hold models.")
+    with spoken():
+        found = listing(Library(folders or None))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    models(Console(width=None if sys.stdout.isatty() else ENDLESS, soft_wrap=True), found)
+
+
+@app.command("identify")
+def identify_command(
+    file: Annotated[str, typer.Argument(help="A weights file, a model's folder, or a name that a recipe would say.")],
+    as_json: Annotated[bool, AS_JSON] = False,
+) -> None:
+    """What a weights file is, for which base, and how a recipe uses it: told by its tensors, never by its name."""
+    from infuse.cli.show import identified
+    from infuse.weights.library import Library
+    from infuse.weights.usage import report as told
+
+    with spoken():
+        found = told(Library().find(file, "file"), file)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else identified(found), nl=as_json)
 
 
 @app.command("convert")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -78,22 +79,53 @@ def clip_of(found: Resolved) -> str:
     )
 
 
-def models(console: Console, library: Any) -> None:
-    """Every name that needs no path, and what it is by its tensors."""
-    table = Table("name", "what it is", "description", box=None, padding=(0, 2, 0, 0))
-    names = library.names()
-    for name, description in names.items():
+def listing(library: Any) -> list[dict[str, Any]]:
+    """Every name that needs no path, and what it is by its tensors, as plain data; `error` of what cannot be used."""
+    from infuse.weights.usage import report as told
+
+    found: list[dict[str, Any]] = []
+    for name, description in library.names().items():
+        said = {"name": name, "description": description}
         try:
-            what = library.find(name).identity.described
+            found.append({**told(library.find(name), name), **said})
         except InfuseError as error:
-            what = f"cannot be used: {error.message}"
-        table.add_row(name, what, description)
-    if names:
+            found.append({**said, "error": error.message})
+    return found
+
+
+SHORT = ("tokens", "reads", "tower", "rank", "types of map", "frames")
+
+
+def models(console: Console, found: list[dict[str, Any]]) -> None:
+    """A line for each model of a listing."""
+    table = Table("name", "what it is", "", "description", box=None, padding=(0, 2, 0, 0))
+    for one in found:
+        what = one.get("what") or f"cannot be used: {one['error']}"
+        more = [f"{k} {v}" for k, v in one.get("facts", {}).items() if k in SHORT]
+        table.add_row(
+            *map(
+                escape, (one["name"], what, ", ".join([*more, *filter(None, [one.get("numbers")])]), one["description"])
+            )
+        )
+    if found:
         console.print(table)
     else:
         console.print(
             "No models. Put files or folders into a folder that INFUSE_MODELS names, or use paths and Hub ids."
         )
+
+
+def identified(found: Mapping[str, Any]) -> str:
+    """What `infuse identify` says of one place: facts, what cannot be told, and the lines for a recipe, which come last."""
+    facts = dict(found["facts"])
+    size = (
+        f"{found['numbers']}, " * bool(found["numbers"]) + f"{found['tensors']:,} tensors, {bytes_of(found['bytes'])}"
+    )
+    rows = [("what", found["what"]), *facts.items(), ("numbers", size), *(("note", n) for n in found["notes"])]
+    rows += [("not told", text) for text in found["untold"]]
+    lines = [f"{name:<18}{text}" for name, text in rows]
+    use = found["yaml"] or found["advice"]
+    return "\n".join([*lines, *(["", use.rstrip()] if use else [])]) + "\n"
 
 
 class Rate(ProgressColumn):

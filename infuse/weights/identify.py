@@ -12,7 +12,7 @@ from dataclasses import replace
 from infuse.weights.formats import Header
 from infuse.weights.kinds import Identity
 from infuse.weights.layouts.wrapped import UNET as UNET
-from infuse.weights.looks import attended, bases, beside, clips, components, loras, others
+from infuse.weights.looks import attended, bases, beside, clips, components, differences, loras, others
 from infuse.weights.looks.bases import LEARNED as LEARNED
 from infuse.weights.looks.bases import TASK_ROWS as TASK_ROWS
 from infuse.weights.looks.bases import VAE as VAE
@@ -43,13 +43,17 @@ def identify(header: Header, *, prediction: str | None = None) -> Identity:
 
 def _judge(table: Table) -> Identity | None:
     """The embedded judge, which scores pictures of the tabletop."""
-    prefix = table.before("judge.version")
-    return None if prefix is None else Identity("judge", "diffusers", prefix=prefix)
+    prefix = table.before("join_fine.1.running_mean")
+    return (
+        Identity("judge", prefix=prefix)
+        if prefix is not None and table.under(prefix, "coarse.0.1.running_mean")
+        else None
+    )
 
 
 LOOKS: tuple[Callable[[Table], Identity | None], ...] = (
     _judge, others.family, beside.brushnet, attended.ip_adapter, beside.lllite, beside.ctrlora, beside.sparse, beside.xs, beside.fuser,
-    beside.controlnet, loras.lora, clips.motion, attended.gligen, bases.video, bases.base, attended.style, beside.t2i,
+    beside.controlnet, differences.difference, loras.lora, clips.motion, attended.gligen, bases.video, bases.base, attended.style, beside.t2i,
     components.component, attended.inversion,
 )  # fmt: skip
 """Most specific first: a ControlNet 1.0 file holds a whole base model as well, a GLIGEN is a base with more in it."""

@@ -17,15 +17,19 @@ from pathlib import Path
 
 from infuse.errors import WeightsError
 from infuse.media.reading import at_home, shown
-from infuse.weights import hub
+from infuse.weights import hub, shelves
 from infuse.weights.formats import SUFFIXES, Header
 from infuse.weights.kinds import Identity
+from infuse.weights.layouts.difference import Difference, base_named, unfound, unnamed
 from infuse.weights.layouts.powerpaint import FOLDERS, UNDER, is_v1, is_v2, tasks_of
 from infuse.weights.layouts.video_release import is_loose, release_at
 from infuse.weights.source import COMPONENTS, Source, read_json
 
-ALIASES = {"base": "tabletop", "inpaint": "tabletop-inpaint", "video": "tabletop-video", "judge": "tabletop-judge"}
-"""Embedded files and folders whose public name differs from their own; the others (`edges`, `depth`) keep theirs."""
+ALIASES = {
+    "base": "tabletop", "inpaint": "tabletop-inpaint", "video": "tabletop-video", "depth": "tabletop-depth", "edit": "tabletop-edit",
+    "judge": "tabletop-judge",
+}  # fmt: skip
+"""Embedded files and folders whose public name differs from their own; the others (`edges`, `depths`) keep theirs."""
 
 
 def embedded_root() -> Path:
@@ -46,7 +50,7 @@ class Library:
         self.roots = tuple(Path(r).expanduser() for r in given if str(r))
         self.offline, self.paths, self._embedded = offline, paths, embedded
 
-    def find(self, model: str, field: str = "model") -> Source:
+    def find(self, model: str, field: str = "model", *, above: tuple[Path, ...] = ()) -> Source:
         """The place of a model by name, path or Hub id (`owner/name`, `owner/name/sub/file.safetensors`, `owner/name@revision`).
 
         May download, when the cache has no copy and the library is not offline. Raises WeightsError that lists the
@@ -59,12 +63,14 @@ class Library:
             )
         if name in self.embedded:
             return replace(self.embedded[name], field=field)
-        place = self._path(name) or self.in_roots(name)
+        place = self._path(name) or self.in_roots(name, field)
         if place is None and hub.is_id(name) and not self._folder(name):
             place = self._on_hub(name, field)
         if place is None:
             raise WeightsError(field, self._not_found(name))
         place = _only_file(place) or _only_pipeline(place) or place
+        if (base := base_named(place, field)) is not None:
+            return self._difference(name, place, base, field, above)
         return Source(name, place, fallback=self._fallback(place, field), field=field)
 
     def header(self, model: str, field: str = "model") -> tuple[Header, Identity]:
@@ -75,14 +81,20 @@ class Library:
     def names(self) -> dict[str, str]:
         """Every name that needs no path: embedded models and the entries of the roots, with a line on each."""
         found = {name: str(source.card.get("description", "")) for name, source in self.embedded.items()}
-        for root in self.roots:
-            for entry in sorted(root.iterdir()) if root.is_dir() else []:
-                if entry.suffix in SUFFIXES or (entry.is_dir() and _is_there(entry)):
-                    second = any((entry / folder).is_dir() for folder in FOLDERS)
-                    where = f"in {root}" + ", with a BrushNet beside it" * second
-                    said = str(Source(entry.name, entry).card.get("description", where))
-                    found.setdefault(entry.stem if entry.is_file() else entry.name, said)
+        for entry in self.stock:
+            second = any((entry.path / folder).is_dir() for folder in FOLDERS)
+            where = f"in {entry.shelf}" + ", with a BrushNet beside it" * second
+            try:
+                said = str(Source(entry.name, entry.path).card.get("description", where))
+            except WeightsError:  # `find` says what is wrong with it
+                said = where
+            found.setdefault(entry.name, said)
         return found
+
+    @property
+    def stock(self) -> list[shelves.Entry]:
+        """What lies in the roots now: models in them, and on the shelves of the programs whose folders they are."""
+        return [e for root in self.roots if root.is_dir() for e in shelves.entries(root, _is_there, _is_whole)]
 
     @cached_property
     def embedded(self) -> Mapping[str, Source]:
@@ -94,7 +106,11 @@ class Library:
             own = entry.name if entry.is_dir() else entry.stem
             under = found.get(str(read_json(entry / "model_index.json").get("infuse_base"))) if entry.is_dir() else None
             name = ALIASES.get(own, own)
-            found[name] = Source(name, entry, embedded=True, fallback=under)
+            base = base_named(entry)
+            if base is None:
+                found[name] = Source(name, entry, embedded=True, fallback=under)
+            elif base in found:
+                found[name] = Difference(name, entry, embedded=True, fallback=found[base])
         return found
 
     def part(self, model: str, parts: Iterable[str], field: str = "model") -> Source:
@@ -104,6 +120,18 @@ class Library:
             return found
         whole = self.find(model, field)  # which may have downloaded it
         return self._inside(name, parts, field) or whole
+
+    def _difference(self, name: str, place: Path, base: str, field: str, above: tuple[Path, ...]) -> Difference:
+        """A file that is added to a base, with the base; `above`: the files that are added to this one."""
+        if not base:
+            raise unnamed(place, field)
+        if place in above:
+            raise unfound(place, base, field, f"it is added to {place.name} itself. Name the base that it was made for.")
+        try:
+            found = self.find(str(self._path(str(place.parent / base)) or base), field, above=(*above, place))
+        except WeightsError as e:
+            raise unfound(place, base, field, e.message) from e
+        return Difference(name, place, fallback=found, field=field)
 
     def _inside(self, name: str, parts: tuple[str, ...], field: str) -> Source | None:
         for inside in (f"{name}/{part}" for part in parts if name not in self.embedded):
@@ -138,8 +166,11 @@ class Library:
         inside = any(path.resolve().is_relative_to(r.resolve()) for r in self.roots)
         return path if self.paths or inside else None
 
-    def in_roots(self, name: str) -> Path | None:
-        """Its place in one of the roots, if it is there."""
+    def in_roots(self, name: str, field: str = "model") -> Path | None:
+        """Its place in one of the roots, or on one of their shelves, if it is there.
+
+        Raises WeightsError if several shelves have one of this name.
+        """
         for root in self.roots:
             for candidate in (root / name, *(root / f"{name}{s}" for s in SUFFIXES)):
                 inside = Path(normpath(candidate)).is_relative_to(
@@ -147,6 +178,16 @@ class Library:
                 )  # links in a root are its owner's choice
                 if inside and _is_there(candidate):
                     return candidate
+        for root in self.roots:
+            found = shelves.places(root, name, _is_there)
+            if len(found) > 1:
+                listed = ", ".join(str(p) for p in found)
+                raise WeightsError(
+                    field,
+                    f'"{shown(name)}" is the name of {len(found)} models: {listed}. Give the path of the one you mean.',
+                )
+            if found:
+                return found[0]
         return None
 
     def _folder(self, name: str) -> Path | None:
@@ -200,6 +241,11 @@ def _is_there(path: Path) -> bool:
         return path.is_file() or _is_model(path) or _only_file(path) is not None or _only_pipeline(path) is not None
     except OSError:  # a name that is too long for a file, or a folder that others may not look into
         return False
+
+
+def _is_whole(folder: Path) -> bool:
+    """A folder that is one model by itself, rather than one in which a single file lies."""
+    return _is_model(folder) or _only_pipeline(folder) is not None
 
 
 def _only_file(folder: Path) -> Path | None:
