@@ -66,11 +66,16 @@ class Encodings:
     def forget(self, thing: Any) -> None:
         """Drop whatever holds this base or module: it has left the store, and its memory must go."""
 
+        def modules(entry: Any) -> tuple[Any, ...]:
+            """What it speaks through, and the module whose twin that is (`network.twins`)."""
+            branch = getattr(entry, "branch", None)
+            original = getattr(branch, "twin_of", None)
+            return (branch, original()) if original else (branch,)
+
         def holds(key: Any, sides: Sides) -> bool:
             said = (sides.on, sides.off)
             return key[0] is thing or any(
-                thing in (e.adapter for e in p.decoupled) or thing in (getattr(e, "branch", None) for e in p.residuals)
-                for p in said
+                thing in (e.adapter for e in p.decoupled) or any(thing in modules(e) for e in p.residuals) for p in said
             )
 
         with self._lock:

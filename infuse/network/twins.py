@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from diffusers.models.controlnets.controlnet_xs import ControlNetXSAdapter
@@ -36,5 +36,6 @@ def twin(module: Any, pool: bool | None = None) -> Any:
         other.__class__ = cls
         if pool is not None:
             other.register_to_config(global_pool_conditions=pool)
+        other.twin_of = ref(module)  # whoever lets go of the one lets go of the other
         kept[pool] = other
     return kept[pool]

@@ -186,3 +186,14 @@ def test_fit_pads_with_the_colour_of_the_rim() -> None:
 def test_memory_of_a_control_lora_is_that_of_what_it_becomes() -> None:
     shapes = {"a.up": (64, 2), "a.down": (2, 32), "b.weight": (10,)}
     assert grown(shapes, 4 * (128 + 64 + 10)) == 4 * (64 * 32 + 10)
+
+
+def test_a_twin_leaves_with_the_module_whose_weights_it_has() -> None:
+    own = tiny.engine(beside_nets.base("sd1"), {"c": beside_nets.control(beside_nets.unet("sd1"), 7)})
+    asked = Recipe(
+        prompt="x", width=16, height=16, steps=1, conditions=(ControlNet(model="c", image=photo(), pool=True),)
+    )
+    own.run(asked)
+    kept = len(own.encodings)
+    own.store.unload("c")
+    assert len(own.encodings) == kept - 1
