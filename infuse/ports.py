@@ -58,7 +58,7 @@ class Voice:
     weight: float = 1.0
     mask: Float[Tensor, "height width"] | None = None
     frames: Curve | tuple[float, ...] | None = None
-    """A curve, or the numbers themselves once `Ports.clip` has asked it."""
+    """A curve; numbers once `Ports.clip` has asked it."""
 
     def clip(self, first: int, last: int, count: int) -> Voice:
         """This voice in the frames `first`..`last` - 1 of `count`: the curve becomes one number for each."""
@@ -87,7 +87,7 @@ class Latent:
     hole: Float[Tensor, "1 h w"] | None = None
     """1 = repaint, 0 = keep."""
     picture: Float[Tensor, "3 height width"] | None = None
-    """Pixels (0-1) to put back outside of the holes when the job is done."""
+    """Pixels (0-1) to put back outside of the holes in the end."""
     opening: Float[Tensor, "1 height width"] | None = None
     """The hole in pixels, 0 or 1."""
     voice: Voice = LOUD
@@ -126,18 +126,16 @@ class Decoupled:
     """Tokens with an attention of their own: the adapter's K and V, the network's Q (IP-Adapter, eq. 5)."""
 
     adapter: nn.Module
-    """Says by `place` where it is asked: beside the cross-attention, or ("fuser", GLIGEN) between self- and cross-attention.
-    If it has an `edit`, that is a change of the attentions' projections for its rows (FaceID's low-rank part)."""
+    """Asked beside the cross-attention, or (`place` "fuser", GLIGEN) before it. Its `edit` changes projections (FaceID's LoRA)."""
     tokens: Float[Tensor, "m d"] | Float[Tensor, "f m d"]
     """Of a clip they may be different for every frame."""
     layers: tuple[float, ...] | None = None
     """One factor per cross-attention in IP-Adapter order, or None for 1 everywhere."""
     voice: Voice = LOUD
     scaling: Scaling = "v"
-    """What a weight multiplies: the answer ("v"), keys and values, those by width of the layer too, or keys and the values' mean
-    (cubiq/ComfyUI_IPAdapter_plus@9d076a3)."""
+    """What a weight multiplies (cubiq/ComfyUI_IPAdapter_plus@9d076a3): the answer, keys and values, keys and the values' mean."""
     lowrank: float = 1.0
-    """Factor of the adapter's `edit`, if it has one. It does not depend on the voice: whoever is silent is not there at all."""
+    """Factor of the adapter's `edit`. It does not depend on the voice: whoever is silent is not there at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +148,7 @@ class Residual:
 
     branch: nn.Module
     hint: Float[Tensor, "c height width"] | tuple[Float[Tensor, "c h w"] | Posterior, ...]
-    """A picture, or latent-sized parts to be stacked along channels; the job draws those that are distributions."""
+    """A picture, or parts as large as the latent, stacked along channels; the job draws distributions."""
     sites: tuple[float, ...] | None = None
     """One factor per site, in the order of the branch's answer, or None for 1 everywhere."""
     voice: Voice = LOUD
@@ -190,22 +188,19 @@ class Shared:
 
     latent: Posterior
     share: float = 1.0
-    """How much of the answer has heard it (0-1): 1 - fidelity on the side where guidance wants nobody."""
+    """How much of the answer has heard it (0-1): 1 - fidelity where guidance wants nobody."""
     blocks: frozenset[str] = frozenset()
     """Module paths of the self-attentions in which it is heard."""
     norms: frozenset[int] = frozenset()
-    """Sites (of the walk, counted from 0 after the first convolution) where mean and spread of its features are taken over."""
-    beside: tuple[Channel, ...] = ()
-    """What the network's slots hold in its own row."""
+    """Sites (of the walk, 0 is the first layer) where mean and spread of its features are taken over."""
+    beside: tuple[Channel, ...] = ()  # what the network's slots hold in its own row
     x: Float[Tensor, "c h w"] | None = None
     """Its latent, once the job has drawn it; in a row, at the noise level of that evaluation."""
     voice: Voice = LOUD
 
     def drawn(self, samples: Mapping[int, Tensor]) -> Shared:
-        beside = tuple(
-            replace(c, value=samples[id(c.value)]) if isinstance(c.value, Posterior) else c for c in self.beside
-        )
-        return replace(self, x=samples[id(self.latent)], beside=beside)
+        told = (replace(c, value=samples[id(c.value)]) if id(c.value) in samples else c for c in self.beside)
+        return replace(self, x=samples[id(self.latent)], beside=tuple(told))
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +285,7 @@ class Ports:
         return list({id(p): p for p in shown if isinstance(p, Posterior)}.values())
 
     def drawn(self, samples: Mapping[int, Tensor]) -> Ports:
-        """What was a distribution in channels, the embedding, hints and shared pictures, replaced by this job's samples (keyed by the posterior's id)."""
+        """What was a distribution, replaced by this job's samples (keyed by the posterior's id)."""
 
         def change(entry: Entry) -> Entry:
             if isinstance(entry, Residual | Shared):

@@ -13,6 +13,8 @@ import beside_nets
 import gligens
 import tiny_faces
 import torch
+from diffusers import UNet2DConditionModel
+from parity.told import EYE, normalizer
 from weights.test_lllite import term, written
 
 import tiny
