@@ -30,6 +30,7 @@ from infuse.weights.formats import read_header, read_tensors
 from infuse.weights.identify import identify
 from infuse.weights.kinds import Identity
 from infuse.weights.layouts.composer_folder import load_composer
+from infuse.weights.layouts.difference import Difference, merge
 from infuse.weights.layouts.ldm_checkpoint import (
     from_checkpoint,
     image_processor,
@@ -57,13 +58,15 @@ def load_base(
     device: torch.device | str = "cpu",
     prediction: str | None = None,
 ) -> BaseParts:
-    """Load a base model: a diffusers pipeline folder, one original (LDM, SGM) checkpoint file, or a video release.
+    """Load a base model: a diffusers pipeline folder, one original (LDM, SGM) checkpoint, a video release, a difference to one.
 
     `prediction` (epsilon, v_prediction) overrides what the model is taken to predict; SD 2.x files do not say.
     Raises WeightsError for a file of another kind, a refiner, missing parts, missing or misshapen tensors.
     """
     source = source if isinstance(source, Source) else Source(str(source), Path(source))
     identity = identify(source.header, prediction=prediction)
+    if isinstance(source, Difference):
+        return merge(load_base(source.base, dtype=dtype, device=device, prediction=prediction), source)
     loading = Loading(source, dtype, device, list(identity.notes))
     if source.release:
         parts = from_release(loading, identity)

@@ -15,7 +15,7 @@ KINDS = {
     "t2i_style": "a T2I style adapter", "coadapter_fuser": "a CoAdapter fuser", "lora": "a LoRA",
     "textual_inversion": "a textual inversion", "motion": "an AnimateDiff motion module", "gligen": "a GLIGEN",
     "sparsectrl": "a SparseCtrl", "ctrlora": "a CtrLoRA", "taesd": "a TAESD", "safety_checker": "a safety checker",
-    "upscaler": "an enlarger of pixels", "judge": "a tabletop judge", "foreign": "a model of another family",
+    "difference": "what is added to a base model", "upscaler": "an enlarger of pixels", "judge": "a tabletop judge", "foreign": "a model of another family",
     "unknown": "a file of no kind that infuse knows",
 }  # fmt: skip
 NAMED = {
@@ -114,6 +114,7 @@ ADVICE = {
     "ip_adapter": "Use it in a condition of kind ip_adapter",
     "brushnet": "Use it in a condition of kind brushnet, or of kind powerpaint if its task encoder lies beside it",
     "base": "Use it as the recipe's `model`",
+    "difference": "Use it as the recipe's `model`, with a card beside it that names its base",
     "unet": "Use the whole model, with its VAE and text encoder, as the recipe's `model`",
     "parts": "Use the whole checkpoint, or the model's diffusers folder",
     "vae": "Put it into a model's diffusers folder as `vae/`; by itself it makes no picture",
