@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 
 def _pictures(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, list) and not value:
-        raise ValueError("it should have at least 1 picture, or be left out")
     return () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
@@ -81,7 +79,8 @@ class IPAdapter(Condition):
     def _something(self) -> IPAdapter:
         if not self.image and not self.face:
             raise RecipeError(
-                "image", "this field is required: the picture that is the prompt. Give one, or for a FaceID the face."
+                "image",
+                "this field is required: at least 1 picture that is the prompt. Give one, or for a FaceID the face.",
             )
         return self
 

@@ -44,7 +44,7 @@ def vectors(value: Any) -> tuple[Any, ...]:
 
     Raises ValueError if it is none, RecipeError if a file may not be read.
     """
-    if value is None or (isinstance(value, tuple) and not value):
+    if value is None or (isinstance(value, list | tuple) and not value):
         return ()
     found = tuple(_one_or_more(value))
     if not found:

@@ -446,3 +446,11 @@ def test_modules_are_what_is_trained(engine: Engine) -> None:
 
     kit = Kit(engine.store.base("tiny"), (32, 32), engine.store)
     assert isinstance(IPAdapter(model="faceid", face=[FACE]).modules(kit)["ip_adapter"], nn.Module)
+
+
+def test_every_field_is_read_again_as_it_was_written() -> None:
+    for said in (
+        look(layers={"up": {"block_1": [0, 1]}}, weights=(1,), combine="apart"),
+        IPAdapter(model="faceid", face=[FACE, A], layers="ease in-out"),
+    ):
+        assert IPAdapter(**said.model_dump()) == said == IPAdapter.model_validate_json(said.model_dump_json())

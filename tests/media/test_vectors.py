@@ -67,7 +67,7 @@ def test_photos_and_numbers_side_by_side(tmp_path: Path) -> None:
     found = vectors([ONE.tolist(), image, "face.png"])
     assert len(found[0]) == 512 and all(isinstance(f, Picture) for f in found[1:])
     assert isinstance(vectors(np.zeros((16, 16, 3), np.uint8))[0], Picture)
-    assert vectors(None) == vectors(()) == ()
+    assert vectors(None) == vectors(()) == vectors([]) == ()
 
 
 @pytest.mark.parametrize(("value", "says"), [
