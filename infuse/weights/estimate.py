@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from math import prod
+
 from infuse.weights.formats import Header
 from infuse.weights.kinds import Identity
 
@@ -22,6 +26,8 @@ def estimate(header: Header, dtype: str, identity: Identity | None = None) -> in
     if name not in WIDTHS:
         raise ValueError(f"dtype {dtype!r} is none of {', '.join(WIDTHS)}")
     alone = identity is not None and identity.kind != "base" and bool(identity.prefix)
+    if identity is not None and identity.kind == "control_lora":
+        return grown(header.shapes()) * WIDTHS[name]
     total = 0
     for key, entry in header.items():
         own = (
@@ -34,3 +40,15 @@ def estimate(header: Header, dtype: str, identity: Identity | None = None) -> in
     if name in ("float16", "F16") and identity is not None and identity.kind == "base" and identity.family == "sdxl":
         total += SDXL_VAE * 2
     return total
+
+
+DOWN = re.compile(r"\.(down|lora_down\.weight|lora_A\.weight|lora\.down\.weight)$")
+UP = re.compile(r"\.(up|lora_up\.weight|lora_B\.weight|lora\.up\.weight)$")
+
+
+def grown(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Numbers in the network that a Control-LoRA becomes beside its base: each pair of factors is one whole layer there."""
+    downs = {DOWN.sub("", k): s for k, s in shapes.items() if DOWN.search(k)}
+    ups = {UP.sub("", k): s for k, s in shapes.items() if UP.search(k)}
+    whole = sum(prod(s) for k, s in shapes.items() if not DOWN.search(k) and not UP.search(k))
+    return whole + sum(ups[k][0] * prod(s[1:]) for k, s in downs.items() if ups.get(k))

@@ -15,11 +15,12 @@ from PIL import Image
 import tiny
 from infuse import ControlNet, Recipe
 from infuse.conditions.controlnet import types
-from infuse.conditions.controlnet.files import grown
 from infuse.encoders.kit import Kit
 from infuse.engine.engine import Engine
 from infuse.errors import InfuseError, RecipeError
+from infuse.media.films import Film
 from infuse.ports import Residual
+from infuse.weights.estimate import grown
 
 SIDE = 32
 
@@ -184,8 +185,26 @@ def test_fit_pads_with_the_colour_of_the_rim() -> None:
 
 
 def test_memory_of_a_control_lora_is_that_of_what_it_becomes() -> None:
-    shapes = {"a.up": (64, 2), "a.down": (2, 32), "b.weight": (10,)}
-    assert grown(shapes, 4 * (128 + 64 + 10)) == 4 * (64 * 32 + 10)
+    assert grown({"a.up": (64, 2), "a.down": (2, 32), "b.weight": (10,)}) == 64 * 32 + 10
+    conv = {"c.lora_B.weight": (8, 2, 1, 1), "c.lora_A.weight": (2, 4, 3, 3)}
+    assert grown(conv) == 8 * 4 * 9
+
+
+def test_auto_draws_what_a_union_is_told_that_it_is_shown() -> None:
+    drawn = [
+        ControlNet(model="union", image=photo(), type=t, annotator="auto").drawn("union", {}, photo())[0]
+        for t in ("canny", 1)
+    ]
+    assert drawn == ["canny", "none"]
+
+
+def test_other_tools_words_for_it() -> None:
+    found = ControlNet(
+        model="m", image=photo(), module="tile_resample", resize_mode="Crop and Resize", pixel_perfect=True, control_type="tile",  # type: ignore[call-arg]
+        control_mode="My prompt is more important",  # type: ignore[call-arg]
+    )  # fmt: skip
+    assert (found.annotator, found.fit, found.resolution, found.type, found.mode) == ("tile", "crop", "perfect", "tile", "prompt")  # fmt: skip
+    assert ControlNet(model="m", image=photo(), pixel_perfect=False).resolution is None  # type: ignore[call-arg]
 
 
 def test_a_twin_leaves_with_the_module_whose_weights_it_has() -> None:
@@ -197,3 +216,13 @@ def test_a_twin_leaves_with_the_module_whose_weights_it_has() -> None:
     kept = len(own.encodings)
     own.store.unload("c")
     assert len(own.encodings) == kept - 1
+
+
+def test_the_hole_of_a_film_is_in_each_of_its_frames() -> None:
+    film = Film.of(np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8))
+    store = tiny.engine(tiny.video(), {"c": tiny.controlnet("sd1", 7)}).store
+    kit = Kit(store.base("tiny"), (SIDE, SIDE), store, frames=4)
+    (said,) = ControlNet(model="c", film=film, hole=half()).encode(kit).on.residuals
+    hint: Any = said.hint  # type: ignore[union-attr]
+    assert hint.shape == (3, 4, SIDE, SIDE)
+    assert (hint[..., SIDE // 2 :] == -1).all() and (hint[..., : SIDE // 2] >= 0).all()

@@ -164,7 +164,10 @@ class ControlNet(Hinted, Condition):
         return kind_of(self.model, card) == "shuffle"
 
     def drawn(self, model: str, card: Mapping[str, Any], image: Any) -> tuple[str, str]:
-        return auto(model, card, image) if self.annotator == "auto" else (self.annotator, "")
+        if self.annotator != "auto":
+            return self.annotator, ""
+        number = None if self.type is None else types.number(self.type, len(types.TYPES), model)
+        return auto(model, card if number is None else {**card, "annotator": types.TYPES[number][0]}, image)
 
     def encode(self, kit: Encoders) -> Sides:
         pool = True if self.pool == "auto" and self.shuffles(kit.card(self.model)) else self.pool

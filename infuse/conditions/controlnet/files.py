@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from infuse.conditions.base import same_family
@@ -24,7 +23,6 @@ NAMES = {
     "control_lora": "a Control-LoRA",
 }
 DOWN = (".down", ".lora_down.weight", ".lora_A.weight", ".lora.down.weight")
-UP = (".up", ".lora_up.weight", ".lora_B.weight", ".lora.up.weight")
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,16 @@ def fits(model: str, found: Any, net: NetworkSpec) -> File:
         width = next((s[1] for k, s in shapes.items() if k.endswith(tuple(f"attn2.to_k{e}" for e in DOWN))), found.context_width)  # fmt: skip
         same_family(model, width, net, what)
         _same_encoder(model, what, shapes, net)
-        return File(found.kind, net.sites, grown(shapes, found.memory))
+        return File(found.kind, net.sites, found.memory)
     same_family(model, found.context_width, net, what)
     if found.kind == "controlnet_xs":
         _same_widths(model, shapes, net)
         return File(found.kind, net.sites, found.memory)
     _same_encoder(model, what, shapes, net)
     types = _rows(shapes, "task_embedding") or 0
+    if types and net.frames:
+        raise RecipeError("model", f"{model!r} is a ControlNet-Union, which hears pictures, and {net.name!r} makes clips. Choose a ControlNet for "
+                                   f"{described(net.context_width)}.")  # fmt: skip
     return File(found.kind, net.sites, found.memory, types)
 
 
@@ -62,20 +63,6 @@ def no_sites(model: str, file: File, mode: Mode, sites: Any) -> None:
         if asked:
             raise RecipeError(field, f"{model!r} is {NAMES[file.kind]}, which walks beside its base and has one weight for all of it. Remove "
                                      f"{field}; to be heard on the prompt's side only, set applies_to: prompt.")  # fmt: skip
-
-
-def grown(shapes: Shapes, stored: int) -> int:
-    """Bytes of the network that a Control-LoRA becomes, if its file of these shapes is loaded into so many."""
-    small = sum(prod(s) for s in shapes.values())
-    downs = {_stem(k, DOWN): s for k, s in shapes.items() if k.endswith(DOWN)}
-    ups = {_stem(k, UP): s for k, s in shapes.items() if k.endswith(UP)}
-    pairs = sum(prod(s) + prod(ups.get(k, ())) for k, s in downs.items())
-    whole = sum(ups[k][0] * prod(s[1:]) for k, s in downs.items() if k in ups)
-    return round(stored * (small - pairs + whole) / max(small, 1))
-
-
-def _stem(key: str, ends: tuple[str, ...]) -> str:
-    return next(key.removesuffix(e) for e in ends if key.endswith(e))
 
 
 ZERO = re.compile(r"(?:^|[./])(?:zero_convs\.(\d+)\.0|controlnet_down_blocks\.(\d+))\.weight$")
