@@ -15,6 +15,8 @@ KINDS = ("plain", "full", "plus", "faceid", "portrait", "faceid_plus", "instanti
 """Of files; a portrait is a FaceID of 16 tokens that changes no attentions."""
 WIDTH, STATES, POOLED = 512, 48, 24
 """Numbers of a face, and of what the tiny image encoder says."""
+INNER = 2 * WIDTH
+"""Of the projections of faces: as wide, and of FaceID-plus as deep, as released ones, which is all that diffusers reads."""
 
 
 def adapter(family: str, kind: str, seed: int = 60, spec: NetworkSpec | None = None) -> Adapter:
@@ -26,9 +28,11 @@ def adapter(family: str, kind: str, seed: int = 60, spec: NetworkSpec | None = N
         "plain": lambda: Plain(POOLED, 4, context),
         "full": lambda: Full(STATES, 40, context),
         "plus": lambda: Resampler(STATES, 64, 6, 4, context),
-        "faceid": lambda: Face(WIDTH, 20, 4, context),
-        "portrait": lambda: Face(WIDTH, 20, 16, context),
-        "faceid_plus": lambda: FacePlus(WIDTH, 20, 4, context, Resampler(STATES, context, None, 2, context, heads=1)),
+        "faceid": lambda: Face(WIDTH, INNER, 4, context),
+        "portrait": lambda: Face(WIDTH, INNER, 16, context),
+        "faceid_plus": lambda: FacePlus(
+            WIDTH, INNER, 4, context, Resampler(STATES, context, None, 4, context, heads=1)
+        ),
         "instantid": lambda: Resampler(WIDTH, 64, 6, 2, context),
     }[kind]()
     changes = kind in ("faceid", "faceid_plus")
