@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_faces
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 import tiny
 from infuse import IPAdapter, Recipe
 from infuse.batch import Row, collate
+from infuse.encoders import faces
 from infuse.encoders.ip_adapter import Adapter, LowRank
 from infuse.encoders.ip_combine import combined
 from infuse.engine.engine import Engine
@@ -454,3 +456,27 @@ def test_every_field_is_read_again_as_it_was_written() -> None:
         IPAdapter(model="faceid", face=[FACE, A], layers="ease in-out"),
     ):
         assert IPAdapter(**said.model_dump()) == said == IPAdapter.model_validate_json(said.model_dump_json())
+
+
+def test_a_photo_s_face_is_found_and_what_it_was_found_in_travels_whole(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `image` or as `face`; FaceID-plus sees the upright crop. A large photo is not replaced by what CLIP saw of another."""
+    asked_of: list[Picture] = []
+
+    def found(photo: Picture, detector: str, field: str) -> faces.Found:
+        asked_of.append(photo)
+        return faces.Found(tuple(20 * x for x in FACE), B)
+
+    monkeypatch.setattr(faces, "missing", lambda detector, field: None)
+    monkeypatch.setattr(faces, "found", found)
+    for kind, seen in (("faceid", {}), ("faceid_plus", {"image": B, "shortcut": True})):
+        want = engine.run(asked(IPAdapter(model=kind, face=[FACE], **seen))).latents
+        for field in ("image", "face"):
+            shown = {"shortcut": True} if seen else {}
+            assert (engine.run(asked(IPAdapter(model=kind, **{field: A}, **shown))).latents - want).abs().max() < 1e-4
+    assert set(asked_of) == {A}
+    large = Picture.of(np.random.default_rng(0).integers(0, 255, (512, 512, 3)).astype(np.uint8))
+    made = engine.run(asked(IPAdapter(model="faceid_plus", image=large, shortcut=True)))
+    assert not made.glimpses and made.record().recipe["conditions"][0]["image"][0].startswith("sha256:")
+    assert engine.run(asked(look(image=large))).glimpses
