@@ -159,3 +159,13 @@ def test_a_control_lora_follows_its_base(lora: str) -> None:
     second = store.beside("controlnet", lora, store.base("other"), DOUBLE, torch.device("cpu"))
     assert first is not second and not torch.equal(first.conv_in.weight, second.conv_in.weight)  # type: ignore[union-attr, arg-type]
     assert store.beside("controlnet", lora, store.base("tiny"), DOUBLE, torch.device("cpu")) is first
+
+
+@pytest.mark.slow
+def test_at_a_fixed_row_width_float32_is_bit_identical(lora: str) -> None:
+    """Rows that merge as many hints share calls; others do not, so that nobody is padded for a neighbour's sake."""
+    recipes = [recipe(*cs, seed=i, scheduler=s) for i, (cs, s) in enumerate(zip(kinds(lora), ("DDIM", "Euler a", "UniPC") * 2, strict=True))]  # fmt: skip
+    own = tiny.engine(beside_nets.base("sdxl"), modules(), row_width=4)
+    alone = [own.run(r).latents for r in recipes]
+    together = [r.latents for r in own.run_all(*recipes)]
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
