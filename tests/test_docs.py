@@ -32,6 +32,7 @@ PAGES = (
             "models",
             "recipes",
             "files",
+            "identify",
             "powerpaint",
             "bases",
             "boxes",

@@ -117,12 +117,12 @@ def models_command(
     absent = next((f for f in folders or () if not f.is_dir()), None)
     if absent is not None:
         raise RecipeError("", f"there is no folder {absent}. Give folders that hold models.")
+    library = Library(folders or None)
     with spoken():
-        found = listing(Library(folders or None))
-    if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
-        return
-    models(Console(width=None if sys.stdout.isatty() else ENDLESS, soft_wrap=True), found)
+        if as_json:
+            typer.echo(json.dumps(listing(library), indent=2, ensure_ascii=False))
+        else:
+            models(Console(width=None if sys.stdout.isatty() else ENDLESS, soft_wrap=True), library)
 
 
 @app.command("identify")

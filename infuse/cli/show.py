@@ -96,8 +96,9 @@ def listing(library: Any) -> list[dict[str, Any]]:
 SHORT = ("tokens", "reads", "tower", "rank", "types of map", "frames")
 
 
-def models(console: Console, found: list[dict[str, Any]]) -> None:
-    """A line for each model of a listing."""
+def models(console: Console, library: Any) -> None:
+    """A line for each name that needs no path."""
+    found = listing(library)
     table = Table("name", "what it is", "", "description", box=None, padding=(0, 2, 0, 0))
     for one in found:
         what = one.get("what") or f"cannot be used: {one['error']}"
@@ -123,8 +124,9 @@ def identified(found: Mapping[str, Any]) -> str:
     )
     rows = [("what", found["what"]), *facts.items(), ("numbers", size), *(("note", n) for n in found["notes"])]
     rows += [("not told", text) for text in found["untold"]]
-    lines = [f"{name:<18}{text}" for name, text in rows]
+    rows += [("needs", found["needs"])] if found["needs"] else []
     use = found["yaml"] or found["advice"]
+    lines = [f"{name:<18}{text}" for name, text in rows]
     return "\n".join([*lines, *(["", use.rstrip()] if use else [])]) + "\n"
 
 

@@ -76,7 +76,9 @@ class Identity:
     def described(self) -> str:
         """How letters to the user name it: "a ControlNet for SDXL (context width 2048)"."""
         what = NAMED.get((self.kind, self.variant))
-        said = self.variant.replace("_", " ")
+        said = self.variant if self.kind == "foreign" else self.variant.replace("_", " ")
+        if said.startswith(("a ", "an ", "the ")):
+            return f"{said}, of another family"
         what = what or KINDS.get(self.kind, self.kind) + (f" ({said})" if said else "")
         return what if self.context_width is None else f"{what} for {described(self.context_width)}"
 
@@ -119,7 +121,7 @@ ADVICE = {
     "parts": "Use the whole checkpoint, or the model's diffusers folder",
     "vae": "Put it into a model's diffusers folder as `vae/`; by itself it makes no picture",
     "taesd": "It is for previews; use the model's own VAE",
-    "image_encoder": "Use it as the `image_encoder` of an ip_adapter condition, or of a model's diffusers folder",
+    "image_encoder": "Put it with its config.json into a folder, and name that as the `image_encoder` of an ip_adapter",
     "text_encoder": "Put it into a model's diffusers folder as `text_encoder/`; by itself it makes no picture",
     "upscaler": "It enlarges finished pictures; infuse runs none of these, but the x4 upscaler of SD 2.x as a base",
     "safety_checker": "infuse runs none",

@@ -151,6 +151,41 @@ def untold(found: Identity) -> tuple[str, ...]:
     return tuple(said)
 
 
+def needs(found: Identity) -> str:
+    """What must be at hand besides the file itself; "" for nothing."""
+    eye = facts(found).get("reads", "").partition(" (")[0]
+    seeing = "lies beside its file (image_encoder/), comes with the base, or is named as `image_encoder`"
+    if found.kind == "ip_adapter" and found.variant in ("plain", "plus", "full", "faceid_plus"):
+        return f"CLIP's image encoder{f' {eye}' if eye.startswith('ViT') else ''}, which {seeing}"
+    if found.kind == "t2i_style":
+        return f"CLIP's image encoder ViT-L/14, which {seeing}"
+    return NEEDS.get((found.kind, found.variant)) or NEEDS.get((found.kind, ""), "")
+
+
+NEEDS: Mapping[tuple[str, str], str] = {
+    ("coadapter_fuser", ""): "the adapters that it joins, one for each member",
+    (
+        "brushnet",
+        "powerpaint",
+    ): "PowerPaint's task encoder (pytorch_model.bin) in the same folder, which is then the `model`",
+    ("gligen", "text_image"): "the release's projection_matrix beside it, and CLIP's image encoder ViT-L/14",
+    (
+        "base",
+        "depth",
+    ): "MiDaS (midas_v3_dpt_large.pth) for photos; without it give a depth map, and leave `annotator` out",
+}
+
+
+def advice(found: Identity) -> str:
+    """What to do with a file that no recipe names; "" if there is nothing to say."""
+    if found.kind in ("base", "unet") and found.variant not in BASES:
+        return f"This version of infuse runs no networks of this variant ({found.variant.replace('_', ' ')})."
+    if found.kind == "gligen":
+        what = {"keypoints": "the joints of people", "semantic": "semantic maps"}.get(found.variant, "maps")
+        return f"This version of infuse hears boxes with words or pictures in them, not {what}."
+    return f"{ADVICE[found.kind]}." if found.kind in ADVICE else ""
+
+
 def recipe(found: Identity, model: str) -> dict[str, Any] | None:
     """A recipe that uses it, as plain data: ready but for the pictures' names; None for what no recipe names."""
     if found.kind == "base":
@@ -223,7 +258,10 @@ def lines(data: Mapping[str, Any]) -> str:
 
     fields = {k: v for k, v in data.items() if k != "conditions"}
     text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True) if fields else ""
-    own = (yaml.safe_dump(c, sort_keys=False, allow_unicode=True, default_flow_style=True, width=10**6) for c in data.get("conditions", ()))
+    own = (
+        yaml.safe_dump(c, sort_keys=False, allow_unicode=True, default_flow_style=True, width=10**6)
+        for c in data.get("conditions", ())
+    )
     return text + "conditions:\n" * ("conditions" in data) + "".join(f"- {line}" for line in own)
 
 
@@ -233,7 +271,8 @@ def report(source: Source, name: str = "") -> dict[str, Any]:
     `name` is what a recipe would call it; the source's own if left out.
     """
     found, header = beside(source), source.header
-    use = recipe(found, name or source.name)
+    alone = found.kind == "image_encoder" and not source.is_folder  # transformers wants its config.json
+    use = None if alone else recipe(found, name or source.name)
     return {
         "name": name or source.name,
         "path": str(source.path),
@@ -250,7 +289,8 @@ def report(source: Source, name: str = "") -> dict[str, Any]:
         "untold": list(untold(found)),
         "recipe": use,
         "yaml": lines(use) if use else "",
-        "advice": "" if use else f"{ADVICE[found.kind]}." if found.kind in ADVICE else "",
+        "needs": needs(found),
+        "advice": "" if use else advice(found),
     }
 
 

@@ -179,6 +179,9 @@ def original_motion(state: dict[str, Any]) -> Shapes:
     """diffusers' names of temporal modules as AnimateDiff writes them."""
     out: Shapes = {}
     for key, shape in shapes(state).items():
+        if "motion_modules." not in key:
+            out[key] = shape
+            continue
         key = re.sub(r"(motion_modules\.\d+)\.", r"\1.temporal_transformer.", key)
         for ours, theirs in (("attn1.", "attention_blocks.0."), ("attn2.", "attention_blocks.1."), ("norm1.", "norms.0."),
                              ("norm2.", "norms.1."), ("norm3.", "ff_norm."), ("pos_embed.pe", "attention_blocks.0.pos_encoder.pe")):  # fmt: skip
@@ -197,7 +200,7 @@ def xs(name: str, whole: bool = False) -> Shapes:
 
 def t2i(kind: str, channels: int, layout: str) -> Shapes:
     with torch.device("meta"):
-        net = diffusers.T2IAdapter(in_channels=channels, adapter_type=kind, channels=[320, 640, 1280, 1280], num_res_blocks=4 if "light" in kind else 2,
+        net = diffusers.T2IAdapter(in_channels=channels, adapter_type=kind, channels=[320, 640, 1280] if "light" in kind else [320, 640, 1280, 1280], num_res_blocks=4 if "light" in kind else 2,
                                    downscale_factor=16 if "xl" in kind else 8)  # fmt: skip
     if layout == "diffusers":
         return shapes(net.state_dict())
@@ -257,7 +260,7 @@ def lllite(name: str, blocks: str = r"input_blocks|middle", only: str = "") -> S
         )
         if depth == 3:
             out |= {f"{module}.conditioning1.4.weight": (32, 32, 2, 2)}
-    return out
+    return out | {k.replace(".weight", ".bias"): (s[0],) for k, s in out.items()}
 
 
 def ctrlora(condition: bool, rank: int = 128) -> Shapes:
