@@ -52,7 +52,7 @@ def theirs(pipe: Any, asked: Recipe, **more: Any) -> Tensor:
 
 
 @pytest.mark.parametrize(("start", "name"), [("text", "DDIM"), ("img2img", "Euler a"), ("inpaint", "DPM++ 2M Karras")])
-@pytest.mark.parametrize("types", some([(1,), (1, 3)], quick=[(1, 3)]))
+@pytest.mark.parametrize("types", [(1, 3), pytest.param((1,), marks=pytest.mark.slow)])
 def test_union(start: str, name: str, types: tuple[int, ...]) -> None:
     weights = (0.7, 1.1)[: len(types)]
     hints = [ControlNet(model="branch", image=photo(10 + i), type=k, weight=w) for i, (k, w) in enumerate(zip(types, weights, strict=True))]  # fmt: skip
