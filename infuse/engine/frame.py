@@ -140,9 +140,10 @@ def _framed(laid: Laid, holed: Mapping[str, Holed], size: tuple[int, int]) -> tu
         )
     box = shaped(found, size, ground.size)
     own = (box[2] - box[0], box[3] - box[1])
-    notes = [
-        f"{asked}.area: the box from ({box[0]}, {box[1]}) to ({box[2]}, {box[3]}) of {px(ground.size)} is worked on at {px(size)}."
-    ]
+    notes = []
+    if own[0] > size[0] and own[1] > size[1]:
+        notes.append(f"{asked}.area: the box around the hole is {px(own)} and is worked on at {px(size)}, so that what is made is coarser than "
+                     "the picture. Give a larger width and height, or less padding.")  # fmt: skip
     if odd(own, size):
         notes.append(f"{asked}.area: the picture has no room for a box in the shape of {px(size)}; what lacks is filled by its rim and left "
                      "out again.")  # fmt: skip

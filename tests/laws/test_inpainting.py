@@ -121,7 +121,7 @@ def free(kind: str) -> np.ndarray:
     ("kind", "family"),
     some(
         [(k, f) for k in KINDS for f in FAMILIES if f == "four" or k not in ("brushnet", "powerpaint")],
-        quick=[(k, "four") for k in KINDS] + [("soft", "nine"), ("noise", "sdxl nine")],
+        quick=[(k, "four") for k in ("blur", "soft", "noise", "border colours", "brushnet")] + [("soft", "nine")],
     ),
 )
 def test_what_is_to_stay_stays_to_the_bit(kind: str, family: str) -> None:
@@ -133,7 +133,7 @@ def test_what_is_to_stay_stays_to_the_bit(kind: str, family: str) -> None:
     assert (made[core] != IMAGE[core]).mean() > 0.5, "and the hole is repainted"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some(KINDS, quick=["soft", "powerpaint"]))
 def test_weight_0_is_absence(kind: str) -> None:
     silent = KINDS[kind]().model_copy(update={"weight": 0.0})
     if kind == "powerpaint":
@@ -142,7 +142,7 @@ def test_weight_0_is_absence(kind: str) -> None:
     assert (run(silent, **size) == run(**size)).all()
 
 
-@pytest.mark.parametrize("kind", some(KINDS, quick=["soft", "noise", "border colours"]))
+@pytest.mark.parametrize("kind", some(KINDS, quick=["soft"]))
 def test_order_changes_nothing(kind: str) -> None:
     others = (Text(prompt="a sphere", weight=0.5), ControlNet(model="canny", image=IMAGE), hole(box(2, 6)))
     there, back = (run(*c) for c in ((KINDS[kind](), *others), (*others[::-1], KINDS[kind]())))
@@ -360,7 +360,9 @@ def test_others_pictures_are_cut_alike() -> None:
 
 def test_who_is_of_another_size_is_said() -> None:
     text = warned(alone(), ControlNet(model="canny", image=mix.picture(1, 40)))
-    assert "conditions.0.area: the box from (" in text
+    assert "conditions.0.area" not in text
+    assert "coarser than the picture" in warned(alone(padding=16), width=16, height=16)
+    assert "no room for a box in the shape of 256 x 16 px" in warned(alone(), width=256, height=16)
     assert "conditions.1.image: 40 x 40 px is not the size of the picture that is repainted (96 x 80 px)" in text
 
 
@@ -369,14 +371,16 @@ def test_the_hole_alone_is_worked_on_at_the_network_s_size() -> None:
     assert report.size == (base("four").base.spec.native_size,) * 2
 
 
-@pytest.mark.parametrize("size", [(64, 16), (16, 64), (8, 8), (37, 51)])
-def test_the_hole_alone_at_any_size(size: tuple[int, int]) -> None:
-    made = run(alone(), width=size[0], height=size[1], steps=1)
+@pytest.mark.parametrize(("width", "height"), some([(64, 16), (16, 64), (8, 8), (37, 51)], quick=[(8, 8)]))
+def test_the_hole_alone_at_any_size(width: int, height: int) -> None:
+    made = run(alone(), width=width, height=height, steps=1)
     assert made.shape == LARGE.shape and (made[SMALL == 0] == LARGE[SMALL == 0]).all()
     assert (made[SMALL > 0] != LARGE[SMALL > 0]).any()
 
 
-@pytest.mark.parametrize("kind", ["soft", "fill", "invert", "colours", "brushnet", "powerpaint"])
+@pytest.mark.parametrize(
+    "kind", some(["soft", "fill", "invert", "colours", "brushnet", "powerpaint"], quick=["soft", "powerpaint"])
+)
 def test_the_hole_alone_with_everything_else(kind: str) -> None:
     own = {"image": LARGE, "mask": SMALL, "area": "masked", "padding": 8}
     made = run(
