@@ -11,6 +11,7 @@ from typing import Any
 
 import beside_nets
 import gligens
+import numpy as np
 import tiny_faces
 import torch
 from diffusers import UNet2DConditionModel
@@ -24,19 +25,27 @@ from infuse.conditions import (
     Condition,
     ControlNet,
     Depth,
+    DepthVideo,
     Edit,
     Gligen,
     Img2Img,
     Inpaint,
     IPAdapter,
+    MaskedVideo,
+    Motion,
     PowerPaint,
     Reference,
+    SingleImage,
+    SingleSketch,
     Size,
+    SketchVideo,
+    StyleImage,
     T2IAdapter,
     T2IStyle,
     Text,
     UnCLIP,
     Upscale,
+    VideoToVideo,
 )
 from infuse.encoders.coadapter import Fuser
 from infuse.encoders.noise_augmentation import ImageNoise
@@ -44,6 +53,7 @@ from infuse.encoders.t2i import T2IAdapter as T2I
 from infuse.encoders.t2i_kinds import Anatomy, Fusing
 from infuse.encoders.t2i_style import StyleAdapter
 from infuse.engine.engine import Engine
+from infuse.media.films import Film
 from infuse.network.brushnet import BrushNet as Brush
 from infuse.network.ldm_names import transformer_blocks
 from infuse.network.spec import NetworkSpec
@@ -181,8 +191,6 @@ OWN: dict[str, tuple[str, dict[str, Any], dict[str, Made]]] = {
 
 
 def shades() -> Any:
-    import numpy as np
-
     return np.tile(np.linspace(20, 230, SIDE, dtype=np.uint8)[:, None], (1, SIDE))
 
 
@@ -190,7 +198,8 @@ def told(family: str, config: Mapping[str, Any]) -> tiny.Tiny:
     """The base of two layers a block, whose network is told more."""
     plain = beside_nets.base(family, dtype=torch.float64)
     torch.manual_seed(60)
-    net = UNet2DConditionModel.from_config({**beside_nets.unet(family).config, **config})
+    plainly = {k: v for k, v in beside_nets.unet(family).config.items() if not k.startswith("_")}
+    net = UNet2DConditionModel(**plainly | dict(config))
     net = tiny.cast(tiny.randomized(net, 61), torch.float64)  # type: ignore[arg-type]
     spec = NetworkSpec.from_unet_config(
         family, net.config, vae_factor=2, prediction=plain.base.spec.prediction, family=family
@@ -201,6 +210,8 @@ def told(family: str, config: Mapping[str, Any]) -> tiny.Tiny:
 
 @cache
 def world(name: str) -> World:
+    if name == "videocomposer":
+        return clips()
     if name in ("sd1", "sdxl"):
         return World(beside_nets.base(name, dtype=torch.float64), modules(name), common(name))
     family, config, own = OWN[name]
@@ -214,4 +225,39 @@ def world(name: str) -> World:
     return World(made, modules(family), {**others, **own}, tuple(own))
 
 
-WORLDS = ("sd1", "sdxl", *OWN)
+def film(seed: int, side: int = SIDE, count: int = 4) -> Film:
+    return Film.of(np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+
+@cache
+def clips() -> World:
+    """A VideoComposer."""
+    made = tiny.videocomposer(torch.float64)
+    widths = [w for _, w in made.base.spec.cross_layers]
+    torch.manual_seed(100)
+    plain: Any = tiny.randomized(tiny.Adapter("plain", tiny.Plain(32, 4, 32), len(widths), widths, 32), 101)
+    torch.manual_seed(102)
+    unet = tiny.unet("sd1")
+    like = UNet2DConditionModel.from_config(
+        {**unet.config, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+         "attention_head_dim": 4}
+    )  # fmt: skip
+    brought = {"edges net": beside_nets.control(like, 103), "plain file": plain, "full t2i": tiny.randomized(T2I(anatomy(made.base.spec, False)), 104)}  # fmt: skip
+    kinds: dict[str, Made] = {
+        "text": lambda **v: Text(**{"prompt": "a sphere", "weight": 0.7, **v}),
+        "controlnet, film": lambda **v: ControlNet(**{"model": "edges net", "film": film(110), **v}),
+        "t2i-adapter, film": lambda **v: T2IAdapter(**{"model": "full t2i", "film": film(111), **v}),
+        "ip-adapter, plain": lambda **v: IPAdapter(**{"model": "plain file", "image": picture(112), **v}),
+        "depth_video": lambda **v: DepthVideo(**{"film": film(113, 24), **v}),
+        "sketch_video": lambda **v: SketchVideo(**{"film": film(114, 24), **v}),
+        "single_sketch": lambda **v: SingleSketch(**{"image": picture(115, 24), **v}),
+        "single_image": lambda **v: SingleImage(**{"image": picture(116, 24), **v}),
+        "motion": lambda **v: Motion(**{"drawn": [{"from": [0.2, 0.3], "to": [0.9, 0.6]}], **v}),
+        "style_image": lambda **v: StyleImage(**{"image": picture(117), **v}),
+        "masked_video": lambda **v: MaskedVideo(**{"film": film(118), "mask": half(SIDE), **v}),
+        "video_to_video": lambda **v: VideoToVideo(**{"film": film(119), "strength": 0.7, **v}),
+    }
+    return World(made, {k: tiny.cast(m, torch.float64) for k, m in brought.items()}, kinds, recipe={"frames": 4})
+
+
+WORLDS = ("sd1", "sdxl", *OWN, "videocomposer")

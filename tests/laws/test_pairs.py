@@ -58,6 +58,15 @@ def refused(name: str, pair: tuple[str, str]) -> str:
     return ""
 
 
+def possible(name: str, asked: Recipe) -> bool:
+    """An upscaler, say, makes nothing without its picture."""
+    try:
+        engine(name).check(asked)
+    except InfuseError:
+        return False
+    return True
+
+
 def same(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
 
@@ -72,26 +81,88 @@ def walk(name: str, pair: tuple[str, str]) -> None:
     for voiced, silent, other in ((first, second, pair[0]), (second, first, pair[1])):
         try:
             quiet = silent(weight=0)
-            engine(name).check(recipe(world(name), voiced(), quiet))
         except InfuseError:
+            continue
+        if not possible(name, recipe(world(name), voiced(), quiet)):
             continue  # it has no weight
         assert torch.equal(made(name, voiced(), quiet), alone(name, other)), f"{other} beside one of weight 0"
-    e = engine(name)
-    mixed = [
-        recipe(world(name), first(), second()),
-        recipe(world(name), first(), steps=3),
-        recipe(world(name), second(), seed=8),
-    ]
-    tickets = [e.submit(r) for r in mixed]
-    same(e.wait(tickets[0]).latents if hasattr(e, "wait") else tickets[0].result().latents, together)
-    for t in tickets[1:]:
-        t.result()
+    there = world(name)
+    others = [recipe(there, first(), steps=3), recipe(there, second(), seed=8)]
+    beside, *_ = engine(name).run_all(recipe(there, first(), second()), *(r for r in others if possible(name, r)))
+    same(beside.latents, together)
 
 
 CASES = [(name, pair) for name in WORLDS for pair in pairs(name)]
+NAMES = {
+    "sd1": "SD 1.x", "sdxl": "SDXL", "depth2img": "depth2img (5 channels)", "pix2pix": "InstructPix2Pix (8 channels)",
+    "inpainting": "inpainting (9 channels)", "sdxl inpainting": "SDXL inpainting (9 channels)", "powerpaint": "PowerPaint 1",
+    "upscaler": "x4 upscaler (7 channels)", "unclip": "unCLIP", "videocomposer": "VideoComposer (clips)",
+}  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "pair"), CASES, ids=lambda v: v if isinstance(v, str) else " + ".join(v))
 def test_any_two(name: str, pair: tuple[str, str]) -> None:
     walk(name, pair)
+
+
+@pytest.mark.parametrize(
+    "case", [("sd1", ("controlnet-xs", "reference")), ("sdxl", ("controlnet-union, depth", "controlnet-union, canny"))]
+)
+def test_some_two(case: tuple[str, tuple[str, str]]) -> None:
+    walk(*case)
+
+
+def test_a_base_hears_two_dozen_kinds() -> None:
+    assert all(len(world(name).kinds) >= 24 for name in ("sd1", "sdxl"))
+
+
+def page() -> str:
+    """The page of combinations, as the checks say it."""
+    out = [
+        "# Combinations",
+        "",
+        "Any two conditions that one base can hear are heard together, in any order, in one call; so are three and more. This page is",
+        "written by a test (`tests/laws/test_pairs.py`), which runs every pair on tiny networks: the order changes nothing, a condition",
+        "of weight 0 is as if it were absent, to the last bit, and what comes out does not depend on who else is asked at the same time.",
+        "",
+        "| base | kinds | pairs | refused |",
+        "|---|---|---|---|",
+    ]
+    reasons: dict[tuple[str, str], dict[str, str]] = {}
+    for name in WORLDS:
+        said = {pair: why for pair in pairs(name) if (why := refused(name, pair))}
+        out.append(f"| {NAMES[name]} | {len(world(name).kinds)} | {len(pairs(name))} | {len(said)} |")
+        for pair, why in said.items():
+            reasons.setdefault(pair, {})[name] = why
+    out += [
+        "",
+        "Bases below the first two are walked with the conditions that they alone hear, beside each of the others.",
+        "",
+    ]
+    out += [
+        "## What cannot be together",
+        "",
+        "`infuse check` says why, before anything is loaded:",
+        "",
+        "| pair | on | reason |",
+        "|---|---|---|",
+    ]
+    for (a, b), on in reasons.items():
+        for why in dict.fromkeys(on.values()):
+            where = ", ".join(NAMES[n] for n, w in on.items() if w == why)
+            out.append(f"| {a} + {b} | {where} | {why.replace('|', '/')} |")
+    out += ["", "## Kinds", ""]
+    for name in WORLDS:
+        mine = world(name).own or tuple(world(name).kinds)
+        out.append(f"* **{NAMES[name]}**: {', '.join(mine)}{', and all of its family' if world(name).own else ''}.")
+    return "\n".join(out) + "\n"
+
+
+@pytest.mark.slow
+def test_the_page_of_combinations_is_true() -> None:
+    """Written anew where it is not: look at what changed, and keep it."""
+    before, now = PAGE.read_text("utf-8") if PAGE.is_file() else "", page()
+    if before != now:
+        PAGE.write_text(now, "utf-8")
+    assert before == now, f"{PAGE.name} said something else, and was written anew"
