@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -133,6 +135,24 @@ def test_a_pickle_is_told_as_well(tmp_path: Path) -> None:
         tmp_path / "b.bin",
     )
     assert json.loads(identify("b.bin", "--json"))["kind"] == "ip_adapter"
+
+
+def test_packed_weights_are_said_to_be(tmp_path: Path) -> None:
+    state = zoo.shapes(CASES["T2I full, original"].make())
+    written(
+        tmp_path,
+        state | {k.replace("weight", "weight.absmax"): (8,) for k in state if k.endswith("weight")},
+        "F16",
+        "p.safetensors",
+    )
+    assert re.search(r"^note +its weights are packed", identify("p.safetensors"), re.M)
+
+
+def test_headers_are_told_without_torch(tmp_path: Path) -> None:
+    written(tmp_path, zoo.shapes(CASES["T2I full, original"].make()), "F16", "q.safetensors")
+    asked = "import sys\nfrom infuse.cli.app import app\ntry: app(['identify', 'q.safetensors'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False" and "T2I-Adapter" in done.stdout
 
 
 def test_what_is_no_file_is_a_letter() -> None:
