@@ -11,8 +11,9 @@ PICTURES = Path(__file__).parent / "pictures"
 def examples(folder: str | Path = ".") -> list[Path]:
     """Puts the pictures that the documents speak of into a folder, and returns their paths there.
 
-    `room.png`, a hole in it (`mask.png`; `left.png` and `right.png` for two), `edges.png` of what might fill it, a `look.png`
-    to follow; and two short films, `walk.gif` and `depths.gif`. What lies there under one of these names already is left as it is.
+    `room.png`, a hole in it (`mask.png`; `left.png` and `right.png` for two), maps of what might fill it (`edges.png`,
+    `depth.png`, `segments.png`), a `look.png` to follow; and two short films, `walk.gif` and `depths.gif`. What lies there
+    under one of these names already is left as it is.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

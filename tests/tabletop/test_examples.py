@@ -12,7 +12,8 @@ import infuse
 from infuse.tabletop.examples import PICTURES
 from infuse.tabletop.making.example_pictures import FRAMES, SIDE, draw
 
-NAMES = ["depths.gif", "edges.png", "left.png", "look.png", "mask.png", "right.png", "room.png", "walk.gif"]
+NAMES = ["depth.png", "depths.gif", "edges.png", "left.png", "look.png", "mask.png", "right.png", "room.png", "segments.png",
+         "walk.gif"]  # fmt: skip
 
 
 def test_they_land_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

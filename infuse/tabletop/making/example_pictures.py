@@ -14,6 +14,7 @@ from infuse.tabletop.demo_pictures import COLOURS, TARGET
 from infuse.tabletop.demo_video import HOPPING, STILL
 from infuse.tabletop.examples import PICTURES
 from infuse.tabletop.flow import film
+from infuse.tabletop.maps import kinds, painted
 from infuse.tabletop.moves import STAY, Move, Route
 from infuse.tabletop.sheet import save_moving
 from infuse.tabletop.stage import TABLE, drawn
@@ -32,13 +33,20 @@ def draw(folder: Path) -> None:
     pictures = {
         "room": drawn(TABLE, SIDE).rgb, "look": drawn(COLOURS, SIDE).rgb, "edges": drawn(TARGET, SIDE).edges,
         "mask": cube | _box(TARGET, 0), "left": cube, "right": sphere,
+        "depth": _grey(drawn(TARGET, SIDE).inverse_depth),
+        "segments": painted(kinds(TARGET, drawn(TARGET, SIDE).segments)),
     }  # fmt: skip
     for name, array in pictures.items():
         Image.fromarray(array).save(folder / f"{name}.png", optimize=True)
-    depths = (film(HOPPING, FRAMES, (SIDE, SIDE)).inverse_depth * 255).round().astype(np.uint8)
+    depths = _grey(film(HOPPING, FRAMES, (SIDE, SIDE)).inverse_depth)
     for name, frames in (("walk", film(WALK, FRAMES, (SIDE, SIDE)).rgb), ("depths", depths)):
         shown = [Image.fromarray(f).convert("RGB") for f in frames]
         save_moving(shown, folder / f"{name}.gif", MILLISECONDS, MILLISECONDS)
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    """0-1 as uint8."""
+    return (values * 255).round().astype(np.uint8)
 
 
 def _box(scene: Scene, thing: int) -> np.ndarray:
