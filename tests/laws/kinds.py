@@ -60,8 +60,7 @@ from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
 from infuse.weights.layouts.beside import load_beside
 from infuse.weights.layouts.lllite import load_lllite
-
-from .mix import half, picture
+from mix import half, picture
 
 SIDE = 16
 Made = Callable[..., Condition]

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from kinds import SIDE, WORLDS, World, world
 from torch import Tensor
 
 from infuse.engine.engine import Engine
 from infuse.errors import InfuseError
 from infuse.recipe import Recipe
-
-from .kinds import SIDE, WORLDS, World, world
 
 PAGE = Path(__file__).parents[2] / "docs" / "combinations.md"
 ASKED: dict[str, Any] = {"model": "tiny", "prompt": "a red cube", "width": SIDE, "height": SIDE, "steps": 2, "seed": 3, "scheduler": "DDIM"}  # fmt: skip

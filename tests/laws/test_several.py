@@ -9,12 +9,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kinds import SIDE, WORLDS, world
+from test_pairs import engine, recipe, same
 
 from infuse.errors import InfuseError
-
-from .kinds import SIDE, WORLDS, world
-from .mix import half
-from .test_pairs import engine, recipe, same
+from mix import half
 
 VOICES: dict[str, Any] = {
     "weight": st.one_of(st.floats(0.1, 1), st.just({0: 0.9, 1: 0.2}), st.just({0: 0.0, 0.5: 1.0})),
