@@ -20,7 +20,7 @@ from infuse.conditions.base import (
     same_family,
     some_hole,
 )
-from infuse.conditions.holed import Holed, openings
+from infuse.conditions.holed import Holed, opening
 from infuse.errors import RecipeError
 from infuse.media.fitting import Cells, Fit
 from infuse.media.pictures import Picture
@@ -82,7 +82,7 @@ class BrushNet(Holed):
         small, keep = kit.cells(hole, self.cells), 1 - kit.cells(shown, self.cells)
         branch = kit.brushnet(self.model)
         sites = self.sites or (guess_sites(branch.sites) if self.mode == "guess" else None)
-        edge = openings(kit, [(self.drawn(self.image.size), self.mask_blur)], hole, self.fit)
+        edge = opening(kit, [lambda: self.drawn(self.image.size)], self.mask_blur, hole, self.fit)
         ports = Ports(
             latent=(Latent(hole=small, picture=own if self.paste else None, opening=edge),),
             residuals=(Residual(branch, (kit.posterior(image * (1 - shown)), keep), sites),),

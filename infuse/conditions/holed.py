@@ -6,7 +6,7 @@ afterwards is `engine/frame.py`'s and `engine/finish.py`'s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -71,8 +71,11 @@ class Holed(Condition):
         return softened(self.drawn(size), self.mask_blur)
 
 
-def openings(kit: Encoders, holes: Sequence[tuple[Any, float]], hole: Tensor, fit: Fit = "stretch") -> Tensor:
-    """How much of each pixel (1 height width) is what is made, if the `hole` (0 or 1) is that of several (grey PIL image, blur).
+def opening(
+    kit: Encoders, drawn: Sequence[Callable[[], Any]], blur: float, hole: Tensor, fit: Fit = "stretch"
+) -> Tensor:
+    """How much of each pixel (1 height width) is what is made: the `hole` (0 or 1), or its blurred edge. drawn: what gives its parts,
+    grey PIL images.
 
     Blurred, it is twice the blurred hole, 1 at most: all of the hole is repainted, and what is around it fades. Source: the
     webui's overlay (modules/processing.py of stable-diffusion-webui-forge@dfdcbab).
@@ -81,7 +84,7 @@ def openings(kit: Encoders, holes: Sequence[tuple[Any, float]], hole: Tensor, fi
 
     import torch
 
-    if not any(blur for _, blur in holes):
+    if not blur:
         return hole
-    wide = [softened(drawn, blur).point(lambda v: min(2 * v, 255)) for drawn, blur in holes]
+    wide = [softened(part(), blur).point(lambda v: min(2 * v, 255)) for part in drawn]
     return reduce(torch.maximum, (kit.exact(Picture.of(one), 1, fit) for one in wide))

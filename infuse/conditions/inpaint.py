@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from infuse.conditions.base import Encoders, Route, View, brought, counted, in_place, some_hole
-from infuse.conditions.holed import Holed, openings
+from infuse.conditions.holed import Holed, opening
 from infuse.errors import RecipeError
 from infuse.media.filling import filled_in
 from infuse.media.fitting import Cells, Fit, fitted, fitted_hole
@@ -169,7 +169,7 @@ class Inpaint(Holed):
         known = kit.posterior(image)
         start = self._start(known, small) if self.strength < 1 or self.soft else None
         blur = 0.0 if self.soft else self.mask_blur
-        edge = openings(kit, [(self.drawn(self.image.size), blur)], hole, self.fit)
+        edge = opening(kit, [lambda: self.drawn(self.image.size)], blur, hole, self.fit)
         latent = Latent(start, self.strength, None, small, own if self.paste else None, edge)
         nine = any(s.name == "mask" for s in kit.spec.channel_slots)
         if self.soft or not nine:

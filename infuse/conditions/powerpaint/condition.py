@@ -23,7 +23,7 @@ from infuse.conditions.base import (
     guess_sites,
     said,
 )
-from infuse.conditions.holed import Holed, openings
+from infuse.conditions.holed import Holed, opening
 from infuse.conditions.powerpaint.canvas import blanked
 from infuse.conditions.powerpaint.checks import speaker, task_fits
 from infuse.conditions.powerpaint.words import Task, Words, words
@@ -258,7 +258,8 @@ class PowerPaints(Condition):
         if not torch.equal(told, hole):
             known = known * (1 - told + hole) + self.generation(kit).blank * (told - hole)
         first = self.regions[0]
-        edge = openings(kit, [(fitted_hole(h.mask, image.size), first.mask_blur) for h in holes], hole)
+        drawn = [lambda h=h: fitted_hole(h.mask, image.size) for h in holes]
+        edge = opening(kit, drawn, first.mask_blur, hole)
         return (
             Latent(hole=own, picture=kit.exact(image) if first.paste else None, opening=edge),
             small,
