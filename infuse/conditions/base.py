@@ -126,6 +126,8 @@ class Condition(Strict, ABC):
     """A guidance scale of its own (InstructPix2Pix's image scale), if the mechanism has one."""
     VOICE: ClassVar[frozenset[str]] = frozenset({"weight", "start", "end", "mask", "applies_to"})
     """Fields that say how loudly, when, where and on which sides it is heard: what it is encoded to does not depend on them."""
+    LOOKS: ClassVar[bool] = False
+    """Are its pictures looked at as a whole (by an image encoder, say), instead of lying on the canvas as hints do?"""
     HOLE: ClassVar[str | None] = None
     """For conditions whose `mask` is a hole, not a region: the field of the picture or film that it lies in."""
 
@@ -162,6 +164,11 @@ class Condition(Strict, ABC):
     def openings(self) -> tuple[tuple[Any, Fit], ...]:
         """The holes that this condition fills: pictures as they lie on its canvas, or films, and how they are fitted."""
         return ()
+
+    def within(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[Condition, list[str]]:
+        """The same, and what is said of it, where only this part (left, top, right, bottom) of a picture of this (width, height) is
+        made: what it says of places is said of the part's. Its pictures and its mask are cut by whoever asks."""
+        return self, []
 
     def native(self) -> tuple[int, int] | None:
         """(width, height) of the picture that this condition paints in, for a recipe that names no size."""

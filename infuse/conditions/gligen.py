@@ -66,6 +66,8 @@ class Gligen(Condition):
     file nor the base's own.
     """
 
+    LOOKS = True
+
     kind: Literal["gligen"] = "gligen"
     model: str = Field(min_length=1)
     boxes: tuple[Box, ...] = Field(min_length=1)
@@ -106,6 +108,27 @@ class Gligen(Condition):
         except WeightsError:  # `check` says so under its field
             return self
         return self if place is None else self.model_copy(update={"image_encoder": place})
+
+    def within(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[Gligen, list[str]]:
+        """Boxes in fractions of the part. Raises RecipeError if none of them reaches into it."""
+        unit = size if self.unit == "pixel" else (1, 1)
+        edges = [box[i] / size[i % 2] for i in range(4)]
+        sides = edges[2] - edges[0], edges[3] - edges[1]
+        kept, notes = [], []
+        for i, b in enumerate(self.boxes):
+            there = [(b.box[j] / unit[j % 2] - edges[j % 2]) / sides[j % 2] for j in range(4)]
+            cut = [min(max(v, 0.0), 1.0) for v in there]
+            if cut[0] >= cut[2] or cut[1] >= cut[3]:
+                notes.append(f"boxes.{i}: it lies outside of the part that is worked on, and is left out.")
+                continue
+            if cut != there:
+                notes.append(f"boxes.{i}: it reaches out of the part that is worked on, and is cut there.")
+            kept.append(b.model_copy(update={"box": tuple(cut)}))
+        if not kept:
+            raise RecipeError(
+                "boxes", "none of them lies in the part that is worked on. Give more padding, or remove this condition."
+            )
+        return self.model_copy(update={"boxes": tuple(kept), "unit": "fraction"}), notes
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.positive()

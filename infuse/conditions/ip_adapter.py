@@ -56,6 +56,8 @@ class IPAdapter(Condition):
     the picture such a one adds to the face. lowrank: a factor of the changes that a FaceID makes to all attentions.
     """
 
+    LOOKS = True
+
     kind: Literal["ip_adapter"] = "ip_adapter"
     model: str = Field(default="ip-adapter", min_length=1)
     image: Pictures = ()

@@ -31,6 +31,8 @@ class Reference(Condition):
     It costs a row more for each side that hears it.
     """
 
+    LOOKS = True
+
     kind: Literal["reference"] = "reference"
     image: Picture
     method: Literal["attention", "norms", "both"] = "attention"

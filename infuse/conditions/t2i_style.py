@@ -30,6 +30,8 @@ class T2IStyle(Condition):
     after another (tiles).
     """
 
+    LOOKS = True
+
     kind: Literal["t2i_style"] = "t2i_style"
     model: str = Field(min_length=1)
     image: Pictures

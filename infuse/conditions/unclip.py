@@ -29,6 +29,8 @@ class UnCLIP(Condition):
     Source: Ramesh et al. 2022 (unCLIP); diffusers' StableUnCLIPImg2ImgPipeline.
     """
 
+    LOOKS = True
+
     kind: Literal["unclip"] = "unclip"
     image: Pictures
     weights: tuple[float, ...] | None = None

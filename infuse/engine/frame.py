@@ -20,8 +20,6 @@ from infuse.media.fitting import fitted, fitted_hole, odd
 from infuse.media.pictures import Picture, px
 from infuse.recipe import replaced
 
-LOOKS = frozenset({"ip_adapter", "style_image", "style", "reference", "image_variation", "unclip", "faceid"})
-"""Kinds whose pictures are looked at as a whole and lie on no canvas."""
 BORDER = 1 / 16
 """Of the shorter side: so far from the hole colours are compared, 32 pixels of 512."""
 Laid = dict[str, Condition]
@@ -170,15 +168,15 @@ def _opening(c: Holed, edge: Any) -> Any:
 def _cut(c: Condition, ground: Picture, box: Box, size: tuple[int, int]) -> tuple[Condition, list[str]]:
     """A condition that sees the box alone, and what is said of its pictures that lie elsewhere."""
     changed: dict[str, Any] = {}
-    notes = []
+    notes: list[str] = []
 
     def part(picture: Any) -> Any:
         if not isinstance(picture, Picture):
             return picture
-        if picture.size == ground.size:
-            return Picture.of(cut(picture.image, box, size))
-        notes.append(f"image: {px(picture.size)} is not the size of the picture that is repainted ({px(ground.size)}), so it is taken to show "
-                     "the box alone. Give it in that size to have it cut alike.")  # fmt: skip
+        if not odd(picture.size, ground.size):  # the whole picture in another size
+            return Picture.of(cut(fitted(picture.image, ground.size), box, size))
+        notes.append(f"image: {px(picture.size)} has not the shape of the picture that is repainted ({px(ground.size)}), so it is taken to "
+                     "show the box alone. Give it in that shape to have it cut alike.")  # fmt: skip
         return picture
 
     if isinstance(c, Holed):
@@ -191,11 +189,12 @@ def _cut(c: Condition, ground: Picture, box: Box, size: tuple[int, int]) -> tupl
                    str(c.HOLE): Picture.of(cut(image.image, box, size)),
                    "mask_blur": 0.0 if soft else c.mask_blur * size[0] / (box[2] - box[0])}  # fmt: skip
     else:
+        c, notes = c.within(box, ground.size)
         for name in type(c).model_fields:
             value = getattr(c, name)
             if name == "mask" and isinstance(value, Picture):
                 changed[name] = Picture.of(cut(fitted(value.mask, ground.size), box, size))
-            elif c.kind not in LOOKS:
+            elif not c.LOOKS:
                 new = replaced(value, part)
                 if new is not value:
                     changed[name] = new

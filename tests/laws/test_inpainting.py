@@ -363,7 +363,7 @@ def test_who_is_of_another_size_is_said() -> None:
     assert "conditions.0.area" not in text
     assert "coarser than the picture" in warned(alone(padding=16), width=16, height=16)
     assert "no room for a box in the shape of 256 x 16 px" in warned(alone(), width=256, height=16)
-    assert "conditions.1.image: 40 x 40 px is not the size of the picture that is repainted (96 x 80 px)" in text
+    assert "conditions.1.image: 40 x 40 px has not the shape of the picture that is repainted (96 x 80 px)" in text
 
 
 def test_the_hole_alone_is_worked_on_at_the_network_s_size() -> None:

@@ -20,6 +20,8 @@ class StyleImage(Framed):
     vision model lies, if the base does not bring the right one.
     """
 
+    LOOKS = True
+
     kind: Literal["style_image"] = "style_image"
     image: Picture
     image_encoder: str | None = None
