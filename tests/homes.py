@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import beside_nets
 import disk
@@ -37,9 +38,13 @@ def embedded(weights: Path) -> None:
     disk.base(weights / "sdxl", "sdxl")
     disk.powerpaint1(weights / "inpaint")
     disk.video(weights / "video")
-    disk.controlnet(weights / "edges")
-    (weights / "edges" / "card.json").write_text('{"description": "edges", "annotator": "canny"}')
+    disk.base(weights / "depth", "sd1", 5)
+    disk.base(weights / "edit", "sd1", 8)
+    for name, kind in (("edges", "canny"), ("depths", "depth")):
+        disk.controlnet(weights / name)
+        (weights / name / "card.json").write_text(f'{{"description": "{name}", "annotator": "{kind}"}}')
     disk.adapter(weights / "ip-adapter.safetensors")
+    t2i(weights / "segments.safetensors")
 
 
 def released(home: Path, hub: Path) -> None:
@@ -55,6 +60,14 @@ def released(home: Path, hub: Path) -> None:
             folder.mkdir(parents=True)
         (cached / "refs" / "main").write_text("0" * 40)
         make(snapshot)
+
+
+def branch(home: Path) -> None:
+    """A BrushNet beside the embedded base."""
+    from infuse.network.brushnet import stored
+
+    state = tiny.brushnet(attention=False).state_dict()
+    save_file({stored(k): t.contiguous() for k, t in state.items()}, home / "random_mask_brushnet.safetensors")
 
 
 def attended(home: Path) -> None:
@@ -86,6 +99,14 @@ def faced(home: Path) -> None:
     (home / "someone.json").write_text(str(tiny_faces.face()))
 
 
+def t2i(path: Path, **kind: Any) -> None:
+    """A T2I-Adapter of the embedded base."""
+    from infuse.encoders.t2i import T2IAdapter
+    from infuse.encoders.t2i_kinds import made_for
+
+    save_file(dict(T2IAdapter(made_for(tiny.base("sd1").base.spec, **kind)).state_dict()), path)
+
+
 def adapted(home: Path) -> None:
     """T2I-Adapters, a style adapter and a fuser beside the embedded base."""
     from infuse.encoders.coadapter import Fuser
@@ -94,8 +115,9 @@ def adapted(home: Path) -> None:
     from infuse.encoders.t2i_style import StyleAdapter
 
     spec = tiny.base("sd1").base.spec
+    t2i(home / "t2iadapter_seg.safetensors")
+    t2i(home / "t2iadapter_color.safetensors", light=True, layers=4)
     nets = {
-        "t2iadapter_seg": T2IAdapter(made_for(spec)), "t2iadapter_color": T2IAdapter(made_for(spec, light=True, layers=4)),
         "t2iadapter_style": StyleAdapter(48, 32, 8, 3), "coadapter-fuser": Fuser(Fusing(32, 16, spec.widths, 3)),
     }  # fmt: skip
     for name, net in nets.items():

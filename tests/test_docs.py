@@ -33,7 +33,10 @@ PAGES = (
             "recipes",
             "files",
             "identify",
+            "words",
+            "inpaint",
             "powerpaint",
+            "reference",
             "bases",
             "boxes",
             "controlnet",
@@ -76,6 +79,8 @@ def test_every_block_runs(page: str, home: Path) -> None:
         homes.told(home)
     if page == "docs/controlnet.md":
         homes.branched(home)
+    if page == "docs/inpaint.md":
+        homes.branch(home)
     if page == "docs/t2i.md":
         homes.adapted(home)
     if page == "docs/ip-adapter.md":
@@ -160,6 +165,22 @@ def test_the_fields_are_all_documented() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
     missing = [f for f in Recipe.model_fields if f"`{f}`" not in text]
     assert not missing
+
+
+def test_every_kind_of_condition_has_a_page_with_an_example_that_runs() -> None:
+    kinds = {c.model_fields["kind"].default: c.__name__ for c in every(infuse.Condition) if "kind" in c.model_fields}
+    shown = [text for page in PAGES[2:] for fence, text in blocks(page) if fence]
+    for kind, name in kinds.items():
+        assert name not in infuse.__all__ or any(
+            f"kind: {kind}" in text or f"infuse.{name}(" in text for text in shown
+        ), kind
+
+
+def every(of: type) -> Iterator[Any]:
+    """All classes below one."""
+    for below in of.__subclasses__():
+        yield below
+        yield from every(below)
 
 
 def test_the_reference_has_every_public_name() -> None:
