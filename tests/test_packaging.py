@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from infuse.samplers import CLASSES
+
 ROOT = Path(__file__).parent.parent
 WHOLE = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = WHOLE["project"]
@@ -73,6 +75,18 @@ def test_what_is_imported_is_asked_for_and_what_is_asked_for_is_used() -> None:
         idle = extras[extra] - set(used) - spoken()
         assert not idle, f"the extra {extra!r} installs what infuse does not use"
     assert "numba" not in core, "208 MB for drawing data sets"
+
+
+def test_what_a_sampler_needs_is_in_an_extra() -> None:
+    """W8: a letter names the package, and whoever asks for the samplers has it already."""
+    needed = {facts.needs for facts in CLASSES.values() if facts.needs}
+    assert {"torchsde", "scipy"} <= needed <= named(EXTRAS["samplers"])
+
+
+def test_the_readme_says_how_to_install_before_what_to_run() -> None:
+    """U16."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert 0 < readme.index("pip install .") < readme.index("import infuse")
 
 
 def test_an_extra_is_known_where_a_letter_names_it() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import filming
 import pytest
 from typer.testing import CliRunner
 
@@ -68,6 +69,42 @@ def test_check_shows_routes_and_loads_nothing(monkeypatch: pytest.MonkeyPatch) -
     ):
         assert words in shown.stdout
     assert call("run", "r.yaml", "--check").stdout == shown.stdout
+
+
+def test_a_recipe_s_paths_begin_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Path) -> None:
+    """S8: models as pictures, whatever the working folder is; then INFUSE_MODELS."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "a.png").symlink_to(world / "a.png")
+    (tmp_path / "recipes" / "kept").symlink_to(world / "base")
+    monkeypatch.chdir(tmp_path)
+    said = "model: {}\nprompt: x\nconditions:\n- {{kind: img2img, image: a.png}}\n"
+    Path("recipes/r.yaml").write_text(said.format("./kept"))
+    shown = call("check", "recipes/r.yaml")
+    assert shown.exit_code == 0 and "32 x 32 px" in shown.stdout, shown.output
+    Path("recipes/r.yaml").write_text(said.format("elsewhere/base"))
+    assert call("check", "recipes/r.yaml").exit_code == 2
+    (tmp_path / "models" / "elsewhere").mkdir(parents=True)
+    (tmp_path / "models" / "elsewhere" / "base").symlink_to(world / "base")
+    monkeypatch.setenv("INFUSE_MODELS", str(tmp_path / "models"))
+    shown = call("check", "recipes/r.yaml")
+    assert shown.exit_code == 0, shown.output
+
+
+def test_a_film_is_a_hint_on_the_command_line(tmp_path: Path) -> None:
+    """U19."""
+    pytest.importorskip("av", reason="pip install 'infuse[video]'")
+    clip = filming.video(tmp_path / "clip.mp4", filming.drifting(8))
+    shown = call("check", "x", "--model", "tabletop-video", "--control", f"edges={clip}")
+    assert shown.exit_code == 0 and "conditions.0" in shown.stdout, shown.output
+
+
+def test_a_photo_for_a_controlnet_that_nobody_knows(world: Path, tmp_path: Path) -> None:
+    """U3: told by the name it was released under, or warned of with what to do."""
+    for name, warned in (("mynet", True), ("mycanny", False)):
+        (tmp_path / name).symlink_to(world / "edges")
+        shown = call("check", "x", "--model", "./base", "--control", f"{tmp_path / name}=a.png")
+        assert shown.exit_code == 0, shown.output
+        assert ("conditions.0.annotator: nothing says what maps" in " ".join(shown.output.split())) == warned
 
 
 def test_options_win_over_the_file() -> None:

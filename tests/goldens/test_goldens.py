@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -45,6 +47,24 @@ def test_every_output(name: str) -> None:
 
 def test_sdxl_sizes_are_compared_on_any_processor() -> None:
     """Their sinusoids magnify the last bit of `exp`: with those of the golden's machine nothing of it is left."""
+    golden = Golden("controlnet_sdxl")
+    with torch.no_grad():
+        found = golden.differences(WAYS["controlnet_sdxl"](golden))
+    assert found["y"] < 1e-6 and max(found.values()) < golden.record["tolerance"] / 2, found
+
+
+@pytest.mark.parametrize("towards", [-math.inf, math.inf])
+def test_sdxl_sizes_do_not_hear_the_last_bit_of_this_processor(towards: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W13: `exp` of some frequencies one bit off, as other processors have it, is 1.7 of the tolerance where nobody minds."""
+    exp = torch.exp
+
+    def rounded_otherwise(x: torch.Tensor) -> torch.Tensor:
+        answer = exp(x)
+        if answer.dtype == torch.float32 and answer.shape == (128,):
+            answer[1:4] = torch.nextafter(answer[1:4], torch.tensor(towards))
+        return answer
+
+    monkeypatch.setattr(torch, "exp", rounded_otherwise)
     golden = Golden("controlnet_sdxl")
     with torch.no_grad():
         found = golden.differences(WAYS["controlnet_sdxl"](golden))

@@ -239,6 +239,18 @@ def test_an_open_file_is_its_bytes(tmp_path: Path) -> None:
         Picture.of(io.StringIO("a"))
 
 
+@pytest.mark.parametrize(("values", "words"), [
+    (np.zeros((5, 32, 7), np.uint8), ("(h, w)", "1, 3 or 4 channels")), (np.zeros((2, 3, 4, 5, 6)), ("(h, w)", "(2, 3, 4, 5, 6)")),
+    (np.full((8, 8, 3), 7.0), ("from 0 to 1", "7")), (np.full((8, 8, 3), 300), ("uint8, uint16", "300")),
+])  # fmt: skip
+def test_numbers_that_are_no_picture_are_told_what_is(values: np.ndarray, words: tuple[str, ...]) -> None:
+    """I8: shapes and ranges, as a picture and as a mask."""
+    for ask in (lambda: Img2Img(image=values), lambda: Inpaint(image=OTHER, mask=values)):  # pyright: ignore[reportArgumentType]
+        with pytest.raises(RecipeError) as letter:
+            ask()
+        assert letter.value.field in ("image", "mask") and all(w in letter.value.message for w in words), letter.value
+
+
 @pytest.mark.parametrize("kind", ["hole", "region"])
 def test_a_mask_of_zeros_and_ones_is_a_letter(kind: str) -> None:
     """Heard at 1/255, or said to have no white."""

@@ -27,6 +27,7 @@ from infuse import (
     Recipe,
     RecipeError,
     SingleImage,
+    StyleImage,
     VideoToVideo,
 )
 from infuse.engine.engine import Engine
@@ -111,11 +112,13 @@ def test_any_size(seed: int) -> None:
 
 @pytest.mark.parametrize("kind", some(KINDS, quick=["nine"]))
 def test_a_wire_is_repainted(kind: str) -> None:
-    """I2: seven pixels beside a corner of each cell, where one sample a cell would meet none of them."""
-    image, white = mix.picture(1, 64), np.zeros((64, 64), bool)
-    white[3:10, :] = True
-    made, places = filled(kind, image, white)
-    assert places.sum() == 2 * 8 and (made != image)[white].mean() > 0.5
+    """I2: seven pixels between the corners of cells, where one sample a cell would meet none of them; and seven in two rows."""
+    image = mix.picture(1, 64)
+    for top, rows in ((1, 1), (3, 2)):
+        white = np.zeros((64, 64), bool)
+        white[top : top + 7, :] = True
+        made, places = filled(kind, image, white)
+        assert places.sum() == rows * 8 and (made != image)[white].mean() > 0.5
 
 
 @pytest.mark.parametrize("kind", some(KINDS, quick=["nine"]))
@@ -344,6 +347,16 @@ def test_references_that_are_no_squares_are_said_and_seen_whole() -> None:
         seen[fit] = (len(said[0]), bool(torch.equal(*said)))
     assert seen["crop"][1] and not seen["pad"][1] and not seen["tiles"][1]
     assert seen["tiles"][0] == 3 * seen["crop"][0]
+
+
+def test_a_style_that_is_no_square_is_said() -> None:
+    """I7: a style image is seen as a reference is; it is one token, so that tiles are none of its ways."""
+    one = tiny.engine(tiny.videocomposer())
+    wide = mix.picture(7, 96)[:32]
+    for fit in ("crop", "pad"):
+        warnings = one.check(Recipe(prompt="x", frames=4, conditions=(StyleImage(image=wide, fit=fit),))).warnings
+        said = [w for w in warnings if "conditions.0.image" in w and "67% have no effect" in w and "pad" in w]
+        assert len(said) == (fit == "crop")
 
 
 def test_a_photo_in_the_size_of_a_picture_is_not_scaled_twice() -> None:
