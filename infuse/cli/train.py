@@ -43,7 +43,8 @@ def tabletop(
     """Make the embedded models from nothing: autoencoder, UNet and text encoder, judge, adapters."""
     import torch
 
-    from infuse.tabletop.making.stages import STAGES, Workshop
+    from infuse.tabletop.making.stages import STAGES
+    from infuse.tabletop.making.workshop import Workshop
 
     unknown = [s for s in stage or () if s not in STAGES]
     if unknown:
@@ -185,6 +186,22 @@ def score(
     """Measure the embedded models with the judge: text, edges, image prompts, inpainting."""
     from infuse.engine.engine import Engine
     from infuse.tabletop.making import score as scoring
+    from infuse.tabletop.making.scorer import Scorer
+
+    judge = _judge(out, threads)
+    scoring.score(Scorer(Engine("tabletop"), judge, count, steps, tell=logging.info), out)
+
+
+@app.command()
+def score_maps(
+    out: Figures = FIGURES,
+    count: Annotated[int, typer.Option(min=1, help="Held-out scenes.")] = 256,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each picture.")] = 12,
+    threads: Threads = 0,
+) -> None:
+    """Measure edits, depth maps and segmentation with the judge."""
+    from infuse.engine.engine import Engine
+    from infuse.tabletop.making import score_maps as scoring
     from infuse.tabletop.making.scorer import Scorer
 
     judge = _judge(out, threads)

@@ -3,113 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from infuse.encoders.kit import Base
-from infuse.tabletop.dataset import HELD_OUT, TRAIN, Dataset, load
+from infuse.tabletop.dataset import TRAIN, load
 from infuse.tabletop.making import models as recipes
+from infuse.tabletop.making import objectives_maps as lessons
 from infuse.tabletop.making.saving import save_base
+from infuse.tabletop.making.workshop import ALONE, ALONE_HELD, FRAMES, HELD, SCENES, Workshop
 from infuse.training.objectives_diffusion import freeze
 from infuse.training.saving import halved, save_texts, save_video
 from infuse.training.trainer import TrainConfig, Trainer
 from infuse.training.video import Learn
-
-log = logging.getLogger("infuse.training")
-
-SCENES, PICTURES = 31_000, 12_000
-"""Scenes whose latents the UNet learns from, and those whose pixels are kept for everything that needs pixels."""
-CLIPS, FRAMES = 8_000, 8
-"""Moves that the video network learns from (0.8 MB each), and the frames of each."""
-ALONE = ((0.35, ("motion", "local_image")), (0.12, ("depth",)), (0.05, ("local_image",)))
-"""What the video network hears by itself, beside words, when all of it learns, and how often: as people ask most."""
-HELD = 0.4
-"""Batches of its last lesson in which nothing moves: from them it knows that what is not told to move stands still."""
-ALONE_HELD = (
-    (0.30, ("motion", "local_image")), (0.40, ("local_image",)), (0.07, ("depth",)), (0.06, ("motion",)), (0.02, ()),
-)  # fmt: skip
-"""What it hears by itself in that lesson."""
-
-PLANS: dict[str, TrainConfig] = {
-    "vae": TrainConfig(2000, lr=2e-3, optimizer="muon", warmup=20, bf16=True, save_every=250),
-    "decoder": TrainConfig(450, lr=1e-3, optimizer="muon", warmup=20, ema=0.98, bf16=True, save_every=250),
-    "unet": TrainConfig(7600, lr=1.5e-3, optimizer="muon", warmup=200, ema=0.999, bf16=True),
-    "judge": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.995, clip=10, weight_decay=0.05, bf16=True),
-    "clip": TrainConfig(950, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, clip=5, weight_decay=0.02, bf16=True),
-    "powerpaint": TrainConfig(2800, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True),
-    "edges": TrainConfig(900, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
-    "ip-adapter": TrainConfig(1400, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
-    "video-text": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
-    "video": TrainConfig(3700, lr=1.5e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
-    "video-all": TrainConfig(6000, lr=5e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),
-    "video-held": TrainConfig(2000, lr=4e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),
-}
-"""What each stage is given. Steps of 32 pictures; of 20 crops for the autoencoder, 64 pictures for the image encoder,
-4 clips for the video network."""
-
-
-@dataclass
-class Workshop:
-    """A folder in which the tabletop is made: `runs/<stage>` while training, `models/` when done."""
-
-    root: Path
-    minutes: float = float("inf")
-    """Longest time for one stage; it stops with its checkpoint and goes on in the next run."""
-    plans: dict[str, TrainConfig] = field(default_factory=lambda: dict(PLANS))
-    clips: int = CLIPS
-    learn_video: Learn = "all"
-    """What of the video network learns in the end. "all" begins with what a network of pictures lacks."""
-    learn_text: bool = True
-    """Whether the text encoder learns with it: it has never met the verbs of moving things."""
-
-    @property
-    def models(self) -> Path:
-        return self.root / "models"
-
-    @cached_property
-    def pictures(self) -> Dataset:
-        return load(PICTURES, TRAIN, root=self.root / "cache")
-
-    @cached_property
-    def held_out(self) -> Dataset:
-        return load(2000, HELD_OUT, root=self.root / "cache")
-
-    def rebuilt(self, count: int) -> np.ndarray:
-        """(count h w 3) uint8: pictures after a round trip through the autoencoder, with up to 0.2 of noise on the latents."""
-        path = self.root / f"rebuilt-{count}.npy"
-        if not path.is_file():
-            from diffusers import AutoencoderKL
-
-            from infuse.tabletop.making.objectives_vae import rebuilt
-
-            net = AutoencoderKL.from_pretrained(self.models / "base" / "vae").eval()
-            np.save(path, rebuilt(net, self.pictures, count))
-        return np.load(path, mmap_mode="r")
-
-    def train(self, stage: str, objective: Any) -> bool:
-        """Train on; True if the stage's last step is reached. The modules then hold their moving average."""
-        plan = replace(self.plans[stage], max_minutes=self.minutes)
-        trainer = Trainer(objective, plan, self.root / "runs" / stage)
-        done = trainer.run() >= plan.steps
-        if trainer.ema:
-            trainer.use_average()
-        return done
-
-    def base(self, name: str = "tabletop") -> Base:
-        """A model made by an earlier stage."""
-        from infuse.engine.model_store import ModelStore
-        from infuse.weights.library import Library
-
-        store = ModelStore(dtype=torch.float32, device="cpu")
-        store.library = Library([], embedded=self.models)
-        return store.base(name)
 
 
 def vae(shop: Workshop) -> bool:
@@ -236,6 +145,52 @@ def ip_adapter(shop: Workshop) -> bool:
     return done
 
 
+def edit(shop: Workshop) -> bool:
+    """Eight channels: pictures are changed as they are told to be. What is added to the base is all that is kept."""
+    from infuse.tabletop.making.objectives_vae import latent_means
+
+    torch.manual_seed(0)
+    path, base = shop.root / "changed.npy", shop.base()
+    if not path.is_file():
+        views = lessons.changed_views(len(shop.pictures), shop.root / "cache")
+        np.save(path, latent_means(base.vae, replace(shop.pictures, rgb=views)))
+    objective = lessons.edit_objective(base, shop.root / "latents.npy", path)
+    return shop.added("edit", objective, "edits of a picture, told in words")
+
+
+def depth(shop: Workshop) -> bool:
+    """Five channels: a depth2img model, as what is added to the base."""
+    torch.manual_seed(0)
+    objective = lessons.depth_objective(shop.base(), shop.pictures, shop.root / "latents.npy")
+    return shop.added("depth", objective, "text to image in the spaces of a depth map")
+
+
+def depths(shop: Workshop) -> bool:
+    """A ControlNet for depth maps."""
+    objective = lessons.depths_objective(shop.base(), shop.pictures, shop.root / "latents.npy")
+    done = shop.train("depths", objective)
+    net: Any = objective.learn["controlnet"]
+    net.half().save_pretrained(shop.models / "depths")
+    card = {"description": "ControlNet for depth maps of the tabletop", "annotator": "depth"}
+    (shop.models / "depths" / "card.json").write_text(json.dumps(card, indent=1))
+    return done
+
+
+def segments(shop: Workshop) -> bool:
+    """A T2I-Adapter for maps of the kinds of solids."""
+    import diffusers
+
+    torch.manual_seed(0)
+    objective = lessons.segments_objective(shop.base(), shop.pictures, shop.root / "latents.npy")
+    done = shop.train("segments", objective)
+    net: Any = diffusers.T2IAdapter(**lessons.SEGMENTS)
+    net.load_state_dict(objective.learn["adapter"].state_dict())
+    net.half().save_pretrained(shop.models / "segments")
+    card = {"description": "T2I-Adapter for maps of the kinds of solids on the tabletop", "annotator": "seg"}
+    (shop.models / "segments" / "card.json").write_text(json.dumps(card, indent=1))
+    return done
+
+
 def video(shop: Workshop) -> bool:
     """The network of pictures learns to move by words; then, with conditions, to be a VideoComposer; then all of it at once,
     and at last to keep still.
@@ -298,6 +253,10 @@ STAGES: dict[str, Callable[[Workshop], bool]] = {
     "powerpaint": powerpaint,
     "edges": edges,
     "ip-adapter": ip_adapter,
+    "edit": edit,
+    "depth": depth,
+    "depths": depths,
+    "segments": segments,
     "video": video,
     "install": install,
 }

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from infuse.tabletop import clips as tabletop_clips
-from infuse.tabletop.making.stages import PLANS, STAGES, Workshop
+from infuse.tabletop.making.stages import STAGES
+from infuse.tabletop.making.workshop import PLANS, Workshop
 from infuse.weights.formats import read_header
 from infuse.weights.library import embedded_root
 
