@@ -161,12 +161,21 @@ def schema() -> None:
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("demo")) -> None:
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("demo"),
+    rows: Annotated[
+        str, typer.Option("--rows", help="Only these rows of the sheet, with commas; `list` names them.")
+    ] = "",
+) -> None:
     """Every condition at work on the embedded models, each beside what comes without it."""
-    quiet()
-    from infuse.tabletop.demo import demo
+    from infuse.tabletop.demo import demo, known
 
-    typer.echo(demo(out, say=lambda path: typer.echo(f"made {path}", err=True)))
+    names = [name for name in (r.strip() for r in rows.split(",")) if name]
+    if names == ["list"]:
+        return typer.echo("\n".join(known(())))
+    known(names)
+    quiet()
+    typer.echo(demo(out, say=lambda path: typer.echo(f"made {path}", err=True), rows=names))
 
 
 @app.command()

@@ -25,7 +25,11 @@ class Cast:
 
     base: str = "tabletop"
     inpaint: str = "tabletop-inpaint"
+    depth: str = "tabletop-depth"
+    edit: str = "tabletop-edit"
     edges: str = "edges"
+    depths: str = "depths"
+    segments: str = "segments"
     adapter: str = "ip-adapter"
     video: str = "tabletop-video"
     side: int = 128
