@@ -203,9 +203,9 @@ def fuser_of(shapes: Mapping[str, tuple[int, ...]], model: str, field: str = "mo
     start = next((k for k in shapes if k.endswith("task_embedding")), "task_embedding").removesuffix("task_embedding")
     mine = {k.removeprefix(start): s for k, s in shapes.items() if k.startswith(start)}
     task, ends = mine.get("task_embedding", ()), [k for k in mine if re.fullmatch(r"spatial_ch_projs\.\d+\.weight", k)]
-    channels = [mine[f"spatial_ch_projs.{i}.weight"][0] for i in range(len(ends))]
+    channels = [mine.get(f"spatial_ch_projs.{i}.weight", (0,))[0] for i in range(len(ends))]
     layers = {m[1] for k in mine if (m := re.match(r"transformer_layes\.(\d+)\.", k))}
-    if len(task) != 2 or "seq_proj" not in mine or not channels or task[1] % 8 or task[0] < len(TASKS):
+    if len(task) != 2 or "seq_proj" not in mine or 0 in (channels or [0]) or task[1] % 8 or task[0] < len(TASKS):
         raise WeightsError(field, f"{model!r} is no fuser of a CoAdapter: no task embeddings with factors for features are in it. Choose "
                                   "coadapter-fuser-sd15v1 or its like; the adapters that it fuses are members.")  # fmt: skip
     return Fusing(task[1], task[0], tuple(channels), len(layers))

@@ -188,10 +188,12 @@ def found_on_disk(library: Any, model: str, field: str, kind: str, dtype: str) -
         return Found(kind, width, header.shapes(), place.size(dtype), brush.tasks, brush.sites)
     from infuse.weights.estimate import estimate
     from infuse.weights.kinds import wrong_kind
+    from infuse.weights.whole import must_be_whole
 
     header, found = library.header(model, field)
     if found.kind not in KIN.get(kind, (kind,)):
         raise wrong_kind(field, found, kind, name=model)
+    must_be_whole(found.kind, found.prefix, header, model, field)
     shapes = header.shapes()
     if kind == "gligen":
         from infuse.weights.layouts.gligen import shapes_of

@@ -226,3 +226,17 @@ def test_the_hole_of_a_film_is_in_each_of_its_frames() -> None:
     hint: Any = said.hint  # type: ignore[union-attr]
     assert hint.shape == (3, 4, SIDE, SIDE)
     assert (hint[..., SIDE // 2 :] == -1).all() and (hint[..., : SIDE // 2] >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["control", "union", "xs"])
+def test_a_hint_that_becomes_smaller_than_the_latent_is_a_letter(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside_nets, "HINT", (8, 12, 16))
+    unet = beside_nets.unet("sdxl")
+    net = {"control": lambda: beside_nets.control(unet, 7), "union": lambda: beside_nets.union(like=unet),
+           "xs": lambda: beside_nets.xs("sdxl")}[kind]()  # fmt: skip
+    monkeypatch.undo()
+    other = tiny.engine(beside_nets.base("sdxl"), {"deep": net})
+    condition = ControlNet(model="deep", image=photo(), **({"type": "depth"} if kind == "union" else {}))
+    with pytest.raises(RecipeError, match="makes its map 4 times smaller.* is 2 times smaller.*Choose one") as caught:
+        other.check(Recipe(prompt="x", conditions=(condition,)))
+    assert caught.value.field == "conditions.0.model"

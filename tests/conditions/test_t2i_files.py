@@ -103,3 +103,12 @@ def test_a_style_s_eye_lies_beside_its_file(at: Path) -> None:
     (at / "vit-l").rename(at / "image_encoder")
     report = Engine(device="cpu").check(Recipe.load(one(at, "style", kind="t2i_style")))
     assert report.speakers["conditions.0"].image_encoder == str(at / "image_encoder")
+
+
+def test_half_of_a_fuser_is_a_letter() -> None:
+    from infuse.encoders.t2i_kinds import fuser_of
+
+    whole = {"task_embedding": (16, 768), "seq_proj": (768, 768), **{f"spatial_ch_projs.{i}.weight": (w, 768) for i, w in enumerate((320, 640, 1280))}}  # fmt: skip
+    assert fuser_of(whole, "x").channels == (320, 640, 1280)
+    with pytest.raises(WeightsError, match="no fuser"):
+        fuser_of({k: s for k, s in whole.items() if "projs.1" not in k}, "x")

@@ -44,8 +44,10 @@ def fits(model: str, found: Any, net: NetworkSpec) -> File:
         width = next((s[1] for k, s in shapes.items() if k.endswith(tuple(f"attn2.to_k{e}" for e in DOWN))), found.context_width)  # fmt: skip
         same_family(model, width, net, what)
         _same_encoder(model, what, shapes, net)
+        _same_scale(model, what, shapes, net)
         return File(found.kind, net.sites, found.memory)
     same_family(model, found.context_width, net, what)
+    _same_scale(model, what, shapes, net)
     if found.kind == "controlnet_xs":
         _same_widths(model, shapes, net)
         return File(found.kind, net.sites, found.memory)
@@ -63,6 +65,20 @@ def no_sites(model: str, file: File, mode: Mode, sites: Any) -> None:
         if asked:
             raise RecipeError(field, f"{model!r} is {NAMES[file.kind]}, which walks beside its base and has one weight for all of it. Remove "
                                      f"{field}; to be heard on the prompt's side only, set applies_to: prompt.")  # fmt: skip
+
+
+HINT = re.compile(
+    r"(?:^|[./])(?:input_hint_block\.\d+|controlnet_cond_embedding\.(?:conv_in|conv_out|blocks\.\d+))\.weight$"
+)
+
+
+def _same_scale(model: str, what: str, shapes: Shapes, net: NetworkSpec) -> None:
+    """A hint encoder halves its map with every second convolution between its first and its last, down to the latent's size."""
+    convs = sum(1 for k in shapes if HINT.search(k))
+    times = 2 ** ((convs - 2) // 2)
+    if convs > 2 and times != net.vae_factor:
+        raise RecipeError("model", f"{model!r} is {what} that makes its map {times} times smaller, and a latent of {net.name} is {net.vae_factor} "
+                                   "times smaller than its picture. Choose one that was trained for this base.")  # fmt: skip
 
 
 ZERO = re.compile(r"(?:^|[./])(?:zero_convs\.(\d+)\.0|controlnet_down_blocks\.(\d+))\.weight$")
