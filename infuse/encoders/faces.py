@@ -49,7 +49,7 @@ class Found:
 
 def missing(detector: Detector, field: str) -> None:
     """Raises RecipeError if a photo's face cannot be looked at here. Loads nothing."""
-    if find_spec("insightface") is None:
+    if any(find_spec(package) is None for package in ("insightface", "onnxruntime")):
         raise RecipeError(field, "this adapter reads a face's numbers, and insightface, which makes them of a photo, is not installed: pip install insightface "
                                  "onnxruntime. Or give the numbers themselves as face: a file (.npy, .json, .safetensors) or a list of 512.")  # fmt: skip
     if not (HOME / detector).expanduser().is_dir():
