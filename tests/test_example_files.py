@@ -19,7 +19,9 @@ MADE: Mapping[str, set[str]] = {
     "asyncio_tasks.py": {"task-1.png", "task-2.png"},
     "batch.py": {f"batch-{i}.png" for i in range(6)},
     "clip.py": {"moving.gif"},
+    "edit.py": {f"edited-{i}.png" for i in range(3)},
     "inpaint.py": {"filled.png"},
+    "look.py": {"looked.png"},
     "own_checkpoint.py": {"fox.png"},
     "several_conditions.yaml": {"several.png"},
 }
