@@ -148,24 +148,25 @@ def common(family: str) -> dict[str, Made]:
         "text on the negative side": lambda **v: Text(**{"prompt": "blurred", "applies_to": "negative", **v}),
         "img2img": lambda **v: Img2Img(**{"image": picture(90, SIDE), "strength": 0.7, **v}),
         "inpaint": lambda **v: Inpaint(**ground(**v)),
+        "inpaint (strength 0.6)": lambda **v: Inpaint(**ground(strength=0.6, **v)),
         "brushnet": lambda **v: BrushNet(**ground(model="brush net", **v)),
         "controlnet": control("edges net"),
-        "controlnet, guess mode": control("edges net", mode="guess"),
-        "controlnet, pooled (shuffle)": control("pooled net"),
-        "controlnet, inpaint": control("hollow net", hole=half(SIDE)),
+        "controlnet (guess mode)": control("edges net", mode="guess"),
+        "controlnet (shuffle)": control("pooled net"),
+        "controlnet (inpaint)": control("hollow net", hole=half(SIDE)),
         "control-lora": control("lora net"),
-        "controlnet-union, depth": control("union net", type="depth"),
-        "controlnet-union, canny": control("union net", type="canny"),
+        "controlnet-union (depth)": control("union net", type="depth"),
+        "controlnet-union (canny)": control("union net", type="canny"),
         "controlnet-xs": control("narrow net"),
         "controlnet-lllite": control("terms net"),
         "t2i-adapter": lambda **v: T2IAdapter(**{"model": "full t2i", "image": hint, **v}),
-        "t2i-adapter, light": lambda **v: T2IAdapter(**{"model": "light t2i", "image": hint, **v}),
+        "t2i-adapter (light)": lambda **v: T2IAdapter(**{"model": "light t2i", "image": hint, **v}),
         "t2i style": lambda **v: T2IStyle(**{"model": "style file", "image": picture(94), **v}),
         "coadapter": lambda **v: CoAdapter(**{"model": "fuser file", "members": members, **v}),
-        **{f"ip-adapter, {kind}": adapter(kind) for kind in tiny_faces.KINDS},
+        **{f"ip-adapter ({kind})": adapter(kind) for kind in tiny_faces.KINDS},
         "gligen": lambda **v: Gligen(**{"model": "boxes file", "boxes": boxes, "end": 1.0, **v}),
         "reference": lambda **v: Reference(**{"image": picture(96, SIDE), **v}),
-        "reference, norms": lambda **v: Reference(**{"image": picture(97, SIDE), "method": "norms", **v}),
+        "reference (norms)": lambda **v: Reference(**{"image": picture(97, SIDE), "method": "norms", **v}),
     }  # fmt: skip
     if family == "sdxl":
         kinds["size"] = lambda **v: Size(**{"original": (64, 48), **v})
@@ -177,8 +178,8 @@ def common(family: str) -> dict[str, Made]:
 OWN: dict[str, tuple[str, dict[str, Any], dict[str, Made]]] = {
     "depth2img": ("sd1", {"in_channels": 5}, {"depth": lambda **v: Depth(**{"image": shades(), **v})}),
     "pix2pix": ("sd1", {"in_channels": 8}, {"edit": lambda **v: Edit(**{"image": picture(98, SIDE), **v})}),
-    "inpainting": ("sd1", {"in_channels": 9}, {"inpaint, nine channels": lambda **v: Inpaint(**ground(**v))}),
-    "sdxl inpainting": ("sdxl", {"in_channels": 9}, {"inpaint, nine channels": lambda **v: Inpaint(**ground(**v))}),
+    "inpainting": ("sd1", {"in_channels": 9}, {"inpaint (nine channels)": lambda **v: Inpaint(**ground(**v))}),
+    "sdxl inpainting": ("sdxl", {"in_channels": 9}, {"inpaint (nine channels)": lambda **v: Inpaint(**ground(**v))}),
     "powerpaint": ("sd1", {"in_channels": 9}, {"powerpaint": lambda **v: PowerPaint(**ground(task="text", prompt="a ball", **v))}),
     "upscaler": ("sd1", {"in_channels": 7, "num_class_embeds": 400}, {"upscale": lambda **v: Upscale(**{"image": picture(99, SIDE // 2), **v})}),
     "unclip": (
@@ -220,7 +221,9 @@ def world(name: str) -> World:
         network = Network(made.base.network.unet, replace(made.base.spec, tasks="v1"))
         encoders = tiny.TextEncoders([texts.model], [tiny.tokenizer()])
         made = tiny.Tiny("sd1", made.parts, replace(made.base, network=network, texts=encoders, tasks=texts))
-    others = {k: v for k, v in common(family).items() if k != "inpaint"}
+    others = {
+        k: v for k, v in common(family).items() if not (k.startswith("inpaint") and config.get("in_channels") == 9)
+    }
     return World(made, modules(family), {**others, **own}, tuple(own))
 
 
@@ -244,9 +247,9 @@ def clips() -> World:
     brought = {"edges net": beside_nets.control(like, 103), "plain file": plain, "full t2i": tiny.randomized(T2I(anatomy(made.base.spec, False)), 104)}  # fmt: skip
     kinds: dict[str, Made] = {
         "text": lambda **v: Text(**{"prompt": "a sphere", "weight": 0.7, **v}),
-        "controlnet, film": lambda **v: ControlNet(**{"model": "edges net", "film": film(110), **v}),
-        "t2i-adapter, film": lambda **v: T2IAdapter(**{"model": "full t2i", "film": film(111), **v}),
-        "ip-adapter, plain": lambda **v: IPAdapter(**{"model": "plain file", "image": picture(112), **v}),
+        "controlnet (film)": lambda **v: ControlNet(**{"model": "edges net", "film": film(110), **v}),
+        "t2i-adapter (film)": lambda **v: T2IAdapter(**{"model": "full t2i", "film": film(111), **v}),
+        "ip-adapter (plain)": lambda **v: IPAdapter(**{"model": "plain file", "image": picture(112), **v}),
         "depth_video": lambda **v: DepthVideo(**{"film": film(113, 24), **v}),
         "sketch_video": lambda **v: SketchVideo(**{"film": film(114, 24), **v}),
         "single_sketch": lambda **v: SingleSketch(**{"image": picture(115, 24), **v}),

@@ -6,7 +6,7 @@ What cannot be together is a letter of `check`; docs/combinations.md is the tabl
 from __future__ import annotations
 
 from functools import cache
-from itertools import combinations
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def alone(name: str, kind: str) -> Tensor:
 
 def pairs(name: str) -> list[tuple[str, str]]:
     there = world(name)
-    both = combinations(there.kinds, 2)
+    both = combinations_with_replacement(there.kinds, 2)
     return [p for p in both if not there.own or set(p) & set(there.own)]
 
 
@@ -107,7 +107,8 @@ def test_any_two(name: str, pair: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [("sd1", ("controlnet-xs", "reference")), ("sdxl", ("controlnet-union, depth", "controlnet-union, canny"))]
+    "case",
+    [("sd1", ("controlnet-xs", "reference")), ("sdxl", ("controlnet-union (depth)", "controlnet-union (canny)"))],
 )
 def test_some_two(case: tuple[str, tuple[str, str]]) -> None:
     walk(*case)
@@ -126,7 +127,7 @@ def page() -> str:
         "written by a test (`tests/laws/test_pairs.py`), which runs every pair on tiny networks: the order changes nothing, a condition",
         "of weight 0 is as if it were absent, to the last bit, and what comes out does not depend on who else is asked at the same time.",
         "",
-        "| base | kinds | pairs | refused |",
+        "| base | kinds | pairs, a kind beside itself too | refused |",
         "|---|---|---|---|",
     ]
     reasons: dict[tuple[str, str], dict[str, str]] = {}
@@ -137,7 +138,7 @@ def page() -> str:
             reasons.setdefault(pair, {})[name] = why
     out += [
         "",
-        "Bases below the first two are walked with the conditions that they alone hear, beside each of the others.",
+        "Bases after the first two are walked with the conditions that they alone hear, beside each of the others.",
         "",
     ]
     out += [
@@ -152,11 +153,25 @@ def page() -> str:
         for why in dict.fromkeys(on.values()):
             where = ", ".join(NAMES[n] for n, w in on.items() if w == why)
             out.append(f"| {a} + {b} | {where} | {why.replace('|', '/')} |")
+    out += ["", "## What a base does not hear", "", "| kind | on | reason |", "|---|---|---|"]
+    for name, kind in STRANGE:
+        make = next(world(w).kinds[kind] for w in WORLDS if kind in world(w).kinds)
+        try:
+            engine(name).check(recipe(world(name), make()))
+        except InfuseError as error:
+            out.append(f"| {kind} | {NAMES[name]} | {error.message} |")
     out += ["", "## Kinds", ""]
     for name in WORLDS:
         mine = world(name).own or tuple(world(name).kinds)
-        out.append(f"* **{NAMES[name]}**: {', '.join(mine)}{', and all of its family' if world(name).own else ''}.")
+        out.append(f"* **{NAMES[name]}**: {', '.join(mine)}{', and what its family hears' if world(name).own else ''}.")
     return "\n".join(out) + "\n"
+
+
+STRANGE = (
+    *((name, kind) for kind in ("depth", "edit", "upscale", "unclip", "powerpaint") for name in ("sd1",)),
+    ("sdxl", "gligen"), ("sdxl", "depth"), ("videocomposer", "img2img"), ("videocomposer", "inpaint"), ("videocomposer", "reference"), ("sd1", "depth_video"), ("sd1", "motion"), ("sd1", "style_image"), ("sd1", "masked_video"),
+)  # fmt: skip
+"""(base, kind that it cannot hear)."""
 
 
 @pytest.mark.slow

@@ -85,5 +85,5 @@ def test_three_hundred_crowds(crowd: tuple[str, list[Any]], steps: int) -> None:
 
 def test_five_at_once() -> None:
     kinds = world("sd1").kinds
-    five = ("controlnet", "t2i-adapter", "ip-adapter, faceid", "reference", "inpaint")
+    five = ("controlnet", "t2i-adapter", "ip-adapter (faceid)", "reference", "inpaint")
     all_laws("sd1", [kinds[k]() for k in five], 2)
