@@ -19,7 +19,7 @@ from infuse.grids import resized
 from infuse.ports import Channel, Decoupled, Features, Ports, Residual, Tokens, Vector, Voice
 from infuse.spoken import Batch, Row, Slots, Spoken, SpokenDecoupled, SpokenResidual, SpokenShared
 
-__all__ = ["Batch", "Row", "Spoken", "SpokenDecoupled", "SpokenResidual", "SpokenShared", "branches", "collate"]
+__all__ = ["Batch", "Row", "Spoken", "SpokenDecoupled", "SpokenResidual", "SpokenShared", "branches", "collate", "spoken_through"]  # fmt: skip
 
 
 def collate(rows: Sequence[Row], spec: Slots) -> Batch:

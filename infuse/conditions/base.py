@@ -39,6 +39,8 @@ class Route:
     """Of channels: several conditions may fill them, and what they say is summed."""
     one_sided: bool = False
     """Heard on one side of guidance only: it costs one row where others cost two."""
+    together: str = ""
+    """Of residuals: conditions that say the same here are answered in one row (a ControlNet-Union's)."""
     once: bool = False
     """Of residuals: what asks is asked once for the whole run, and no step costs more for it."""
     warnings: tuple[str, ...] = ()

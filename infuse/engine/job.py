@@ -95,8 +95,12 @@ class Job:
 
     @property
     def width(self) -> int:
-        """Rows that it brings to its next call."""
-        return len(self.now.guidance.terms) * max(len(self.windows), 1)
+        """Rows that it brings to its next call, with those that run beside them."""
+        spoken = [(self.sides[who], who) for who in self.now.weights if who in self.sides]
+        beside = sum(
+            len((s.on if who in term.speaks else s.off).shared) for term in self.now.guidance.terms for s, who in spoken
+        )
+        return (len(self.now.guidance.terms) + beside) * max(len(self.windows), 1)
 
     def rows(self) -> list[Row]:
         """One row per term of the guidance: the conditions it names say `on`, other guided ones say `off`."""

@@ -26,7 +26,7 @@ from infuse.network.spec import NetworkSpec
 from infuse.recipe import Recipe
 from infuse.samplers import called
 from infuse.solvers import Choice, Plan, evaluations, parse, plan
-from infuse.timetable import PROMPT, Timetable, heard, timetable
+from infuse.timetable import PROMPT, Evaluation, Timetable, heard, timetable
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Resolved:
     calls: int
     """Network calls of the run, all pictures together."""
     rows: int
-    """Rows evaluated in those calls."""
+    """Rows evaluated in those calls, with those of pictures that run beside others (reference)."""
     branch_rows: int
     """Rows that ControlNets and their kin evaluate."""
     memory: int
@@ -79,6 +79,11 @@ class Resolved:
         """Evaluations of the network for each picture: fewer than the recipe's steps with a start picture, more with a
         sampler of second order."""
         return len(self.timetable)
+
+    @property
+    def wide(self) -> int:
+        """Rows of one picture in its widest evaluation."""
+        return max(widths(self.timetable, self.routes))
 
     @cached_property
     def plan(self) -> Plan:
@@ -143,14 +148,13 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     notes += untold(spec, routes, active)
     one_ground(active, size)
     looks = windows(frames, spec.frames)
-    calls = sum(calls_of(recipe.count, n * max(len(looks), 1), min(frames, spec.frames or 1), most) for n in table.rows)
+    wide = widths(table, routes)
+    calls = sum(calls_of(recipe.count, n * max(len(looks), 1), min(frames, spec.frames or 1), most) for n in wide)
     memory = view.memory + sum(r.memory for _, _, r in routes)
-    peak = memory + capacity.working(
-        spec, padded(size, spec.vae_factor), frames, max(table.rows), recipe.count, most, view
-    )
+    peak = memory + capacity.working(spec, padded(size, spec.vae_factor), frames, max(wide), recipe.count, most, view)
     capacity.must_fit(peak, memory, recipe, size, view.device)
-    looked, branched = max(len(looks), 1), branch_rows(table, routes)
-    rows, branched = (n * recipe.count * looked for n in (sum(table.rows), branched))
+    looked, branched = max(len(looks), 1), sum(rows_of(table, routes, "residuals"))
+    rows, branched = (n * recipe.count * looked for n in (sum(wide), branched))
     work = pace.flops(spec, size, frames, rows, branched, recipe.count, view.vae_width)
     # fmt: off
     return Resolved(
@@ -221,12 +225,26 @@ def routed(everyone: Mapping[str, Condition], view: View) -> tuple[list[tuple[st
     return routes, regions + [f"{where}.{text}" for where, _, route in routes for text in route.warnings]
 
 
-def branch_rows(table: Timetable, routes: Sequence[tuple[str, str, Route]]) -> int:
-    """Rows of one picture that branch networks evaluate: on both sides of guidance, or on the prompt's alone."""
-    branches = {where: route for where, _, route in routes if route.port == "residuals" and not route.once}
-    return sum(
-        1 if branches[who].one_sided else len(e.guidance.terms) for e in table for who in e.weights if who in branches
-    )
+def rows_of(table: Timetable, routes: Sequence[tuple[str, str, Route]], port: str) -> tuple[int, ...]:
+    """Rows of one picture, in each evaluation, that branch networks are asked for ("residuals") or that run beside others
+    ("shared"): on both sides of guidance, or on the prompt's alone."""
+    asked = {where: route for where, _, route in routes if route.port == port and not route.once}
+
+    def of(e: Evaluation) -> int:
+        each: dict[str, int] = {}
+        for who in e.weights:
+            if who in asked:
+                n = 1 if asked[who].one_sided else len(e.guidance.terms)
+                with_whom = asked[who].together or who
+                each[with_whom] = max(n, each.get(with_whom, 0))
+        return sum(each.values())
+
+    return tuple(of(e) for e in table)
+
+
+def widths(table: Timetable, routes: Sequence[tuple[str, str, Route]]) -> tuple[int, ...]:
+    """Rows of one picture in each evaluation, with those that run beside them."""
+    return tuple(n + beside for n, beside in zip(table.rows, rows_of(table, routes, "shared"), strict=True))
 
 
 def calls_of(count: int, rows: int, frames: int, most: int = 64) -> int:

@@ -18,7 +18,7 @@ class Maker(Protocol):
 def each(maker: Maker, resolved: Resolved, most: int, watch: Callable[[Any], None] | None) -> Iterator[Result]:
     """As many pictures side by side as fit a network call of `most` rows (frames, of clips), and then the next ones."""
     frames = min(resolved.frames, resolved.spec.frames or 1)
-    wide = max(1, most // (max(resolved.timetable.rows) * frames))
+    wide = max(1, most // (resolved.wide * frames))
     alone = resolved.alone()
     for i in range(0, len(alone), wide):
         yield from maker.run_all(*alone[i : i + wide], watch=watch)

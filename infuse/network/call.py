@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from infuse.batch import Row, branches, collate
+from infuse.batch import Row, branches, collate, spoken_through
 from infuse.network.unet import Network
 from infuse.ports import Features, Tokens
 
@@ -65,7 +65,7 @@ def structure(row: Row) -> Hashable:
         tuple(row.x.shape),
         spelled(p.context),
         tuple((id(e.adapter), tuple(e.tokens.shape), e.scaling) for e in p.decoupled),
-        tuple((id(e.branch), tuple(e.hint.shape), spelled(e.context)) for e in branches(p)),  # type: ignore[union-attr]  drawn by now
+        tuple((spoken_through(e), spelled(e.context)) for e in branches(p)),
         any(isinstance(e, Features) for e in p.residuals),
         tuple(
             (e.blocks, e.norms, e.share == 1, e.share == 0, e.voice.weight != 1, e.voice.mask is not None)

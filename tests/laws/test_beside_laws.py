@@ -173,3 +173,38 @@ def test_at_a_fixed_row_width_float32_is_bit_identical(lora: str) -> None:
     alone = [own.run(r).latents for r in recipes]
     together = [r.latents for r in own.run_all(*recipes)]
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_union_is_counted_and_packed_as_it_is_asked() -> None:
+    """Hints of other sites are asked apart: they are another row of the branch, and of another structure."""
+    from infuse.network.call import structure
+
+    sites = (0.5,) * base().base.spec.sites
+    depth, canny, soft = (ControlNet(model="union", image=mix.picture(s), type=t, sites=f) for s, t, f in ((1, "depth", None), (2, "canny", None), (2, "canny", sites)))  # fmt: skip
+    asked, counted = (recipe(depth, canny), recipe(depth, soft)), []
+    made = engine()
+    network = made.store.base("tiny").network
+    for r in asked:
+        network.branch_calls = 0
+        made.run(r)
+        counted.append(network.branch_calls)
+    reports = [made.check(r) for r in asked]
+    assert [f.branch_rows // len(f.timetable) for f in reports] == [2, 4], "each on both sides of guidance"
+    assert [n // len(f.timetable) for n, f in zip(counted, reports, strict=True)] == [1, 2]
+    tickets = [made.submit(r) for r in asked]
+    rows = [t.jobs[0].rows()[0] for t in tickets]
+    assert structure(rows[0]) != structure(rows[1])
+    for ticket in tickets:
+        ticket.cancel()
+
+
+def test_at_a_fixed_row_width_unions_of_other_sites_share_no_call() -> None:
+    """One would be padded for the other's sake, and its last bit would tell."""
+    sites = (0.5,) * base().base.spec.sites
+    found = {"union": tiny.cast(beside_nets.union(like=beside_nets.unet("sdxl")), torch.float32)}
+    own = tiny.engine(beside_nets.base("sdxl"), found, row_width=4)
+    one, two = (ControlNet(model="union", image=mix.picture(s), type=t) for s, t in ((1, "depth"), (2, "canny")))
+    recipes = [recipe(one, two), recipe(one.model_copy(update={"sites": sites}), two)]
+    alone = [own.run(r).latents for r in recipes]
+    together = [r.latents for r in own.run_all(*recipes)]
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))

@@ -12,6 +12,7 @@ from some import some
 import mix
 import tiny
 from infuse import ControlNet, IPAdapter, PowerPaint, Recipe, Text
+from infuse.conditions import Reference
 from infuse.guidance import chain
 from infuse.timetable import PROMPT, heard, timetable
 
@@ -28,6 +29,10 @@ def words(**fields: object) -> Text:
 
 def control(**fields: object) -> ControlNet:
     return ControlNet(model="canny", image=mix.picture(1), **fields)  # type: ignore[arg-type]
+
+
+def reference(seed: int = 1, **fields: object) -> Reference:
+    return Reference(image=mix.picture(seed, mix.SIDE), **fields)  # type: ignore[arg-type]
 
 
 def test_stretches_are_cut_where_somebody_begins_or_ceases() -> None:
@@ -82,17 +87,35 @@ ASKED: dict[str, dict[str, Any]] = {
     "prompt's side": {
         "scheduler": "DDIM", "guidance": {0: 3.0, 0.5: 1.0}, "conditions": (control(applies_to="prompt"),)
     },
+    "a picture beside each row": {"scheduler": "DDIM", "conditions": (reference(end=0.5), reference(2, method="both"))},
+    "a picture beside the prompt's row": {"scheduler": "DDIM", "count": 2, "conditions": (reference(fidelity=1), reference(weight=0))},
     "three pictures": {
         "scheduler": "UniPC", "count": 3, "conditions": (IPAdapter(model="face", image=mix.picture(1), end=0.4),)
     },
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", some(ASKED, quick=["second order", "one-sided", "prompt's side"]))
+@pytest.mark.parametrize(
+    "name", some(ASKED, quick=["second order", "one-sided", "prompt's side", "a picture beside each row"])
+)
 def test_the_report_counts_what_will_happen(name: str) -> None:
     recipe = Recipe(model="tiny", prompt="x", steps=6, **ASKED[name])
     found = mix.engine().check(recipe)
     assert (found.calls, found.rows, found.branch_rows) == calls_and_rows(recipe)
+
+
+def test_pictures_that_run_beside_others_are_rows_of_a_call() -> None:
+    """What a call may have counts them, too: its memory does."""
+    plain = Recipe(model="tiny", prompt="x", steps=2, width=16, height=16, count=4, scheduler="DDIM", guidance=5.0)
+    twice = plain.model_copy(update={"conditions": (reference(),)})
+    engine = mix.engine(max_rows=8)
+    assert [engine.check(r).calls for r in (plain, twice)] == [2, 4]
+    alone = mix.engine(max_rows=64).run(twice)
+    engine.store.base("tiny").network.calls = 0
+    torch.testing.assert_close(engine.run(twice).latents, alone.latents, atol=1e-10, rtol=0)
+    assert engine.store.base("tiny").network.calls == 4
+    wide = [mix.engine().check(r) for r in (plain, twice)]
+    assert wide[0].peak < wide[1].peak and wide[1].flops > 1.8 * wide[0].flops
 
 
 def test_two_heun_steps_are_three_evaluations_for_everybody() -> None:

@@ -102,6 +102,7 @@ class ControlNet(Hinted, Condition):
                 file.memory,
                 said,
                 one_sided=self.mode in ONE_SIDED or pooled,
+                together=f"{self.model} {self.sites or mode_sites(self.mode, net.sites)}" if file.types else "",
                 warnings=tuple(notes),
             )
         ]
