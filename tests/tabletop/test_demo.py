@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from diffusers import T2IAdapter
 from PIL import Image
+from typer.testing import CliRunner
 
 import tiny
 from infuse import Recipe
+from infuse.cli.app import app
 from infuse.engine.engine import Engine
 from infuse.engine.model_store import ModelStore
 from infuse.media.film_writer import read_record_of
-from infuse.tabletop.demo import demo
+from infuse.tabletop.demo import MOVING, STILL, demo
+from infuse.tabletop.demo_maps import AFTER, BEFORE, MIXED, NEAR_AND_FAR, ORANGE, TWO
 from infuse.tabletop.demo_pictures import TARGET
-from infuse.tabletop.demo_video import HOPPING, STILL
+from infuse.tabletop.demo_video import HOPPING
+from infuse.tabletop.demo_video import STILL as FIRST
 from infuse.tabletop.moves import times
 from infuse.tabletop.sheet import CAPTION_LINES, GAP, TILE, Panel, Row, moving, save_moving, sheet
 from infuse.tabletop.stage import TABLE, Cast
@@ -45,7 +50,18 @@ def test_a_clip_is_four_frames_on_paper_and_all_of_them_in_motion(tmp_path: Path
 
 
 def test_the_scenes_lie_inside_of_the_picture() -> None:
-    for scene in (TABLE, TARGET, STILL, *(HOPPING.at(t) for t in times(8))):
+    for scene in (
+        TABLE,
+        TARGET,
+        NEAR_AND_FAR,
+        TWO,
+        MIXED,
+        BEFORE,
+        AFTER,
+        ORANGE,
+        FIRST,
+        *(HOPPING.at(t) for t in times(8)),
+    ):
         for thing in scene.things:
             left, top, right, bottom = box(thing, Camera())
             assert left > 0 and top > 0 and right < 1 and bottom < 1
@@ -61,11 +77,30 @@ def test_the_demo_on_random_networks(tmp_path: Path) -> None:
     clips.network.unet.eval()
     store.add("clips", clips)
     store.add("look", tiny.adapter("sd1", "plain", 9))
+    store.add("five", tiny.base("sd1", in_channels=5).base)
+    store.add("eight", tiny.base("sd1", in_channels=8).base)
+    store.add("greys", tiny.controlnet("sd1", 8))
+    widths = list(tiny.base("sd1").base.network.unet.config["block_out_channels"])
+    store.add("kinds", T2IAdapter(in_channels=3, channels=widths, num_res_blocks=1, downscale_factor=2))
     told: list[Path] = []
     path = demo(
         tmp_path,
         Engine("base", store=store, max_rows=1),
-        Cast("base", "nine", "lines", "look", "clips", side=32, steps=4, frames=4, clip_steps=3),
+        Cast(
+            "base",
+            "nine",
+            "five",
+            "eight",
+            "lines",
+            "greys",
+            "kinds",
+            "look",
+            "clips",
+            side=32,
+            steps=4,
+            frames=4,
+            clip_steps=3,
+        ),
         told.append,
     )
     with Image.open(path) as sheet:
@@ -77,4 +112,22 @@ def test_the_demo_on_random_networks(tmp_path: Path) -> None:
     told.remove(tmp_path / "clips.gif")
     everything = Recipe.load(tmp_path / "all.png")
     assert [c.kind for c in everything.conditions] == ["inpaint", "controlnet", "ip_adapter"]
-    assert len(told) == len(set(told)) >= 16 and all(Recipe.load(p) for p in told)
+    five = {c.kind for c in Recipe.load(tmp_path / "five-all.png").conditions}
+    assert five == {"inpaint", "controlnet", "t2i_adapter", "text", "ip_adapter"}
+    without = [len(Recipe.load(p).conditions) for p in tmp_path.glob("five-no-*.png")]
+    assert without == [4] * 5
+    assert len(told) == len(set(told)) >= 40 and all(Recipe.load(p) for p in told)
+
+
+def test_rows_are_chosen_by_name_and_unknown_ones_are_a_letter(tmp_path: Path) -> None:
+    listed = CliRunner().invoke(app, ["demo", "--rows", "list"]).stdout.split()
+    assert listed == [*STILL, *MOVING] and {"edit", "depth", "segments", "reference", "five"} <= set(listed)
+    wrong = CliRunner().invoke(app, ["demo", "--rows", "edit, egde", "--out", str(tmp_path / "out")])
+    assert wrong.exit_code == 2 and not (tmp_path / "out").exists()
+    assert "there is no row 'egde'. Rows: text," in wrong.output
+    store = ModelStore(device="cpu")
+    store.add("base", tiny.base("sd1").base)
+    cast = Cast("base", side=32, steps=4)
+    demo(tmp_path, Engine("base", store=store, max_rows=1), cast, rows=["img2img"])
+    made = {p.name for p in tmp_path.iterdir()}
+    assert made == {"contact_sheet.png", "img2img-input.png", *(f"img2img-{s}.png" for s in (0.3, 0.6, 0.8))}
