@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from infuse.elsewhere import ELSEWHERE, says_nothing
 from infuse.errors import RecipeError
 
 RECIPE = "recipe"
@@ -44,6 +45,7 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         **HOLED, **STRENGTH, "inpainting_fill": "content", "masked_content": "content", "inpainting_mask_invert": "invert",
         "mask_mode": "invert", "inpainting_mask_weight": "mask_weight", "inpaint_full_res": "area", "inpaint_area": "area",
         "inpaint_full_res_padding": "padding", "only_masked_padding": "padding", "color_correction": "match_colors",
+        "inpaint_color_correction": "match_colors", "masked_padding": "padding",
         "differential_diffusion": "soft", "soft_inpainting": "soft",
     },
     "brushnet": {**HOLED, "brushnet_conditioning_scale": "weight", "brushnet": "model"},
@@ -63,7 +65,8 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         "ip_adapter_model": "model", "clip_vision": "image_encoder", "image_encoder_path": "image_encoder",
         "ip_adapter_masks": "mask", "weight_type": "layers", "preset": "layers", "method": "layers", "layer_weights": "layers",
         "combine_embeds": "combine", "embeds_scaling": "scaling", "image_negative": "negative_image", "weight_faceidv2": "shortcut_scale",
-        "face_id": "face", "faceid": "face", "id_embeds": "face",
+        "face_id": "face", "faceid": "face", "id_embeds": "face", "face_embeds": "face", "lora_strength": "lowrank", "lora_scale": "lowrank",
+        "attn_mask": "mask",
     },
     "t2i_adapter": {
         "adapter_conditioning_scale": "weight", "adapter_weight": "weight", "control_weight": "weight", "adapter_conditioning_factor": "end",
@@ -76,6 +79,10 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
     "depth": {**PICTURED, "depth_map": "image", "module": "annotator", "preprocessor": "annotator"},
     "edit": {**PICTURED, "image_cfg_scale": "image_guidance_scale", "image_cfg": "image_guidance_scale", "is_cosxl_edit": "scaled"},
     "upscale": PICTURED, "unclip": {**PICTURED, "images": "image", "noise_augmentation": "noise_level"},
+    "reference": {
+        **PICTURED, "ref_image": "image", "reference_image": "image", "style_fidelity": "fidelity", "threshold_a": "fidelity",
+        "module": "method", "preprocessor": "method", "control_weight": "reach", "resize_mode": "fit",
+    },
     "gligen": {
         "gligen_boxes": "boxes", "gligen_scheduled_sampling_beta": "end", "gligen": "model", "clip_vision": "image_encoder",
         "image_encoder_path": "image_encoder",
@@ -89,57 +96,14 @@ KINDS = {
     "image2image": "img2img", "inpainting": "inpaint", "power_paint": "powerpaint", "brush_net": "brushnet",
     "depth2img": "depth", "depth_to_image": "depth", "instruct_pix2pix": "edit", "instructpix2pix": "edit", "pix2pix": "edit",
     "t2i": "t2i_adapter", "t2iadapter": "t2i_adapter", "style_adapter": "t2i_style", "co_adapter": "coadapter",
-    "upscale_x4": "upscale", "x4_upscaler": "upscale", "stable_unclip": "unclip", "image_variation": "unclip",
+    "upscale_x4": "upscale", "x4_upscaler": "upscale", "upscaler": "upscale", "stable_unclip": "unclip", "image_variation": "unclip",
+    **dict.fromkeys(("controlnet_union", "controlnet_xs", "control_lora", "controllora", "lllite", "controllllite", "controlnet_lllite",
+                     "control_net_lllite"), "controlnet"),
+    **dict.fromkeys(("faceid", "face_id", "ip_adapter_faceid", "ip_adapter_plus"), "ip_adapter"), "gligen_textbox": "gligen",
+    "reference_only": "reference", "outpaint": "inpaint", "differential_diffusion": "inpaint", "style_model": "t2i_style",
     "vid2vid": "video_to_video", "video2video": "video_to_video",
 }  # fmt: skip
 
-_PICTURE = "a picture comes in with a condition: conditions: [{kind: %s}], or %s on the command line."
-_ENGINE = "it is the engine's affair, not the recipe's: Engine(%s=...), or --%s on the command line."
-_LATER = "infuse has none yet, so it would change nothing. Remove it."
-ELSEWHERE: Mapping[str, str] = {
-    **dict.fromkeys(("image", "init_image", "init_images"), _PICTURE % ("img2img, image: a.png, strength: 0.8", "--init a.png@0.8")),
-    **dict.fromkeys(("mask", "mask_image"), _PICTURE % ("inpaint, image: a.png, mask: mask.png", "--inpaint a.png mask.png")),
-    **dict.fromkeys(("strength", "denoising_strength", "denoise"),
-                    "how much of a picture is repainted stands in the condition that brings it: {kind: img2img, image: a.png, "
-                    "strength: 0.8}, or --init a.png@0.8 on the command line."),
-    **dict.fromkeys(("control_image", "controlnet", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end",
-                     "guess_mode", "control_mode"),
-                    "a ControlNet is a condition: conditions: [{kind: controlnet, model: edges, image: map.png, weight: 1, start: "
-                    "0, end: 1}], or --control edges=map.png@1 on the command line."),
-    **dict.fromkeys(("ip_adapter_image", "ip_adapter_scale", "ip_adapter"),
-                    "an IP-Adapter is a condition: conditions: [{kind: ip_adapter, image: look.png, weight: 0.6}], or --ip "
-                    "look.png@0.6 on the command line."),
-    **dict.fromkeys(("adapter_conditioning_scale", "adapter_conditioning_factor", "t2i_adapter"),
-                    "a T2I-Adapter is a condition: conditions: [{kind: t2i_adapter, model: t2iadapter_depth, image: map.png, weight: 1}]."),
-    **dict.fromkeys(("original_size", "target_size", "crops_coords_top_left"),
-                    "SDXL's sizes are a condition: conditions: [{kind: size, original: [1024, 1024], crop: [0, 0]}]."),
-    **{name: _ENGINE % (name, name) for name in ("device", "dtype", "memory")},
-    "torch_dtype": _ENGINE % ("dtype", "dtype"),
-    "local_files_only": "it is the command line's --offline, or HF_HUB_OFFLINE=1.",
-    "clip_skip": "infuse hears the text encoder's last layer, as SD 1.5 and SDXL were trained, and can skip none yet. Remove it.",
-    "eta": "infuse has no eta: for noise in every step name a sampler that adds it, as in scheduler: Euler a.",
-    **dict.fromkeys(("vae", "vae_name", "sd_vae"), "infuse decodes with the VAE inside of the model. Remove it, or name a model that has it."),
-    **dict.fromkeys(("lora", "loras", "lora_name", "adapter_weights"), f"a LoRA: {_LATER}"),
-    **dict.fromkeys(("embedding", "embeddings", "textual_inversion"), f"a textual inversion: {_LATER}"),
-    **dict.fromkeys(("hires", "enable_hr", "hr_scale", "hr_upscaler", "hr_second_pass_steps", "hires_fix"),
-                    "infuse has no second pass. Make the picture, then begin from it at a larger width and height with img2img "
-                    "(--init x.png@0.5)."),
-    **dict.fromkeys(("refiner", "refiner_checkpoint", "refiner_switch_at"),
-                    "infuse has no refiner in the run. Make the picture, then begin from it with the refiner as model (img2img)."),
-    **dict.fromkeys(("subseed", "subseed_strength", "variation_seed", "seed_resize_from_h", "seed_resize_from_w"), f"variation seeds: {_LATER}"),
-    **dict.fromkeys(("restore_faces", "face_restoration", "tiling", "styles", "freeu", "pag_scale", "cross_attention_kwargs"), _LATER),
-    **dict.fromkeys(("prompt_2", "negative_prompt_2"), "both of SDXL's text encoders read the prompt. Put the words there."),
-    **dict.fromkeys(("prompt_embeds", "negative_prompt_embeds", "latents", "timesteps", "sigmas"),
-                    "a recipe holds what can be written down. Give words, a seed, steps and a scheduler."),
-    **dict.fromkeys(("schedule", "schedule_type", "noise_schedule"),
-                    "a schedule belongs to a sampler: say both, or both in one, as in scheduler: DPM++ 2M Karras."),
-    "output_type": "a result's `images` are PIL images, its `latents` a tensor. Remove it.",
-    **dict.fromkeys(("callback", "callback_on_step_end"), "hand it to the engine as watch=: it is called with the ticket after each step."),
-}  # fmt: skip
-"""What others' calls have beside a recipe's fields -> where infuse has it, or that it has not."""
-NOTHING: Mapping[str, tuple[Any, ...]] = {"eta": (0,), "subseed": (-1,), "subseed_strength": (0,), "seed_resize_from_h": (-1, 0), "seed_resize_from_w": (-1, 0),
-                                          "output_type": ("pil",), "vae": ("Automatic",), "sd_vae": ("Automatic",)}  # fmt: skip
-"""Values, beside None, False and empty lists, at which these say nothing."""
 WEBUI_MODES = {"balanced": "balanced", "my_prompt_is_more_important": "prompt", "controlnet_is_more_important": "control",
                "more_prompt": "prompt", "more_control": "control", "0": "balanced", "1": "prompt", "2": "control"}  # fmt: skip
 
@@ -172,12 +136,12 @@ def read(kind: str, fields: Iterable[str], data: Mapping[str, Any]) -> dict[str,
     another place in infuse, or none.
     """
     known, out, names = tuple(fields), dict[str, Any](), dict[str, str]()
-    for name, value in data.items():
+    for name, value in _parted(kind, data).items():
         field = ours(kind, known, name)
         if field is None:
             if not (kind == RECIPE and plain(name) in ELSEWHERE):
                 out[name] = value
-            elif not _says_nothing(plain(name), value):
+            elif not says_nothing(plain(name), value):
                 raise RecipeError(name, ELSEWHERE[plain(name)])
             continue
         meant = _meant(kind, name, field, value)
@@ -185,6 +149,48 @@ def read(kind: str, fields: Iterable[str], data: Mapping[str, Any]) -> dict[str,
             raise RecipeError(name, f"it is {_short(value)}, and {names[field]} is {_short(data[names[field]])}; both mean {field}. "
                                     "Keep one of them.")  # fmt: skip
         out[field], names[field] = meant, name
+    return out
+
+
+def _parted(kind: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What others say in one word and we in two, or they in lists that we keep together."""
+    by = {plain(k): k for k in data}
+    if kind in ("inpaint", "brushnet", "powerpaint") and (crop := by.get("padding_mask_crop")):
+        rest = {k: v for k, v in data.items() if k != crop}
+        return rest if data[crop] is None else {"area": "masked", "padding": data[crop]} | rest
+    if (
+        kind == "ip_adapter"
+        and (scale := by.get("ip_adapter_scale"))
+        and isinstance(data[scale], Mapping)
+        and {"down", "mid", "up"} & set(data[scale])
+    ):
+        return {"layers" if k == scale else k: v for k, v in data.items()}
+    if kind == "gligen" and (
+        said := [by[n] for n in ("gligen_phrases", "phrases", "gligen_images", "images") if n in by]
+    ):
+        boxes = next((by[n] for n in ("gligen_boxes", "boxes") if n in by), "boxes")
+        return {k: v for k, v in data.items() if k not in (boxes, *said)} | {
+            "boxes": _boxed(data.get(boxes), {k: data[k] for k in said})
+        }
+    return data
+
+
+def _boxed(boxes: Any, said: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """diffusers has lists of boxes, of their phrases and of their pictures."""
+    places = list(boxes) if isinstance(boxes, list | tuple) else []
+    places = [places] if places and all(isinstance(v, int | float) for v in places) else places
+    out: list[dict[str, Any]] = [{"box": box} for box in places]
+    for name, values in said.items():
+        each = [values] if isinstance(values, str) else values
+        if not isinstance(each, list | tuple) or len(each) != len(out):
+            count = len(each) if isinstance(each, list | tuple) else 1
+            raise RecipeError(
+                name,
+                f"{count} for {len(out)} boxes. Give one for each, or boxes: [{{box: [0.1, 0.2, 0.5, 0.9], phrase: a cat}}].",
+            )
+        for box, value in zip(out, each, strict=True):
+            if value is not None:
+                box["image" if plain(name).endswith("images") else "phrase"] = value
     return out
 
 
@@ -232,7 +238,14 @@ def _content(name: str, value: Any) -> Any:
 
 def _area(name: str, value: Any) -> Any:
     """Only masked, as the webui's flag or words say it."""
-    said = {"true": "masked", "false": "whole", "only_masked": "masked", "whole_picture": "whole", "1": "masked", "0": "whole"}
+    said = {
+        "true": "masked",
+        "false": "whole",
+        "only_masked": "masked",
+        "whole_picture": "whole",
+        "1": "masked",
+        "0": "whole",
+    }
     return said.get(plain(str(value)), value)
 
 
@@ -257,7 +270,7 @@ def _turned(name: str, value: Any) -> Any:
 RESIZE_MODES = {"just_resize": "stretch", "just_resize_simple": "stretch", "crop_and_resize": "crop", "crop_resize": "crop", "resize_and_fill": "pad",
                 "fill_resize": "pad", "scale_to_fit_(inner_fit)": "crop", "envelope_(outer_fit)": "pad", "0": "stretch", "1": "crop", "2": "pad"}  # fmt: skip
 WEBUI_ANNOTATORS = {"recolor_luminance": "luminance", "recolor_intensity": "intensity", "tile_resample": "tile", "blur_gaussian": "blur",
-              "scribble_xdog": "scribble", "content_shuffle": "shuffle", "t2ia_color_grid": "color"}  # fmt: skip
+              "scribble_xdog": "scribble", "content_shuffle": "shuffle", "t2ia_color_grid": "color", "none": "none"}  # fmt: skip
 
 
 def _fit(name: str, value: Any) -> Any:
@@ -265,7 +278,19 @@ def _fit(name: str, value: Any) -> Any:
 
 
 def _annotator(name: str, value: Any) -> Any:
-    return WEBUI_ANNOTATORS.get(plain(str(value)), value)
+    return "none" if value is None else WEBUI_ANNOTATORS.get(plain(str(value)), value)
+
+
+def _method(name: str, value: Any) -> Any:
+    """The webui's preprocessors of references."""
+    return {"only": "attention", "adain": "norms", "adain+attn": "both"}.get(
+        plain(str(value)).removeprefix("reference_"), value
+    )
+
+
+def _level(name: str, value: Any) -> Any:
+    """ComfyUI's node has 0 to 1."""
+    return round(999 * value) if isinstance(value, float) and 0 <= value <= 1 else value
 
 
 def _perfect(name: str, value: Any) -> Any:
@@ -294,13 +319,9 @@ VALUES: Mapping[tuple[str, str], Callable[[str, Any], Any]] = {
     ("controlnet", "mode"): _mode, ("controlnet", "control_mode"): _mode, ("controlnet", "guess_mode"): _guess,
     **{("inpaint", name): _content for name in ("content", "inpainting_fill", "masked_content")},
     **{("inpaint", name): _area for name in ("inpaint_full_res", "inpaint_area")}, ("inpaint", "mask_mode"): _inverted,
+    **{("reference", name): _method for name in ("module", "preprocessor")}, ("reference", "resize_mode"): _fit, ("unclip", "noise_augmentation"): _level,
     ("ip_adapter", "method"): _invokeai, ("size", "original_size"): _turned, ("size", "crops_coords_top_left"): _turned, (RECIPE, "generator"): _generator,
 }  # fmt: skip
-
-
-def _says_nothing(key: str, value: Any) -> bool:
-    empty = value is None or value is False or (isinstance(value, list | tuple | dict | str) and not value)
-    return empty or (isinstance(value, int | float | str) and value in NOTHING.get(key, ()))
 
 
 def _same(a: Any, b: Any) -> bool:

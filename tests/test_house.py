@@ -27,7 +27,7 @@ SOURCES = {
 BUDGET = 350
 
 LAYERS: list[tuple[str, ...]] = [
-    ("errors", "friends", "notices"),
+    ("errors", "friends", "notices", "elsewhere"),
     ("spellings", "seeds"),
     ("curves", "validation", "guidance", "timetable", "network.spec", "network.ldm_names"),
     ("media", "media.*", "samplers", "schedulers", "solvers"),

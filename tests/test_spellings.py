@@ -55,6 +55,23 @@ CONDITIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
      {"kind": "inpaint", "image": PICTURE, "mask": PICTURE, "strength": 0.5}),
     ({"kind": "img2img", "init_image": PICTURE, "denoise": 0.5}, {"kind": "img2img", "image": PICTURE, "strength": 0.5}),
     ({"kind": "ipadapter", "ip_adapter_image": PICTURE, "ip_adapter_scale": 0.6}, {"kind": "ip_adapter", "image": [PICTURE], "weight": 0.6}),
+    ({"kind": "gligen", "model": "g", "gligen_boxes": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]], "gligen_phrases": ["a cat", "a dog"],
+      "gligen_scheduled_sampling_beta": 0.4},
+     {"kind": "gligen", "model": "g", "end": 0.4, "boxes": [{"box": [0, 0, 0.5, 1], "phrase": "a cat"}, {"box": [0.5, 0, 1, 1], "phrase": "a dog"}]}),
+    ({"kind": "GLIGEN", "model": "g", "boxes": [0, 0, 0.5, 1], "phrases": "a cat", "images": [PICTURE]},
+     {"kind": "gligen", "model": "g", "boxes": [{"box": [0, 0, 0.5, 1], "phrase": "a cat", "image": PICTURE}]}),
+    ({"kind": "inpaint", "image": PICTURE, "mask": PICTURE, "padding_mask_crop": 16},
+     {"kind": "inpaint", "image": PICTURE, "mask": PICTURE, "area": "masked", "padding": 16}),
+    ({"kind": "inpaint", "image": PICTURE, "mask": PICTURE, "padding_mask_crop": None}, {"kind": "inpaint", "image": PICTURE, "mask": PICTURE}),
+    ({"kind": "ip_adapter", "image": PICTURE, "ip_adapter_scale": {"up": {"block_0": [0.0, 1.0, 0.0]}}},
+     {"kind": "ip_adapter", "image": PICTURE, "layers": {"up": {"block_0": [0.0, 1.0, 0.0]}}}),
+    ({"kind": "ip_adapter_faceid", "model": "f", "face_embeds": [0.1] * 512, "lora_strength": 0.6, "attn_mask": PICTURE},
+     {"kind": "ip_adapter", "model": "f", "face": [0.1] * 512, "lowrank": 0.6, "mask": PICTURE}),
+    ({"kind": "reference_only", "image": PICTURE, "style_fidelity": 0.3, "control_weight": 0.5}, {"kind": "reference", "image": PICTURE, "fidelity": 0.3, "reach": 0.5}),
+    ({"kind": "reference", "ref_image": PICTURE, "module": "reference_adain+attn", "threshold_a": 1}, {"kind": "reference", "image": PICTURE, "method": "both", "fidelity": 1}),
+    ({"kind": "unclip", "image": PICTURE, "noise_augmentation": 0.5}, {"kind": "unclip", "image": PICTURE, "noise_level": 500}),
+    ({"kind": "controlnet_union", "model": "u", "image": PICTURE, "union_type": "depth", "module": "None"},
+     {"kind": "controlnet", "model": "u", "image": PICTURE, "type": "depth"}),
     # diffusers counts (height, width) and (top, left)
     ({"kind": "size", "original_size": (512, 768), "crops_coords_top_left": (1, 2)}, {"kind": "size", "original": (768, 512), "crop": (2, 1)}),
 ]  # fmt: skip
@@ -164,3 +181,23 @@ def test_every_spelling_leads_to_a_field_that_is_there() -> None:
     assert not wrong
     assert not set(spellings.ELSEWHERE) & set(spellings.SPELLINGS[spellings.RECIPE])
     assert set(spellings.KINDS.values()) <= set(fields)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "kind"),
+    [("image_guidance_scale", "edit"), ("image_cfg_scale", "edit"), ("gligen_boxes", "gligen"), ("noise_level", "upscale"), ("mask_blur", "inpaint"),
+     ("padding_mask_crop", "inpaint"), ("ip_adapter_image_embeds", "ip_adapter"), ("ref_image", "reference"), ("depth_map", "depth")],
+)  # fmt: skip
+def test_what_belongs_into_a_condition_is_sent_there(theirs: str, kind: str) -> None:
+    with pytest.raises(RecipeError, match=f"kind: {kind}") as caught:
+        Recipe(prompt="a", **{theirs: 1})
+    assert caught.value.field == theirs and "Did you mean" not in caught.value.message
+
+
+def test_as_many_phrases_as_boxes() -> None:
+    with pytest.raises(RecipeError, match="2 for 1 boxes") as caught:
+        Recipe(
+            prompt="a",
+            conditions=[{"kind": "gligen", "model": "g", "gligen_boxes": [[0, 0, 1, 1]], "gligen_phrases": ["a", "b"]}],
+        )  # type: ignore[list-item]
+    assert caught.value.field == "conditions.0.gligen_phrases"
