@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from some import some
 
 import tiny
 from infuse import ControlNet, Recipe
@@ -96,6 +97,7 @@ def test_what_means_nothing_is_a_letter(case: str) -> None:
     assert re.search(words, found), found
 
 
+@pytest.mark.slow
 def test_xs_walks_beside_its_own_base_only() -> None:
     wide = tiny.engine(tiny.base("sd1"), {"xs": beside_nets.xs("sd1")})  # one layer in each block
     with pytest.raises(RecipeError, match="two layers a block, and 'sd1' has 1 layers"):
@@ -168,6 +170,7 @@ def test_a_shuffle_model_pools_by_its_name_or_by_a_field() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_union_from_diffusers_is_asked_as_ours() -> None:
     from diffusers import ControlNetUnionModel
 
@@ -207,6 +210,7 @@ def test_other_tools_words_for_it() -> None:
     assert ControlNet(model="m", image=photo(), pixel_perfect=False).resolution is None  # type: ignore[call-arg]
 
 
+@pytest.mark.slow
 def test_a_twin_leaves_with_the_module_whose_weights_it_has() -> None:
     own = tiny.engine(beside_nets.base("sd1"), {"c": beside_nets.control(beside_nets.unet("sd1"), 7)})
     asked = Recipe(
@@ -218,6 +222,7 @@ def test_a_twin_leaves_with_the_module_whose_weights_it_has() -> None:
     assert len(own.encodings) == kept - 1
 
 
+@pytest.mark.slow
 def test_the_hole_of_a_film_is_in_each_of_its_frames() -> None:
     film = Film.of(np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8))
     store = tiny.engine(tiny.video(), {"c": tiny.controlnet("sd1", 7)}).store
@@ -228,7 +233,7 @@ def test_the_hole_of_a_film_is_in_each_of_its_frames() -> None:
     assert (hint[..., SIDE // 2 :] == -1).all() and (hint[..., : SIDE // 2] >= 0).all()
 
 
-@pytest.mark.parametrize("kind", ["control", "union", "xs"])
+@pytest.mark.parametrize("kind", some(["control", "union", "xs"], quick=["control"]))
 def test_a_hint_that_becomes_smaller_than_the_latent_is_a_letter(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside_nets, "HINT", (8, 12, 16))
     unet = beside_nets.unet("sdxl")

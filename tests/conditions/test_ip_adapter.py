@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import tiny_faces
 import torch
 from parity.cases import photo
 from safetensors.torch import save_file
+from some import some
 from torch import Tensor, nn
 
 import tiny
@@ -49,16 +52,20 @@ def look(**fields: Any) -> IPAdapter:
 
 
 @pytest.fixture(scope="module")
-def engines() -> dict[str, Engine]:
-    return {
-        family: tiny.engine(tiny.base(family), {k: tiny_faces.adapter(family, k) for k in tiny_faces.KINDS})
-        for family in ("sd1", "sdxl")
-    }
+def engines() -> Callable[[str], Engine]:
+    """Of a family, with adapters of every kind and "xl", which is another family's."""
+
+    @cache
+    def made(family: str) -> Engine:
+        nets = {k: tiny_faces.adapter(family, k) for k in tiny_faces.KINDS} | {"xl": tiny_faces.adapter("sdxl", "plus")}
+        return tiny.engine(tiny.base(family), nets)
+
+    return made
 
 
 @pytest.fixture
-def engine(engines: dict[str, Engine]) -> Engine:
-    return engines["sd1"]
+def engine(engines: Callable[[str], Engine]) -> Engine:
+    return engines("sd1")
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +88,15 @@ def sides(engine: Engine, condition: IPAdapter, **fields: Any) -> Sides:
 # ── every kind of file ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
-@pytest.mark.parametrize("kind", tiny_faces.KINDS)
-def test_every_kind_is_heard(kind: str, family: str, engines: dict[str, Engine]) -> None:
-    engine = engines[family]
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    some(
+        [(k, f) for k in tiny_faces.KINDS for f in ("sd1", "sdxl")],
+        quick=[(k, "sd1") for k in ("plus", "faceid_plus", "instantid")],
+    ),
+)
+def test_every_kind_is_heard(kind: str, family: str, engines: Callable[[str], Engine]) -> None:
+    engine = engines(family)
     said = IPAdapter(model=kind, **tiny_faces.shown(kind, A))
     route = next(r for _, k, r in engine.check(asked(said)).routes if k == "ip_adapter")
     assert route.note.startswith("faceid" if kind == "portrait" else kind)
@@ -95,6 +107,7 @@ def test_every_kind_is_heard(kind: str, family: str, engines: dict[str, Engine])
     assert torch.equal(made.latents, without) and any("will not be heard" in w for w in made.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_the_low_rank_part_is_a_change_of_the_network_s_weights(family: str) -> None:
     """W + factor * up @ down for each projection of each attention, self- and cross-, numbered as in the file."""
@@ -125,6 +138,7 @@ def test_the_low_rank_part_is_a_change_of_the_network_s_weights(family: str) -> 
     assert (found - want).abs().max() < 1e-10
 
 
+@pytest.mark.slow
 def test_two_faces_of_one_file_change_the_weights_once(exact: Engine) -> None:
     one, two = (IPAdapter(model="faceid", face=[tiny_faces.face(i)], weight=0.6) for i in (0, 1))
     both = exact.run(asked(one, two)).latents
@@ -134,8 +148,13 @@ def test_two_faces_of_one_file_change_the_weights_once(exact: Engine) -> None:
     assert (exact.run(asked(together)).latents - both).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("kind", ["faceid", "faceid_plus", "portrait", "instantid"])
-@pytest.mark.parametrize("form", ["safetensors", "bin"])
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    some(
+        [(f, k) for f in ("safetensors", "bin") for k in ("faceid", "faceid_plus", "portrait", "instantid")],
+        quick=[("safetensors", "faceid_plus"), ("bin", "instantid")],
+    ),
+)
 def test_files_of_faces(kind: str, form: str, engine: Engine, tmp_path: Path) -> None:
     state = {k: t.detach().clone() for k, t in tiny_faces.adapter("sd1", kind).save().items()}
     path = tmp_path / f"x.{form}"
@@ -231,6 +250,7 @@ def test_combined_pictures_have_the_tokens_of_one(how: str, engine: Engine) -> N
     assert len(sides(engine, look(image=(A, B))).on.decoupled[0].tokens) == 12
 
 
+@pytest.mark.slow
 def test_apart_equals_several_conditions(exact: Engine) -> None:
     one = look(image=(A, B), combine="apart", weights=(0.5, 1.2), weight=0.8)
     two = (look(image=A, weight=0.4), look(image=B, weight=0.96))
@@ -248,6 +268,7 @@ def test_the_negative_side_hears_a_picture(engine: Engine) -> None:
 # ── one for each picture or frame ───────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_one_for_each_picture_of_a_recipe(exact: Engine, tmp_path: Path) -> None:
     each = asked(look(image=(A, B, C), images_per="item"), count=3)
     alone = [exact.run(asked(look(image=p), seed=3 + i)).latents[0] for i, p in enumerate((A, B, C))]
@@ -270,6 +291,7 @@ def test_one_face_for_each_picture(exact: Engine) -> None:
         assert (made.latents[i] - alone).abs().max() < 1e-10
 
 
+@pytest.mark.slow
 def test_one_for_each_frame() -> None:
     base = tiny.video()
     spec = base.base.network.spec
@@ -402,7 +424,6 @@ LETTERS: list[tuple[str, dict[str, Any], type[Exception], str, str]] = [
 def test_what_is_wrong_is_a_letter(
     fields: dict[str, Any], kind: type[Exception], field: str, says: str, engine: Engine
 ) -> None:
-    engine.store.add("xl", tiny_faces.adapter("sdxl", "plus"))
     fields = {k: v for k, v in ({"image": A} | fields).items() if v != ()}
     with pytest.raises(kind, match=rf"(?s)^conditions\.0\.{field}: .*{says}"):
         engine.check(asked(IPAdapter(**{"model": "plus", **fields})))
@@ -458,6 +479,7 @@ def test_every_field_is_read_again_as_it_was_written() -> None:
         assert IPAdapter(**said.model_dump()) == said == IPAdapter.model_validate_json(said.model_dump_json())
 
 
+@pytest.mark.slow
 def test_a_photo_s_face_is_found_and_what_it_was_found_in_travels_whole(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,9 +120,8 @@ def test_weight_and_window(name: str) -> None:
     assert torch.equal(prompt, whole) == (name == "style")
 
 
-@pytest.mark.parametrize(
-    "name", ["adapter", *(pytest.param(n, marks=pytest.mark.slow) for n in ("style", "coadapter"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adapter", "style", "coadapter"])
 def test_the_order_of_conditions_changes_nothing(name: str) -> None:
     condition, control = every()[name], ControlNet(model="edges", image=lines())
     one = latents(condition, control, dtype=torch.float64)
@@ -130,6 +129,7 @@ def test_the_order_of_conditions_changes_nothing(name: str) -> None:
     assert not torch.allclose(one, latents(control, dtype=torch.float64), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_alone_equals_together() -> None:
     """Also in rows beside which nobody has features."""
     recipes = [asked(c) for c in every().values()]
@@ -150,7 +150,7 @@ def test_with_a_hole_beside_it() -> None:
     assert not torch.allclose(latents(start, T2IAdapter(model="seg", image=photo())), latents(start), atol=1e-3)
 
 
-@pytest.mark.parametrize("size", [(36, 28), (34, 40), (26, 30)])
+@pytest.mark.parametrize("size", [(36, 28), *(pytest.param(s, marks=pytest.mark.slow) for s in ((34, 40), (26, 30)))])
 def test_any_size(size: tuple[int, int]) -> None:
     found = latents(T2IAdapter(model="seg", image=photo()), width=size[0], height=size[1])
     assert torch.isfinite(found).all() and found.shape[-1] == -(-size[0] // 2)
@@ -159,6 +159,7 @@ def test_any_size(size: tuple[int, int]) -> None:
 # ── modes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_modes_are_factors_and_sides() -> None:
     soft = latents(T2IAdapter(model="seg", image=photo(), mode="prompt"))
     assert torch.equal(soft, latents(T2IAdapter(model="seg", image=photo(), sites=(0.25, 0.62))))
@@ -225,6 +226,7 @@ def clips() -> Engine:
     return tiny.engine(tiny.video(), modules())
 
 
+@pytest.mark.slow
 def test_a_picture_or_a_film_beside_a_clip() -> None:
     def clip(*conditions: Any) -> Tensor:
         return clips().run(asked(*conditions, frames=4, steps=2)).latents
@@ -345,6 +347,7 @@ def test_grey_pictures_and_the_negative_of_a_drawing() -> None:
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_from_files(tmp_path: Path) -> None:
     """The original's .pth, wrapped, and diffusers' folder are one adapter; a silent file change is seen."""
     tensors = {k: t.clone() for k, t in adapter().state_dict().items()}

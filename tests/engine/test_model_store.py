@@ -103,6 +103,7 @@ def test_a_difference_is_added_to_the_base_in_use_not_to_its_namesake(tmp_path: 
     assert ours.controlnet(str(path), a, F32, CPU) is one
 
 
+@pytest.mark.slow
 def test_task_texts_of_two_namesakes_are_two(tmp_path: Path) -> None:
     release = powerpaint.v2(tmp_path / "release", powerpaint.branched("v2"))
     ours, a, b = store(), tiny.base("sd1").base, tiny.base("sd1").base
@@ -113,6 +114,7 @@ def test_task_texts_of_two_namesakes_are_two(tmp_path: Path) -> None:
     assert nets[0] is nets[2] is not nets[1]
 
 
+@pytest.mark.slow
 def test_what_was_made_for_a_base_does_not_keep_it(tmp_path: Path) -> None:
     import gc
     from weakref import ref
@@ -177,6 +179,7 @@ def test_a_file_written_over_in_place_does_not_change_what_is_loaded(tmp_path: P
     assert same(numbers(base.network.unet), numbers(tiny.unet("sd1")))
 
 
+@pytest.mark.slow
 def test_a_base_that_was_replaced(tmp_path: Path) -> None:
     path, ours = disk.base(tmp_path / "m", image_encoder=False), store()
     old = ours.base(str(path))

@@ -82,6 +82,7 @@ def test_room_is_made_before_a_model_is_read(bases: list[str], size: int, monkey
     assert beside == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_what_was_added_counts_and_is_never_thrown_out(bases: list[str], size: int) -> None:
     ours, own = store(memory=int(2.5 * size)), tiny.base("sd1").base
     ours.add("mine", own)
@@ -113,6 +114,7 @@ def test_a_base_stays_while_its_controlnet_is_loaded_and_takes_it_along(
     assert base in left and net in left, "what was made for a base has no use without it"
 
 
+@pytest.mark.slow
 def test_unload(bases: list[str], size: int, tmp_path: Path) -> None:
     lines, ours, left = str(disk.controlnet(tmp_path / "lines")), store(), []
     ours.on_leave.append(left.append)

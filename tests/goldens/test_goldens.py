@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from some import some
 
 from . import (
     through,
@@ -33,9 +34,11 @@ WAYS = {
     "powerpaint_prompts": through_powerpaint.prompts,
     "powerpaint_brushnet": through_powerpaint.brushnet,
 }
+LONGER = ("controlnet_sd21", "controlnet_sdxl", "control_modes", "ip_adapter_full", "ip_adapter_multi", "t2i_adapter_full", "powerpaint_brushnet")  # fmt: skip
+"""What the quick suite leaves to others of the same mechanism, or to its own test below."""
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", some(WAYS, quick=[name for name in WAYS if name not in LONGER]))
 def test_every_output(name: str) -> None:
     golden = Golden(name)
     with torch.no_grad():
@@ -53,7 +56,7 @@ def test_sdxl_sizes_are_compared_on_any_processor() -> None:
     assert found["y"] < 1e-6 and max(found.values()) < golden.record["tolerance"] / 2, found
 
 
-@pytest.mark.parametrize("towards", [-math.inf, math.inf])
+@pytest.mark.parametrize("towards", some([-math.inf, math.inf], quick=[math.inf]))
 def test_sdxl_sizes_do_not_hear_the_last_bit_of_this_processor(towards: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """W13: `exp` of some frequencies one bit off, as other processors have it, is 1.7 of the tolerance where nobody minds."""
     exp = torch.exp

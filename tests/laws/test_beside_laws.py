@@ -10,7 +10,6 @@ import beside_nets
 import pytest
 import torch
 from safetensors.torch import save_file
-from some import some
 from torch import nn
 
 import mix
@@ -86,7 +85,8 @@ def furthest(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
     return max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("which", [(1, 2), pytest.param(range(6), marks=pytest.mark.slow)], ids=["two", "all"])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [(1, 2), range(6)], ids=["two", "all"])
 def test_alone_equals_together_and_order_does_not_matter(which: Sequence[int], lora: str) -> None:
     asked, steps = [kinds(lora)[i] for i in which], 3 if len(which) > 2 else 1
     recipes = [recipe(*cs, seed=i, steps=steps) for i, cs in enumerate(asked)]
@@ -99,7 +99,8 @@ def test_alone_equals_together_and_order_does_not_matter(which: Sequence[int], l
     assert all(furthest([z], [p]) > 1e-3 for z, p in zip(alone, plain, strict=True))
 
 
-@pytest.mark.parametrize("name", some(["xs", "union", "lora"], quick=["xs", "union"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["xs", "union", "lora"])
 def test_weight_0_is_absence_bit_for_bit(name: str, lora: str) -> None:
     model, more = (lora, {}) if name == "lora" else (name, {"type": "depth"} if name == "union" else {})
     beside = [hint("union", 2, type="pose"), hint("plain", 3)]
@@ -127,6 +128,7 @@ def test_two_in_lockstep_are_shown_the_same_features_and_add() -> None:
     torch.testing.assert_close(faint, alone, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["xs", "union"])
 def test_a_region_of_white_is_no_region(model: str) -> None:
     import numpy as np
@@ -148,6 +150,7 @@ def test_other_sizes(lora: str) -> None:
         assert torch.isfinite(result.latents).all()
 
 
+@pytest.mark.slow
 def test_a_control_lora_follows_its_base(lora: str) -> None:
     """Another base, another branch: its key has the base in it."""
     import copy

@@ -168,6 +168,7 @@ def test_unloading_gives_the_memory_back() -> None:
         engine.unload("canny")
 
 
+@pytest.mark.slow
 def test_a_job_under_way_keeps_what_was_unloaded() -> None:
     engine = tiny.engine(tiny.base("sd1"), {"canny": tiny.controlnet("sd1", 7)})
     recipe = Recipe(prompt="x", steps=3, conditions=(ControlNet(model="canny", image=mix.picture(1)),))
@@ -229,6 +230,7 @@ def test_a_peak_is_told_and_grows_with_what_is_asked() -> None:
     assert engine.check(Recipe(prompt="x")).memory < peaks[0] < peaks[1] and peaks[0] < peaks[2]
 
 
+@pytest.mark.slow
 def test_starts_fills_and_images_of_one_recipe_share_no_state_with_the_next() -> None:
     """The same recipe twice, through the cache, is the same picture."""
     engine = mix.engine()

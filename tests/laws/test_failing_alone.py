@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from some import some
+from some import in_turn, some
 
 import mix
 from infuse import Cancelled, CapacityError, Recipe
@@ -430,9 +430,12 @@ def circle() -> Exception:
     return first
 
 
-@pytest.mark.parametrize("error", [Speechless(), circle(), SystemExit(3), GeneratorExit()], ids=type)
-@pytest.mark.parametrize("where", ["answer", "watch"])
-def test_whatever_is_raised_is_its_own_request_s(error: BaseException, where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "error"),
+    in_turn(["answer", "watch"], [Speechless(), circle(), SystemExit(3), GeneratorExit()]),
+    ids=lambda v: v if isinstance(v, str) else type(v).__name__,
+)
+def test_whatever_is_raised_is_its_own_request_s(where: str, error: BaseException) -> None:
     engine = mix.engine()
 
     def strange(*_: Any) -> None:
@@ -451,6 +454,7 @@ def test_whatever_is_raised_is_its_own_request_s(error: BaseException, where: st
             bad.result()
 
 
+@pytest.mark.slow
 def test_one_that_is_too_large_alone_does_not_narrow_the_others() -> None:
     engine = mix.engine()
     tickets = [engine.submit(r) for r in RECIPES]

@@ -108,7 +108,10 @@ def test_any_two(name: str, pair: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [("sd1", ("controlnet-xs", "reference")), ("sdxl", ("controlnet-union (depth)", "controlnet-union (canny)"))],
+    [
+        ("sd1", ("controlnet-xs", "reference")),
+        pytest.param(("sdxl", ("controlnet-union (depth)", "controlnet-union (canny)")), marks=pytest.mark.slow),
+    ],
 )
 def test_some_two(case: tuple[str, tuple[str, str]]) -> None:
     walk(*case)

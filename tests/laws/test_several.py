@@ -83,6 +83,7 @@ def test_three_hundred_crowds(crowd: tuple[str, list[Any]], steps: int) -> None:
     all_laws(*crowd, steps)
 
 
+@pytest.mark.slow
 def test_five_at_once() -> None:
     kinds = world("sd1").kinds
     five = ("controlnet", "t2i-adapter", "ip-adapter (faceid)", "reference", "inpaint")

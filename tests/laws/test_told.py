@@ -27,7 +27,6 @@ SAID: Mapping[str, Callable[..., Condition]] = {
     "unclip": lambda **f: UnCLIP(image=(mix.picture(3), mix.picture(4)), weights=(3, 1), noise_level=100, **f),
 }
 BASES = [("depth", "sd1"), ("depth", "sdxl"), ("edit", "sd2"), ("edit", "sdxl"), ("upscale", "sd1"), ("upscale", "sd2"), ("unclip", "sd2")]  # fmt: skip
-QUICK = [("depth", "sdxl"), ("edit", "sd2"), ("upscale", "sd1"), ("unclip", "sd2")]
 
 
 def engine(kind: str, family: str = "sd1", dtype: torch.dtype = torch.float64, **options: Any) -> Engine:
@@ -47,7 +46,7 @@ def others() -> tuple[Condition, ...]:
     )
 
 
-@pytest.mark.parametrize(("kind", "family"), some(BASES, quick=QUICK))
+@pytest.mark.parametrize(("kind", "family"), some(BASES, quick=[("upscale", "sd1")]))
 def test_it_adds_to_everything_else_in_any_order(kind: str, family: str) -> None:
     own, made = SAID[kind](), engine(kind, family)
     first = made.run(asked(own, *others())).latents
@@ -64,9 +63,7 @@ def nothing() -> Any:
     return nullcontext()
 
 
-@pytest.mark.parametrize(
-    ("kind", "family"), some([b for b in BASES if b[0] != "upscale"], quick=[("depth", "sdxl"), ("unclip", "sd2")])
-)
+@pytest.mark.parametrize(("kind", "family"), some([b for b in BASES if b[0] != "upscale"], quick=[("unclip", "sd2")]))
 @pytest.mark.filterwarnings("ignore::infuse.errors.InfuseWarning")
 def test_a_weight_of_nothing_is_nothing(kind: str, family: str) -> None:
     made, beside = engine(kind, family, torch.float32), others()
@@ -76,7 +73,7 @@ def test_a_weight_of_nothing_is_nothing(kind: str, family: str) -> None:
     assert not torch.equal(late, silent) and not torch.equal(late, made.run(asked(SAID[kind](), *beside)).latents)
 
 
-@pytest.mark.parametrize(("kind", "family"), some(BASES, quick=QUICK))
+@pytest.mark.parametrize(("kind", "family"), some(BASES, quick=[("upscale", "sd1")]))
 def test_alone_equals_together(kind: str, family: str) -> None:
     """Two that say other things at other times, and where it need not be said one that says nothing, in the same calls."""
     made = engine(kind, family)
@@ -91,6 +88,7 @@ def test_alone_equals_together(kind: str, family: str) -> None:
         torch.testing.assert_close(ticket.result().latents, latents, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["depth", "edit"])
 def test_a_region_of_it_is_heard_there(kind: str) -> None:
     """Half of it beside the other half's ground: neither all of it nor nothing, and what the two halves say is not the same."""
@@ -118,6 +116,7 @@ def test_guidance_has_a_term_for_the_picture_while_it_is_heard() -> None:
     assert plain.rows == (2, 2), "a scale of 1 asks for no term of its own"
 
 
+@pytest.mark.slow
 def test_the_noise_of_an_upscaler_is_told_in_whole_numbers_in_half_precision() -> None:
     made = engine("upscale", dtype=torch.bfloat16)
     with torch.no_grad():
@@ -201,6 +200,7 @@ def test_what_is_hardly_meant_is_said() -> None:
     assert "the small picture" in warned("upscale", Upscale(image=mix.picture(2, 24)[:12]))
 
 
+@pytest.mark.slow
 def test_a_flat_depth_is_the_middle_and_noted() -> None:
     """A single other pixel is lost on the latent's grid: what is left of it must not become depth."""
     image = np.full((512, 512), 120, np.uint8)
@@ -234,6 +234,7 @@ def test_a_photo_is_measured_by_midas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(depth.min()) == -1 and float(depth.max()) == 1 and bool((depth.diff(dim=-1) > 0).all())
 
 
+@pytest.mark.slow
 def test_a_photo_goes_through_midas_s_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from infuse.encoders.annotators import files, midas
 

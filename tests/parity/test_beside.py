@@ -51,8 +51,17 @@ def theirs(pipe: Any, asked: Recipe, **more: Any) -> Tensor:
     ).images  # fmt: skip
 
 
-@pytest.mark.parametrize(("start", "name"), [("text", "DDIM"), ("img2img", "Euler a"), ("inpaint", "DPM++ 2M Karras")])
-@pytest.mark.parametrize("types", [(1, 3), pytest.param((1,), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("types", "start", "name"),
+    some(
+        [
+            (t, *s)
+            for t in ((1, 3), (1,))
+            for s in (("text", "DDIM"), ("img2img", "Euler a"), ("inpaint", "DPM++ 2M Karras"))
+        ],
+        quick=[((1, 3), "img2img", "Euler a")],
+    ),
+)
 def test_union(start: str, name: str, types: tuple[int, ...]) -> None:
     weights = (0.7, 1.1)[: len(types)]
     hints = [ControlNet(model="branch", image=photo(10 + i), type=k, weight=w) for i, (k, w) in enumerate(zip(types, weights, strict=True))]  # fmt: skip
@@ -75,10 +84,8 @@ def test_union(start: str, name: str, types: tuple[int, ...]) -> None:
     assert difference(found, theirs(pipe, asked, **more)) < TOLERANCE
 
 
-@pytest.mark.parametrize(
-    ("family", "name"),
-    some([("sd1", "DDIM"), ("sd2", "Euler a"), ("sdxl", "DPM++ 2M Karras")], quick=[("sdxl", "DPM++ 2M Karras")]),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "name"), [("sd1", "DDIM"), ("sd2", "Euler a"), ("sdxl", "DPM++ 2M Karras")])
 def test_lockstep(family: str, name: str) -> None:
     """diffusers' fused network has epsilon 1e-6 in the base's residual blocks, where the base has 1e-5: put right, all is equal."""
     base, branch = beside_nets.base(family), beside_nets.xs(family)

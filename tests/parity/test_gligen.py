@@ -106,7 +106,8 @@ def test_scheduled_sampling_is_a_window() -> None:
     assert difference(ours, late) < TOLERANCE < 1e-3 < difference(ours, early)
 
 
-@pytest.mark.parametrize("sampler", some(THREE, quick=["Euler a"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", THREE)
 def test_phrases_and_pictures_in_boxes(sampler: str) -> None:
     boxes = (Box(box=BOXES[0], phrase="a green ball", image=photo(30)), Box(box=BOXES[1], image=photo(31)))
     asked = recipe(Gligen(model="text_image", boxes=boxes), sampler)

@@ -12,6 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.adapter import MultiAdapter
 from diffusers.models.adapter import T2IAdapter as Stock
+from some import some
 from torch import Tensor
 
 import tiny
@@ -124,8 +125,8 @@ CASES: dict[str, tuple[str, tuple[T2IAdapter, ...]]] = {
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     ("case", "scheduler_name"),
-    [pytest.param(c, s, marks=() if i == j % 3 else pytest.mark.slow) for j, c in enumerate(CASES) for i, s in enumerate(THREE)],
-)  # fmt: skip
+    some([(c, s) for c in CASES for s in THREE], quick=[("two", "DPM++ 2M Karras")]),
+)
 def test_latents(case: str, scheduler_name: str) -> None:
     kind, conditions = CASES[case]
     asked = Recipe(model="tiny", prompt="a red cube on a table", width=32, height=32, steps=5, guidance=6.0, seed=11,

@@ -8,6 +8,7 @@ from typing import Any
 import beside_nets
 import pytest
 import torch
+from some import some
 from torch import Tensor
 
 import tiny
@@ -40,7 +41,7 @@ def tiny_union(unet: Any) -> Any:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "folder", "ldm", "dotted"])
+@pytest.mark.parametrize("layout", some(["diffusers", "folder", "ldm", "dotted"], quick=["dotted"]))
 def test_a_union_in_every_layout(layout: str, tmp_path: Path) -> None:
     unet = like_sdxl()
     net = tiny_union(unet)
@@ -61,8 +62,13 @@ def test_a_union_in_every_layout(layout: str, tmp_path: Path) -> None:
     assert found.config["attention_head_dim"] == unet.config["attention_head_dim"]
 
 
-@pytest.mark.parametrize("layout", ["file", "folder", "fused"])
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    some(
+        [(f, n) for f in ("sd1", "sdxl") for n in ("file", "folder", "fused")],
+        quick=[("sd1", "file"), ("sd1", "fused")],
+    ),
+)
 def test_xs_in_every_layout(family: str, layout: str, tmp_path: Path) -> None:
     unet, net = beside_nets.unet(family), beside_nets.xs(family)
     path = tmp_path / "xs.safetensors"
@@ -100,6 +106,7 @@ def merged(net: Any, unet: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
 SPELLINGS = {"stability": (".up", ".down"), "peft": (".lora_B.weight", ".lora_A.weight"), "kohya": (".lora_up.weight", ".lora_down.weight")}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spelling", "channels"), [("stability", 4), ("peft", 9), ("kohya", 4)])
 def test_a_control_lora_is_made_from_the_base_in_use(spelling: str, channels: int, tmp_path: Path) -> None:
     unet = ldm.tiny_unet("sdxl", channels)

@@ -95,6 +95,7 @@ def test_it_loads_to_its_base_with_everything_added(made: Any) -> None:
     assert parts.unet(x, 1, torch.randn(1, 3, parts.spec.context_width)).sample.shape == (1, 4, 8, 8)
 
 
+@pytest.mark.slow
 def test_the_base_may_be_one_file_and_metadata_may_name_it(tmp_path: Path) -> None:
     state, nets = checkpoint("sd1")
     ldm.save(tmp_path / "old.safetensors", state)
@@ -106,6 +107,7 @@ def test_the_base_may_be_one_file_and_metadata_may_name_it(tmp_path: Path) -> No
     assert [s.name for s in outline(source).spec.channel_slots] == ["depth"]
 
 
+@pytest.mark.slow
 def test_half_precision_is_rounded_once(made: Any) -> None:
     root, nets, tensors = made
     for module in (nets["unet"], nets["vae"], *nets["texts"]):
@@ -118,6 +120,7 @@ def test_half_precision_is_rounded_once(made: Any) -> None:
     assert torch.equal(now, (was + product(tensors, f"unet.{TO_K}")).half())
 
 
+@pytest.mark.slow
 def test_its_digest_is_of_both_files(made: Any) -> None:
     root, _, tensors = made
     first = library(root).find("new").digest
@@ -172,12 +175,12 @@ def test_a_base_that_is_nowhere_is_a_letter(made: Any) -> None:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [
-        (lambda t: {**t, f"unet.{TO_K}.lora_down.weight": torch.ones(RANK, 7)}, f"changes unet.{TO_K}.weight of another base, of shape"),
+    [  # each has a base to be written: the quick suite asks for two
+        pytest.param(lambda t: {**t, f"unet.{TO_K}.lora_down.weight": torch.ones(RANK, 7)}, f"changes unet.{TO_K}.weight of another base, of shape", marks=pytest.mark.slow),
         (lambda t: {**t, f"unet.{NORM}": torch.ones(3)}, f'changes unet.{NORM} of another base, of shape (3,); "'),
-        (lambda t: {**t, "unet.nowhere.weight": torch.ones(3)}, "has no such tensor"),
-        (lambda t: {**t, "unet.conv_in.weight": torch.ones(7, 5, 3, 3)}, "changes unet.conv_in.weight of another base"),
-        (lambda t: {**t, f"text_encoder.{WORDS}.lora_up.weight": torch.ones(9, RANK)}, f"changes text_encoder.{WORDS}"),
+        pytest.param(lambda t: {**t, "unet.nowhere.weight": torch.ones(3)}, "has no such tensor", marks=pytest.mark.slow),
+        pytest.param(lambda t: {**t, "unet.conv_in.weight": torch.ones(7, 5, 3, 3)}, "changes unet.conv_in.weight of another base", marks=pytest.mark.slow),
+        pytest.param(lambda t: {**t, f"text_encoder.{WORDS}.lora_up.weight": torch.ones(9, RANK)}, f"changes text_encoder.{WORDS}", marks=pytest.mark.slow),
         (lambda t: {k: v for k, v in t.items() if k != f"unet.{CONV}.lora_up.weight"}, f"unet.{CONV} has one factor of two"),
     ],
 )  # fmt: skip

@@ -15,6 +15,7 @@ from gligens import adapter as in_memory
 from gligens import eye, gated, projected
 from parity.cases import photo
 from safetensors.torch import save_file
+from some import some
 from torch import Tensor
 
 import tiny
@@ -115,8 +116,17 @@ FORMS: dict[str, Callable[[Path, str], Path]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["text", "text_image"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    some(
+        [(f, k) for f in FORMS for k in ("text", "text_image")],
+        quick=[
+            ("bare UNet keys of what is added", "text"),
+            ("the original .pth", "text_image"),
+            ("a whole UNet", "text"),
+        ],
+    ),
+)
 def test_every_form_is_the_same_network(form: str, kind: str, tmp_path: Path) -> None:
     place, base = FORMS[form](tmp_path, kind), tiny.unet("sd1")
     with warnings.catch_warnings():
@@ -160,7 +170,9 @@ ASKED = {"prompt": "a red cube", "width": 32, "height": 32, "steps": 4, "seed": 
 BALL = Box(box=(0.1, 0.2, 0.5, 0.9), phrase="a green ball")
 
 
-@pytest.mark.parametrize("form", ["bare UNet keys of what is added", "diffusers' folder"])
+@pytest.mark.parametrize(
+    "form", some(["bare UNet keys of what is added", "diffusers' folder"], quick=["bare UNet keys of what is added"])
+)
 def test_a_file_is_heard_as_the_module_is(form: str, tmp_path: Path) -> None:
     engine = tiny.engine(tiny.base("sd1"), {"boxes": in_memory("text")})
     said = [Gligen(model=m, boxes=(BALL,), end=0.5) for m in (str(FORMS[form](tmp_path, "text")), "boxes")]
@@ -168,6 +180,7 @@ def test_a_file_is_heard_as_the_module_is(form: str, tmp_path: Path) -> None:
     assert torch.equal(file, module)
 
 
+@pytest.mark.slow
 def test_pictures_through_a_folder_with_its_own_eyes(tmp_path: Path) -> None:
     """The base's image encoder is of another width; the folder's is found beside its UNet."""
     engine = tiny.engine(tiny.base("sd1"))
@@ -179,12 +192,15 @@ def test_pictures_through_a_folder_with_its_own_eyes(tmp_path: Path) -> None:
     assert (route.port, route.shape) == ("decoupled", "tokens (60 32) of 1 box") and condition.end == 1
 
 
+@cache
+def both_kinds() -> Any:
+    return tiny.engine(tiny.base("sd1"), {"boxes": in_memory("text"), "both": in_memory("text_image")})
+
+
 def letter(condition: Callable[[], Gligen], engine: Any = None, **fields: Any) -> InfuseError:
     with pytest.raises((RecipeError, WeightsError)) as caught:
         made = Recipe(model="tiny", conditions=(condition(),), **{**ASKED, **fields})
-        (engine or tiny.engine(tiny.base("sd1"), {"boxes": in_memory("text"), "both": in_memory("text_image")})).check(
-            made
-        )
+        (engine or both_kinds()).check(made)
     return caught.value
 
 
@@ -212,6 +228,7 @@ def test_letters(fields: dict[str, Any], field: str, said: str) -> None:
     assert found.field == field or found.field.startswith(f"{field}.")
 
 
+@pytest.mark.slow
 def test_a_base_of_another_family() -> None:
     engine = tiny.engine(tiny.base("sdxl"), {"boxes": in_memory("text")})
     assert (
@@ -258,6 +275,7 @@ def test_gated_layers_of_another_network() -> None:
         fits({k: s for k, s in own.items() if not k.startswith("middle_block")}, "x", spec())
 
 
+@pytest.mark.slow
 def test_pixels_are_fractions_of_the_picture_to_be_made() -> None:
     engine = tiny.engine(tiny.base("sd1"), {"boxes": in_memory("text")})
     boxes = (Box(box=(3.2, 6.4, 16, 28.8), phrase="a green ball"), BALL)

@@ -21,9 +21,10 @@ CASES = zoo.CASES | zoo_more.CASES
 PRECISIONS = {"F16": 2, "BF16": 2, "F32": 4}
 WRAPPERS = ("", "module.", "_orig_mod.")
 LARGE = re.compile(
-    "SDXL|XL|refiner|XS|Union|PowerPaint|Kolors|Cascade|one file|folder|averages|BrushNet|CtrLoRA|bigG|layout|Sparse"
+    "SDXL|XL|refiner|XS|Union|PowerPaint|Kolors|Cascade|one file|folder|averages|BrushNet|CtrLoRA|bigG|layout|Sparse|Animate|GLIGEN|peft"
+    "|SD 2|bundled|ComfyUI's|Kandinsky 3|Stable Video Diffusion, d|without its marker|whole model|upscaler|ldm|as a difference"
 )
-SOME = ("SDXL, its UNet in diffusers' layout", "SD 1.5, one file", "Union ProMax", "Control-LoRA SDXL 128", "XS SD 1.5", "LoRA kohya SDXL",
+SOME = ("SD 1.5, one file", "ControlNet for SD 1.5, ldm", "Union ProMax", "XS SD 1.5", "LoRA peft, SD 1.5", "GLIGEN text, original", "AnimateDiff v1, original",
         "SD 2 depth, a folder", "BrushNet SDXL", "CtrLoRA condition", "SparseCtrl RGB, as released", "SD 1.5 with its averages")  # fmt: skip
 """Networks that take a second to build, even without memory; and those of them that the quick suite builds."""
 

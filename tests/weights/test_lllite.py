@@ -235,6 +235,7 @@ def test_a_file_is_heard_from_a_recipe_as_the_module_is(tmp_path: Path) -> None:
     assert torch.equal(file, module) and (file - made()).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_sum_of_terms_is_what_several_hints_say(tmp_path: Path) -> None:
     """All read the features as they are: twice half of a hint is the hint."""
     engine = tiny.engine(tiny.base("sd1", dtype=torch.float64), {"edges": loaded(tmp_path)[0]})
