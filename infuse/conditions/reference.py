@@ -48,7 +48,8 @@ class Reference(Condition):
             raise RecipeError("reach", f"{self.reach:g} reaches no part of {net.name}. Use 1 for all of it.")
         parts = [f"{len(blocks)} self-attentions"] * bool(blocks) + [f"{len(norms)} norms"] * bool(norms)
         warnings = tuple(brought(self.image.size, view.size, "image", "the picture to be made", self.fit))
-        return [Route("shared", " and ".join(parts), note=f"fidelity {self.fidelity:g}; a row beside each", warnings=warnings,
+        where = "the prompt's alone" if self.silent_share(net) == 0 or self.applies_to == "prompt" else "each"
+        return [Route("shared", " and ".join(parts), note=f"fidelity {self.fidelity:g}; a row beside {where}", warnings=warnings,
                       one_sided=self.silent_share(net) == 0)]  # fmt: skip
 
     def encode(self, kit: Encoders) -> Sides:

@@ -23,7 +23,7 @@ from infuse.engine.windows import windows
 from infuse.errors import RecipeError, WeightsError, under
 from infuse.media.fitting import padded
 from infuse.network.spec import NetworkSpec
-from infuse.recipe import Recipe
+from infuse.recipe import Recipe, models
 from infuse.samplers import called
 from infuse.solvers import Choice, Plan, evaluations, parse, plan
 from infuse.timetable import PROMPT, Evaluation, Timetable, heard, timetable
@@ -150,7 +150,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     looks = windows(frames, spec.frames)
     wide = widths(table, routes)
     calls = sum(calls_of(recipe.count, n * max(len(looks), 1), min(frames, spec.frames or 1), most) for n in wide)
-    memory = view.memory + sum(r.memory for _, _, r in routes)
+    memory = view.memory + loaded(routes, active)
     peak = memory + capacity.working(spec, padded(size, spec.vae_factor), frames, max(wide), recipe.count, most, view)
     capacity.must_fit(peak, memory, recipe, size, view.device)
     looked, branched = max(len(looks), 1), sum(rows_of(table, routes, "residuals"))
@@ -223,6 +223,14 @@ def routed(everyone: Mapping[str, Condition], view: View) -> tuple[list[tuple[st
             for route in condition.check(view.spec, view):
                 routes.append((place or PROMPT, condition.kind, replace(route, one_sided=route.one_sided or one_sided)))
     return routes, regions + [f"{where}.{text}" for where, _, route in routes for text in route.warnings]
+
+
+def loaded(routes: Sequence[tuple[str, str, Route]], active: Mapping[str, Condition]) -> int:
+    """Bytes of weights that conditions bring along: a file that several of them name is loaded once, one of the silent never."""
+    each = {
+        (kind, route.port, tuple(models(active[who]))): route.memory for who, kind, route in routes if who in active and route.memory
+    }  # fmt: skip
+    return sum(each.values())
 
 
 def rows_of(table: Timetable, routes: Sequence[tuple[str, str, Route]], port: str) -> tuple[int, ...]:

@@ -121,7 +121,7 @@ def test_a_union_is_told_its_type() -> None:
     assert entry("union", type="auto").vector.tolist() == [0.0] * 8  # type: ignore[union-attr]
     assert entry("six", type=5).vector.tolist() == [0, 0, 0, 0, 0, 1]  # type: ignore[union-attr]
     assert entry("plain").vector is None
-    assert routed("union", type="depth").note == "mode balanced, type 1"
+    assert routed("union", type="depth").note == "mode balanced, type depth (1)"
 
 
 def test_a_hole_is_minus_one_and_black_for_a_union() -> None:
@@ -153,6 +153,7 @@ def test_holes_are_warned_of() -> None:
     assert any("Give the mask as hole" in w for w in checked(model="union", type="inpaint").warnings)
 
 
+@pytest.mark.slow
 def test_a_shuffle_model_pools_by_its_name_or_by_a_field() -> None:
     """Pooling cannot be told by tensors; a pooled branch is one twin, so that its rows stay together."""
     plain, named, asked = entry("my_shuffle", pool=False), entry("my_shuffle"), entry("plain", pool=True)

@@ -92,7 +92,7 @@ class ControlNet(Hinted, Condition):
         said = f"mode {self.mode}"
         if file.types:
             number = self.told(file.types)
-            said += ", untyped" if number is None else f", type {number}"
+            said += ", untyped" if number is None else f", type {types.called(number)}"
         notes = [*self.looked_at(net, view, self.model, 3), *self._holed(view, file.types)]
         pooled = self.pool is True or (self.pool == "auto" and self.shuffles(view.card(self.model)))
         return [

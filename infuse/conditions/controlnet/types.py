@@ -48,6 +48,11 @@ def number(said: str | int, known: int, model: str) -> int | None:
     return found
 
 
+def called(number: int) -> str:
+    """A type's own name and number; of a file that knows more than we do, its number."""
+    return f"{TYPES[number][0]} ({number})" if number < len(TYPES) else str(number)
+
+
 def listed(known: int, model: str) -> str:
     """What may be said, for letters."""
     names = [f"{names[0]} ({i})" for i, names in enumerate(TYPES[:known])]
