@@ -246,3 +246,19 @@ def test_a_hint_that_becomes_smaller_than_the_latent_is_a_letter(kind: str, monk
     with pytest.raises(RecipeError, match="makes its map 4 times smaller.* is 2 times smaller.*Choose one") as caught:
         other.check(Recipe(prompt="x", conditions=(condition,)))
     assert caught.value.field == "conditions.0.model"
+
+
+def test_a_preprocessor_s_name_is_a_type_and_no_truth_is() -> None:
+    said = {
+        "openpose_full": 0,
+        "depth_anything_v2": 1,
+        "lineart_coarse": 3,
+        "seg_ofade20k": 5,
+        "tile_resample": 6,
+        "inpaint_only": 7,
+    }
+    assert {name: types.number(name, 8, "u") for name in said} == said
+    for wrong in (True, "depthh", "full_openpose"):
+        with pytest.raises(RecipeError, match="type of map") as caught:
+            types.number(wrong, 8, "u")
+        assert caught.value.field == "type"

@@ -5,6 +5,8 @@ Source: xinsir6/ControlNetPlus@b484205; ComfyUI's SetUnionControlNetType and the
 
 from __future__ import annotations
 
+import re
+
 from infuse.errors import RecipeError
 
 TYPES: tuple[tuple[str, ...], ...] = (
@@ -27,6 +29,8 @@ DRAWN = {"canny": 3, "scribble": 2, "tile": 6, "blur": 6}
 
 def number(said: str | int, known: int, model: str) -> int | None:
     """The number of a type that a union of `known` types is told; None: without one. Raises RecipeError if it has no such type."""
+    if isinstance(said, bool):
+        raise RecipeError("type", f"{said} is no type of map. {listed(known, model)}")
     if isinstance(said, int):
         found: int | None = said
     else:
@@ -37,6 +41,9 @@ def number(said: str | int, known: int, model: str) -> int | None:
         if word.isdecimal():
             return number(int(word), known, model)
         found = next((i for i, names in enumerate(TYPES) if any(n.replace("_", "") in words for n in names)), -1)
+        if found < 0:  # a preprocessor's name, which begins with that of what it draws: openpose_full, lineart_coarse
+            first = re.split(r"[-_ ]", said.lower())[0]
+            found = next((i for i, names in enumerate(TYPES) if first in names), -1)
         if found < 0:
             raise RecipeError("type", f"no type of map is called {said!r}. {listed(known, model)}")
     if found is None or not 0 <= found < known:
