@@ -177,13 +177,8 @@ def _kinds(stage: Stage, scene: Scene, name: str) -> Image.Image:
 
 def _places(stage: Stage, name: str) -> Image.Image:
     """Where the two solids will stand, with some room, and the one that is there."""
-    side = stage.cast.side
-    covered, room = np.zeros((side, side), np.uint8), side // 21
-    for scene in (BEFORE, AFTER):
-        for seen in drawn(scene, side).positions[1:]:
-            left, top, right, bottom = seen.box
-            covered[max(int(top) - room, 0) : int(bottom) + room, max(int(left) - room, 0) : int(right) + room] = 255
-    return stage.kept(covered, name)
+    boxes = (seen.box for scene in (BEFORE, AFTER) for seen in drawn(scene, stage.cast.side).positions[1:])
+    return stage.hole(boxes, name, stage.cast.side // 21)
 
 
 def _columns(stage: Stage, start: float, end: float, name: str) -> Image.Image:

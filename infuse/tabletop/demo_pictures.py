@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image
 
 from infuse.conditions import AnyCondition, ControlNet, Img2Img, Inpaint, IPAdapter
@@ -68,7 +67,7 @@ def inpaint(stage: Stage) -> Row:
         Panel(stage.run(f"inpaint-{i}", p, hole, model=stage.cast.inpaint, seed=5), f'"{p}"')
         for i, p in enumerate(prompts)
     ]
-    plain = stage.run("inpaint-blended", prompts[0], hole, seed=5)
+    plain = stage.run("inpaint-blended", prompts[0], hole, seed=7)
     return Row("Inpainting", "Fill the white part of the mask, keep the rest to the pixel.", [
         Panel(picture, "picture", True), Panel(mask, "mask", True), *made,
         Panel(plain, "the same on a plain 4-channel base, blended after each step"),
@@ -128,9 +127,5 @@ def combination(stage: Stage) -> Row:
 
 def _hole(stage: Stage, name: str) -> Image.Image:
     """Where the cube of TABLE stands or the cone of TARGET will, with room around."""
-    covered = np.zeros((stage.cast.side, stage.cast.side), np.uint8)
-    for scene in (TABLE, TARGET):
-        left, top, right, bottom = drawn(scene, stage.cast.side).positions[0].box
-        room = stage.cast.side // 20
-        covered[max(int(top) - room, 0) : int(bottom) + room, max(int(left) - room, 0) : int(right) + room] = 255
-    return stage.kept(covered, name)
+    boxes = (drawn(scene, stage.cast.side).positions[0].box for scene in (TABLE, TARGET))
+    return stage.hole(boxes, name, stage.cast.side // 20)

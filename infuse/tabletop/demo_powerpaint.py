@@ -31,7 +31,7 @@ def text(stage: Stage) -> Row:
     picture, mask = stage.seen(TABLE, "powerpaint-text-input"), _hole(stage, 0, "powerpaint-text-mask")
     made = [
         Panel(_run(stage, f"powerpaint-text-{i}", picture, mask, prompt=p, seed=5), f'"{p}"')
-        for i, p in enumerate(("a large green cone", "a large yellow cylinder", "a large white sphere"))
+        for i, p in enumerate(("a large green cone", "a large yellow cylinder", "a large orange cone"))
     ]
     return Row(
         "PowerPaint: text",
@@ -112,12 +112,8 @@ def _run(
 
 def _hole(stage: Stage, thing: int, name: str) -> Image.Image:
     """A box around a solid of TABLE and most of its shadow."""
-    side = stage.cast.side
-    left, top, right, bottom = drawn(TABLE, side).positions[thing].box
-    room = side // 16
-    covered = np.zeros((side, side), np.uint8)
-    covered[max(int(top) - room, 0) : int(bottom) + room, max(int(left) - room, 0) : int(right) + 2 * room] = 255
-    return stage.kept(covered, name)
+    room = stage.cast.side // 16
+    return stage.hole([drawn(TABLE, stage.cast.side).positions[thing].box], name, room, 2 * room)
 
 
 def _silhouette(stage: Stage, name: str) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from PIL import Image
 
 from infuse.conditions import AnyCondition
 from infuse.recipe import Recipe
-from infuse.tabletop.world import Camera, Room, Scene, Thing
+from infuse.tabletop.world import Box, Camera, Room, Scene, Thing
 
 if TYPE_CHECKING:
     from infuse.engine.engine import Engine
@@ -72,6 +72,17 @@ class Stage:
 
     def edges(self, scene: Scene, name: str) -> Image.Image:
         return self.kept(np.repeat(drawn(scene, self.cast.side).edges[..., None], 3, axis=-1), name)
+
+    def hole(self, boxes: Iterable[Box], name: str, room: int, right: int | None = None) -> Image.Image:
+        """Around solids (boxes in pixels), white, with `room` pixels (`right` to the right, where shadows fall), to the nearest
+        cells of the latent: where a hole ends inside of a cell, the whole cell is made anew and what stood there may return."""
+        side, cell = self.cast.side, self.cast.side // 16
+        covered = np.zeros((side, side), np.uint8)
+        for box in boxes:
+            wider = np.array(box) + np.array([-room, -room, room if right is None else right, room])
+            left, top, far, bottom = (np.clip(np.round(wider / cell), 0, 16) * cell).astype(int)
+            covered[top:bottom, left:far] = 255
+        return self.kept(covered, name)
 
     def kept(self, array: np.ndarray, name: str) -> Image.Image:
         self.out.mkdir(parents=True, exist_ok=True)
