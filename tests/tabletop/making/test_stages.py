@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
 
+import numpy as np
 import pytest
 import torch
 
 from infuse.tabletop import clips as tabletop_clips
+from infuse.tabletop import dataset
 from infuse.tabletop.making.stages import STAGES
 from infuse.tabletop.making.workshop import PLANS, Workshop
 from infuse.weights.formats import read_header
-from infuse.weights.library import embedded_root
+from infuse.weights.library import Library, embedded_root
 
 LESSONS = ("video-text", "video", "video-all", "video-held")
 CLIPS = 8
@@ -67,3 +69,26 @@ def test_what_only_adds_is_saved_as_that(shop: Workshop) -> None:
     assert not any("resnets.0.conv1" in k for k in added) and any(".attn1." in k for k in added)
     rmtree(shop.root / "runs")
     assert shop.base("tabletop-video").composer is not None
+
+
+@pytest.mark.slow
+def test_what_is_told_by_edits_and_maps_is_made_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage with one step: what it leaves loads as what it is, and has learned something."""
+    copytree(embedded_root() / "base", tmp_path / "models" / "base")
+    names = ("edit", "depth", "depths", "segments")
+    shop = Workshop(tmp_path, plans=PLANS | {name: replace(PLANS[name], steps=1, warmup=1) for name in names})
+    pictures = dataset.load(3, root=tmp_path / "cache", workers=1)
+    monkeypatch.setattr(Workshop, "pictures", property(lambda self: pictures))
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "latents.npy", rng.normal(size=(3, 4, 16, 16)).astype(np.float16))
+    assert all(STAGES[name](shop) for name in names)
+    library = Library([], embedded=shop.models)
+    kinds = {name: library.find(name).identity for name in ("tabletop-edit", "tabletop-depth", "depths", "segments")}
+    assert {n: (i.kind, i.variant) for n, i in kinds.items()} == {
+        "tabletop-edit": ("base", "pix2pix"), "tabletop-depth": ("base", "depth"), "depths": ("controlnet", "full"),
+        "segments": ("t2i_adapter", "full"),
+    }  # fmt: skip
+    first = shop.base().network.unet.state_dict()["conv_in.weight"]
+    for name, channels in (("tabletop-edit", 8), ("tabletop-depth", 5)):
+        wide = shop.base(name).network.unet.state_dict()["conv_in.weight"]
+        assert wide.shape[1] == channels and (wide[:, 4:] != 0).any() and (wide[:, :4] - first).abs().max() < 0.1
