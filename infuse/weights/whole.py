@@ -39,6 +39,8 @@ def lacking(kind: str, prefix: str, keys: Iterable[str]) -> Iterator[str]:
     own = [k.removeprefix(prefix) for k in keys if k.startswith(prefix)]
     if kind == "ip_adapter":
         yield from _adapter(own)
+    if kind in ("t2i_style", "coadapter_fuser"):
+        yield from (name for name in _reader(kind, set(own)) if name not in own)
     if kind not in ("controlnet", "controlnet_union", "controlnet_xs", "control_lora"):
         return
     if kind == "controlnet_xs" and any(k.startswith("ctrl_conv_in.") for k in own):
@@ -102,6 +104,23 @@ def _layers(stem: str, resnets: int, attentions: int, count: Callable[[str], int
         for j in range(max(count(rf"{re.escape(at)}\.transformer_blocks\.(\d+)\."), 1)):
             yield from _both(f"{at}.transformer_blocks.{j}", *INSIDE)
             yield from (f"{at}.transformer_blocks.{j}.{name}.weight" for name in PLAIN)
+
+
+def _reader(kind: str, there: set[str]) -> Iterator[str]:
+    """A style's network or a fuser: attentions over tokens, and what is before and after them."""
+    layers = 1 + max((int(m[1]) for k in there if (m := re.match(r"transformer_layes\.(\d+)\.", k))), default=0)
+    for i in range(layers):
+        at = f"transformer_layes.{i}"
+        yield from (f"{at}.attn.in_proj_weight", f"{at}.attn.in_proj_bias")
+        yield from _both(at, "attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")
+    yield from _both("", "ln_pre", "ln_post")
+    if kind == "t2i_style":
+        yield from ("style_embedding", "proj")
+        return
+    levels = 1 + max((int(m[1]) for k in there if (m := re.match(r"spatial_\w+\.(\d+)\.", k))), default=0)
+    yield from ("task_embedding", "positional_embedding", "seq_proj")
+    for i in range(levels):
+        yield from _both("", f"spatial_ch_projs.{i}", f"spatial_feat_mapping.{i}.1")
 
 
 def _both(stem: str, *names: str) -> Iterator[str]:

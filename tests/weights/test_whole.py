@@ -63,3 +63,19 @@ def test_a_faces_changes_are_of_all_attentions_or_of_none() -> None:
         "without any it is one of those that lack it"
     )
     assert "to_v_ip" in said({k: s for k, s in shapes.items() if k != "ip_adapter.1.to_v_ip.weight"})
+
+
+@pytest.mark.parametrize("kind", ["t2i_style", "coadapter_fuser"])
+def test_half_of_what_reads_tokens_is_told_too(kind: str) -> None:
+    from infuse.encoders.coadapter import Fuser
+    from infuse.encoders.t2i_kinds import Fusing
+    from infuse.encoders.t2i_style import StyleAdapter
+    from infuse.weights.whole import lacking
+
+    nets = {
+        "t2i_style": lambda: StyleAdapter(64, 64, 8, 3),
+        "coadapter_fuser": lambda: Fuser(Fusing(64, 16, (8, 16), 3)),
+    }
+    keys = list(nets[kind]().state_dict())
+    assert not list(lacking(kind, "", keys))
+    assert all(list(lacking(kind, "", half(keys))) for half in HALVES.values())
