@@ -10,6 +10,7 @@ import bent
 import pytest
 from bent import base
 from PIL import Image
+from some import some
 from strangers import sparse
 
 from infuse import Recipe
@@ -66,22 +67,29 @@ def one(at: Path, model: str, base_model: str = "sd15.safetensors", **fields: An
     return base(conditions=[{**sound, **fields}]) | {"model": base_model}
 
 
-def test_the_sound_ones_pass(at: Path) -> None:
-    member = {"type": "depth", "model": str(at / "full.safetensors"), "image": "a.png"}
-    style = {"type": "style", "model": str(at / "style.safetensors"), "image": "a.png"}
-    sound = [
-        one(at, "full"), one(at, "full", base_model="sd15-inpaint.safetensors"), one(at, "light", annotator="color"), one(at, "grey", annotator="canny"),
-        one(at, "grey", image=str(at / "map.png")), one(at, "xl", base_model="sdxl.safetensors"),
-        one(at, "style", kind="t2i_style", image_encoder=str(at / "vit-l")),
-        one(at, "fuser", kind="coadapter", members=[member, style], image_encoder=str(at / "vit-l"), image=None),
-    ]  # fmt: skip
-    del sound[-1]["conditions"][0]["image"]
-    for recipe in sound:
-        report = Engine(device="cpu").check(Recipe.load(recipe))
-        assert report.routes[-1][2].port in ("residuals", "context") and report.memory > 1e9
-    assert report.routes[-2][2].shape.startswith("4 features") and report.routes[-1][2].shape.startswith(
-        "8 tokens (768)"
-    )
+def member(at: Path, kind: str, model: str) -> dict[str, Any]:
+    return {"type": kind, "model": str(at / f"{model}.safetensors"), "image": "a.png"}
+
+
+SOUND: Mapping[str, Any] = {
+    "full": lambda at: one(at, "full"), "of inpainting": lambda at: one(at, "full", base_model="sd15-inpaint.safetensors"),
+    "light": lambda at: one(at, "light", annotator="color"), "grey": lambda at: one(at, "grey", annotator="canny"),
+    "a grey map": lambda at: one(at, "grey", image=str(at / "map.png")), "xl": lambda at: one(at, "xl", base_model="sdxl.safetensors"),
+    "style": lambda at: one(at, "style", kind="t2i_style", image_encoder=str(at / "vit-l")),
+    "members": lambda at: one(at, "fuser", kind="coadapter", members=[member(at, "depth", "full"), member(at, "style", "style")], image_encoder=str(at / "vit-l")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", some(SOUND, quick=["members"]))
+def test_the_sound_ones_pass(name: str, at: Path) -> None:
+    recipe = SOUND[name](at)
+    if name == "members":
+        del recipe["conditions"][0]["image"]
+    report = Engine(device="cpu").check(Recipe.load(recipe))
+    assert report.routes[-1][2].port in ("residuals", "context") and report.memory > 1e9
+    if name == "members":
+        features, tokens = (route for _, _, route in report.routes[-2:])
+        assert features.shape.startswith("4 features") and tokens.shape.startswith("8 tokens (768)")
 
 
 @pytest.mark.parametrize(("make", "kind", "field", "words"), [

@@ -121,6 +121,7 @@ def test_a_union_s_hints_are_one_evaluation() -> None:
     assert base().base.network.branch_calls == 2 * calls
 
 
+@pytest.mark.slow
 def test_two_in_lockstep_are_shown_the_same_features_and_add() -> None:
     """Neither walks ahead: with one of them at a weight near 0, what the other says is its own alone."""
     alone = engine().run(recipe(hint("xs", 5))).latents
@@ -201,6 +202,7 @@ def test_a_union_is_counted_and_packed_as_it_is_asked() -> None:
         ticket.cancel()
 
 
+@pytest.mark.slow
 def test_at_a_fixed_row_width_unions_of_other_sites_share_no_call() -> None:
     """One would be padded for the other's sake, and its last bit would tell."""
     sites = (0.5,) * base().base.spec.sites

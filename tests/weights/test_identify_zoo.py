@@ -22,10 +22,10 @@ PRECISIONS = {"F16": 2, "BF16": 2, "F32": 4}
 WRAPPERS = ("", "module.", "_orig_mod.")
 LARGE = re.compile(
     "SDXL|XL|refiner|XS|Union|PowerPaint|Kolors|Cascade|one file|folder|averages|BrushNet|CtrLoRA|bigG|layout|Sparse|Animate|GLIGEN|peft"
-    "|SD 2|bundled|ComfyUI's|Kandinsky 3|Stable Video Diffusion, d|without its marker|whole model|upscaler|ldm|as a difference"
+    "|SD 2|bundled|ComfyUI's|Kandinsky 3|Stable Video Diffusion, d|without its marker|whole model|upscaler|ldm|as a difference|both towers|encoder H|BOFT|PIA|Kandinsky 2|DeepFloyd"
 )
-SOME = ("SD 1.5, one file", "ControlNet for SD 1.5, ldm", "Union ProMax", "XS SD 1.5", "LoRA peft, SD 1.5", "GLIGEN text, original", "AnimateDiff v1, original",
-        "SD 2 depth, a folder", "BrushNet SDXL", "CtrLoRA condition", "SparseCtrl RGB, as released", "SD 1.5 with its averages")  # fmt: skip
+SOME = ("SD 1.5, one file", "ControlNet for SD 1.5, ldm", "Union ProMax", "XS SD 1.5", "LoRA peft, SD 1.5", "GLIGEN text, ComfyUI's", "AnimateDiff sdxl, diffusers",
+        "SD 2 depth, a folder", "BrushNet SDXL", "CtrLoRA condition", "SparseCtrl RGB, as released", "text encoder H")  # fmt: skip
 """Networks that take a second to build, even without memory; and those of them that the quick suite builds."""
 
 
