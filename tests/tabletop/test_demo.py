@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,11 @@ def test_the_scenes_lie_inside_of_the_picture() -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_on_random_networks(tmp_path: Path) -> None:
+def test_the_demo_on_random_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quarter(title: str, rows: Sequence[Row]) -> list[Image.Image]:  # of noise, a palette takes minutes to find
+        return [p.resize((p.width // 4, p.height // 4)) for p in moving(title, rows)]
+
+    monkeypatch.setattr("infuse.tabletop.demo.moving", quarter)
     store = ModelStore(device="cpu")
     store.add("base", tiny.base("sd1").base)
     store.add("nine", tiny.powerpaint1().base)
