@@ -230,7 +230,7 @@ def test_ctrl_c_in_a_watch_ends_its_run_and_nobody_else() -> None:
     assert equal(other, RECIPES[1])
 
 
-@pytest.mark.parametrize("where", ["network", "scheduler", "decode"])
+@pytest.mark.parametrize("where", some(["network", "scheduler", "decode"], quick=["network"]))
 def test_ctrl_c_inside_of_a_step_leaves_no_half_answered_job(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = mix.engine()
     other = engine.submit(RECIPES[1])
@@ -356,7 +356,7 @@ def others(engine: Engine, hold: threading.Event, hurry: Callable[[], Any]) -> f
 SLOW = 1.5
 
 
-@pytest.mark.parametrize("what", some(["load", "encode", "decode", "watch"], quick=["load", "decode"]))
+@pytest.mark.parametrize("what", some(["load", "encode", "decode", "watch"], quick=["load"]))
 def test_what_takes_its_time_does_not_hold_up_others(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, hold = mix.engine(), threading.Event()
     engine.run(RECIPES[1])
@@ -523,6 +523,7 @@ def test_a_result_that_was_asked_for_in_vain_can_be_had_by_others() -> None:
     assert not ticket.helpers and equal(ticket, RECIPES[0])
 
 
+@pytest.mark.slow
 def test_an_asked_for_error_keeps_nobody_s_frames() -> None:
     engine = mix.engine()
     ticket = engine.submit(RECIPES[0])
