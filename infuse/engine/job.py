@@ -69,9 +69,8 @@ class Job:
             keep is not None and not late
         ):  # diffusers draws for a masked picture that a 4-channel network is never shown
             torch.randn((1, *self.shape), generator=generator)
-        for (
-            companion
-        ) in told.companions():  # what the picture itself is made of does not depend on them, nor on their order
+        # what the picture itself is made of does not depend on those beside it, nor on their order
+        for companion in told.companions():
             drawn[id(companion)] = companion.draw(torch.Generator("cpu").manual_seed(apart(self.seed, "beside")))
         sides = {k: Sides(s.on.drawn(drawn), s.off.drawn(drawn)) for k, s in self.sides.items()}
         own = torch.Generator("cpu").manual_seed(apart(self.seed))
