@@ -54,12 +54,12 @@ def removal(stage: Stage) -> Row:
 
 def shape(stage: Stage) -> Row:
     picture, mask = stage.seen(EMPTY, "powerpaint-shape-input"), _silhouette(stage, "powerpaint-shape-mask")
-    prompt = "a large orange cube"
+    prompt = "a large orange cone"
     made = [
-        Panel(_run(stage, f"powerpaint-shape-{fit}", picture, mask, task="shape", fit=fit, prompt=prompt, seed=4), f'"{prompt}", fit {fit:g}')
+        Panel(_run(stage, f"powerpaint-shape-{fit}", picture, mask, task="shape", fit=fit, prompt=prompt, seed=7), f'"{prompt}", fit {fit:g}')
         for fit in FITS
     ]  # fmt: skip
-    return Row("PowerPaint: shape", "In the shape of the mask; a lower fit fills less of it.", [
+    return Row("PowerPaint: shape", "In the shape of the mask; at a lower fit, more and more in that of the words.", [
         Panel(picture, "picture", True), Panel(mask, "mask", True), *made])  # fmt: skip
 
 
