@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from infuse.errors import RecipeError, WeightsError
 from infuse.weights.formats import Header, digest, read_header
-from infuse.weights.kinds import wrong_kind
+from infuse.weights.identify import identify
+from infuse.weights.kinds import Identity, wrong_kind
 from infuse.weights.looks.differences import ALPHA, DOWN, FIRST, PARTS, UP, difference
 from infuse.weights.looks.table import Table
 from infuse.weights.source import Source, read_json
@@ -74,6 +75,13 @@ class Difference(Source):
         keys = (f"{prefix}conv_in.weight", f"{prefix}input_blocks.0.0.weight")
         changed = {k: first for k in keys if first is not None and k in whole}
         return replace(whole, tensors={**whole.tensors, **changed}, size=whole.size + self.added.size)
+
+    @cached_property
+    def identity(self) -> Identity:
+        told = difference(Table(self.added)) or Identity("difference")
+        said = f'only what is added to "{self.base.name}" is stored: {told.modules} matrices as two factors, rank {told.rank} at most'
+        whole = identify(self.header)
+        return replace(whole, notes=(*whole.notes, said))
 
     @cached_property
     def digest(self) -> str:
