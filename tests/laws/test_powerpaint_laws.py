@@ -14,9 +14,9 @@ import mix
 import tiny
 from infuse import BrushNet, ControlNet, Img2Img, InfuseError, IPAdapter, PowerPaint, Recipe, RecipeError
 from infuse.batch import Row, collate
-from infuse.media.outpaint import Canvas
 from infuse.encoders.tasks import RUN
 from infuse.engine.engine import Engine
+from infuse.media.outpaint import Canvas
 from infuse.network.walk import head, walk
 from infuse.ports import Ports, Tokens
 
