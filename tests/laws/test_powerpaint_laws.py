@@ -17,7 +17,7 @@ from infuse.batch import Row, collate
 from infuse.encoders.tasks import RUN
 from infuse.engine.engine import Engine
 from infuse.media.outpaint import Canvas
-from infuse.network.walk import head, walk
+from infuse.network.walk import Stroll, head, walk
 from infuse.ports import Ports, Tokens
 
 pytestmark = pytest.mark.slow
@@ -234,7 +234,7 @@ def test_the_walk_equals_the_network_s_own_way_bit_for_bit() -> None:
     batch = collate(rows, net.spec)
     with torch.no_grad():
         attention = {"context": batch.context, "decoupled": ()}
-        h = walk(net.unet, batch.x, batch.timestep, batch.context.values, attention, lambda h: h)
+        h = walk(net.unet, batch.x, batch.timestep, batch.context.values, attention, Stroll())
         assert torch.equal(head(net.unet, h), net.predict(batch))
 
 
