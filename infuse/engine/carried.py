@@ -242,7 +242,10 @@ def uses(recipe: Recipe, size: tuple[Any, Any]) -> dict[str, Used]:
             case Img2Img():
                 found[f"conditions.{i}.image"] = (size, c.fit), lambda c=c: fitted(c.image.image, size, c.fit)
             case ControlNet(image=Picture() as hint, annotator="none", hole=None):
-                found[f"conditions.{i}.image"] = (size, c.fit, c.resample), lambda c=c, hint=hint: c.shown(hint.image, size, {})
+                found[f"conditions.{i}.image"] = (
+                    (size, c.fit, c.resample),
+                    lambda c=c, hint=hint: c.shown(hint.image, size, {}),
+                )
             case _:
                 pass
         if isinstance(c.mask, Picture) and not c.HOLE:

@@ -126,7 +126,9 @@ class Library:
         if not base:
             raise unnamed(place, field)
         if place in above:
-            raise unfound(place, base, field, f"it is added to {place.name} itself. Name the base that it was made for.")
+            raise unfound(
+                place, base, field, f"it is added to {place.name} itself. Name the base that it was made for."
+            )
         try:
             found = self.find(str(self._path(str(place.parent / base)) or base), field, above=(*above, place))
         except WeightsError as e:

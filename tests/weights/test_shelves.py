@@ -89,7 +89,11 @@ def test_comfyui_and_the_paths_it_points_to(tmp_path: Path) -> None:
     again(found, root)
     closed = Library([root], offline=True, paths=False)  # the owner of a root says where it leads, strangers do not
     assert closed.find("lines").path.is_file()
-    for name in ("../../embeddings/cat", "../lines/../../../embeddings/cat", str(other / "embeddings" / "cat.safetensors")):
+    for name in (
+        "../../embeddings/cat",
+        "../lines/../../../embeddings/cat",
+        str(other / "embeddings" / "cat.safetensors"),
+    ):
         with pytest.raises(WeightsError, match="was not found"):
             closed.find(name)
     (root / "extra_model_paths.yaml").write_text("- : {broken")
