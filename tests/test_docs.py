@@ -128,6 +128,7 @@ def test_the_first_block_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.Monk
     assert (change[~inside] == 0).all() and change[inside].mean() > 10
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_count_runs_alone_to_the_same_bytes(home: Path) -> None:
     for line in ("run 'a blue sphere' --steps 5 --seed 11 --count 2 -o pair.png", "run pair-1.png -o alone.png"):
         assert CliRunner().invoke(app, shlex.split(line)).exit_code == 0

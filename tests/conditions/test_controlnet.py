@@ -88,6 +88,7 @@ LETTERS: Mapping[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LETTERS)
 def test_what_means_nothing_is_a_letter(case: str) -> None:
     import re

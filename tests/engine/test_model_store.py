@@ -70,6 +70,7 @@ def test_a_module_runs_in_two_dtypes_at_once() -> None:
     assert ours.controlnet("m", base, F64, CPU) is wide, "one copy per dtype and device"
 
 
+@pytest.mark.slow
 def test_a_copied_brushnet_shares_its_task_texts() -> None:
     ours, own = store(), tiny.brushnet(generation="v2")
     ours.add("m", own)

@@ -66,6 +66,7 @@ def test_without_a_limit_everything_stays(bases: list[str], size: int) -> None:
     assert ours.held == 3 * size
 
 
+@pytest.mark.slow
 def test_room_is_made_before_a_model_is_read(bases: list[str], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two models side by side may be more than there is."""
     from infuse.weights import base as loading
@@ -99,6 +100,7 @@ def test_the_one_that_is_loaded_stays_even_if_it_is_too_large(bases: list[str], 
     assert ours.base(bases[0]) is base
 
 
+@pytest.mark.slow
 def test_a_base_stays_while_its_controlnet_is_loaded_and_takes_it_along(
     bases: list[str], size: int, tmp_path: Path
 ) -> None:
@@ -214,6 +216,7 @@ OUT = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), Me
        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "where"), in_turn(OUT, ["reading", "moving", "copying"]))
 def test_a_device_without_room_is_a_letter_with_the_size(
     error: Exception, where: str, bases: list[str], monkeypatch: pytest.MonkeyPatch

@@ -88,6 +88,7 @@ def latents(
 KINDS = [(boxes, "sd1"), (hint, "sd1"), (hint, "sdxl")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "family"), some(KINDS, quick=[(boxes, "sd1")]))
 def test_weight_0_is_not_there_and_every_weight_is_another_picture(make: Any, family: str) -> None:
     plain = latents(family=family)
@@ -118,6 +119,7 @@ def test_the_order_changes_nothing(family: str) -> None:
     assert (a - b).abs().max() < 1e-8 * a.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how_many", some([2, 5], quick=[2]))
 def test_alone_equals_together(how_many: int) -> None:
     each = [(boxes(),), (hint(),), (boxes(weight=0.4), hint(1, mask=LEFT)), (), (boxes(end=0.4), hint(0, start=0.5))]

@@ -109,6 +109,7 @@ def test_weight_0_is_absence_bit_for_bit(name: str, lora: str) -> None:
         assert torch.equal(engine().run(recipe(*beside, hint(model, 9, **more, **silent))).latents, without)
 
 
+@pytest.mark.slow
 def test_a_union_s_hints_are_one_evaluation() -> None:
     both = engine()
     both.run(recipe(hint("union", 2, type="depth"), hint("union", 3, type="pose")))

@@ -213,6 +213,7 @@ FEW = ("pictures", 2, 4)
 """Every fourth row of pictures, in calls of two."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "width", "every"), some([FEW, *((kind, 8, 1) for kind in KINDS)], quick=[("inpainted", 8, 1)])
 )
@@ -234,6 +235,7 @@ def test_without_a_width_they_are_close_only(kind: str) -> None:
     assert max(float((a - b).abs().max()) for a, b in zip(found, alone.values(), strict=True)) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", some(KINDS, quick=["clips"]))
 def test_branches_and_adapters_see_as_many_rows_in_every_call(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, rows = KINDS[kind]()

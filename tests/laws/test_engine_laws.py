@@ -37,6 +37,7 @@ def test_alone_equals_together(alone: tuple[list[torch.Tensor], int]) -> None:
     assert len({float(z.abs().sum()) for z in together}) == 6, "six recipes, six results"
 
 
+@pytest.mark.slow
 def test_alone_equals_joined_midway(alone: tuple[list[torch.Tensor], int]) -> None:
     engine = mix.engine()
     first = [engine.submit(r) for r in mix.recipes()[:3]]
@@ -48,6 +49,7 @@ def test_alone_equals_joined_midway(alone: tuple[list[torch.Tensor], int]) -> No
     assert furthest(alone[0], [t.result().latents for t in first + late]) < CLOSE
 
 
+@pytest.mark.slow
 def test_alone_equals_two_threads(alone: tuple[list[torch.Tensor], int]) -> None:
     engine, found = mix.engine(), {}
 
@@ -169,6 +171,7 @@ def test_a_cancelled_ticket_leaves_and_the_others_go_on() -> None:
         leave.result()
 
 
+@pytest.mark.slow
 def test_what_is_kept_for_later_is_bounded_and_never_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     encode = ControlNet.encode

@@ -88,6 +88,7 @@ def counted(thing: Any, name: str) -> list[int]:
     return calls
 
 
+@pytest.mark.slow
 def test_what_differs_in_the_voice_only_is_encoded_once() -> None:
     base = tiny.base("sd1", dtype=torch.float64)
     base.base.image_encoder = copy.deepcopy(base.base.image_encoder)
@@ -121,6 +122,7 @@ def test_a_hole_is_no_voice() -> None:
     assert apart(one, two) > 1e-3
 
 
+@pytest.mark.slow
 def test_two_bases_of_one_name_are_two() -> None:
     """B was run on A's UNet, and A's prompt cache answered for B."""
     a, b = tiny.base("sd1", dtype=torch.float64), tiny.base("sd1", dtype=torch.float64)
@@ -152,6 +154,7 @@ def test_a_module_that_is_replaced_is_replaced() -> None:
     assert apart(after, fresh.run(recipe).latents) < CLOSE
 
 
+@pytest.mark.slow
 def test_unloading_gives_the_memory_back() -> None:
     engine = tiny.engine(tiny.base("sd1"), {"canny": tiny.controlnet("sd1", 7)})
     recipe = Recipe(prompt="x", steps=2, conditions=(ControlNet(model="canny", image=mix.picture(1)),))

@@ -162,6 +162,7 @@ def test_running_out_of_memory_makes_calls_narrower_and_is_remembered(kind: str)
     assert max(tried[1:]) <= 4
 
 
+@pytest.mark.slow
 def test_only_what_fails_alone_fails_for_want_of_memory() -> None:
     engine = mix.engine()
     large = Recipe(model="tiny", steps=2, width=64, height=64)
@@ -356,6 +357,7 @@ def others(engine: Engine, hold: threading.Event, hurry: Callable[[], Any]) -> f
 SLOW = 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", some(["load", "encode", "decode", "watch"], quick=["load"]))
 def test_what_takes_its_time_does_not_hold_up_others(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, hold = mix.engine(), threading.Event()

@@ -137,6 +137,7 @@ def test_a_picture_looks_as_it_should(form: str, tmp_path: Path) -> None:
         assert np.abs(np.asarray(seen) - want).mean() <= made.loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("condition", "form"), fewer(in_turn(list(OF_PICTURES), list(PICTURES))))
 def test_every_condition_sees_that_picture(condition: str, form: str, tmp_path: Path) -> None:
     """What a condition hears of a form equals what it hears of the settled picture as a plain PNG."""

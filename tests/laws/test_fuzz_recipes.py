@@ -177,6 +177,7 @@ def filmed(kind: str, count: int, seed: int, at: Path) -> tuple[int, int]:
     return came, count - came
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FILMED)
 def test_broken_films_in_every_condition(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("av", reason="pip install 'infuse[video]'")

@@ -91,6 +91,7 @@ def clips() -> Engine:
 FRAMES = np.stack([np.roll(lines()[:16, :16], 3 * i, axis=1) for i in range(4)])
 
 
+@pytest.mark.slow
 def test_a_film_is_a_hint_for_every_frame(tmp_path: Path) -> None:
     """U19: frame by frame; a film of one picture repeated is that picture."""
     one = clips()

@@ -95,6 +95,7 @@ TWO = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some(TWO, quick=["second unpasted", "inpaint + brushnet", "both kinds"]))
 def test_every_hole_is_open_and_the_rest_is_kept(name: str) -> None:
     made = run(*TWO[name]())
@@ -211,6 +212,7 @@ def test_a_network_that_is_shown_the_hole_is_shown_all_of_them() -> None:
     assert torch.equal(turned, union)
 
 
+@pytest.mark.slow
 def test_a_videocomposer_is_told_all_holes_of_its_film() -> None:
     frames = np.stack([mix.picture(i) for i in range(4)])
     made = tiny.engine(tiny.videocomposer(dtype=torch.float64))

@@ -95,6 +95,7 @@ ASKED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", some(ASKED, quick=["second order", "one-sided", "prompt's side", "a picture beside each row"])
 )

@@ -46,6 +46,7 @@ def others() -> tuple[Condition, ...]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "family"), some(BASES, quick=[("upscale", "sd1")]))
 def test_it_adds_to_everything_else_in_any_order(kind: str, family: str) -> None:
     own, made = SAID[kind](), engine(kind, family)
@@ -99,6 +100,7 @@ def test_a_region_of_it_is_heard_there(kind: str) -> None:
     assert all(not torch.allclose(both[i], both[j], atol=1e-3) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
+@pytest.mark.slow
 def test_depth_beside_a_hole_and_a_start_keeps_what_lies_in_no_hole() -> None:
     made = engine("depth")
     own = Depth(image=RAMP), Inpaint(image=mix.picture(1), mask=mix.half(), strength=0.8)

@@ -215,6 +215,7 @@ def loop(said: dict[str, torch.Tensor], style: Any, steps: int, seed: int, off: 
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", some([*([n] for n in held()), list(held())], quick=[["depth"], list(held())]), ids=lambda n: "+".join(n)
 )
@@ -240,6 +241,7 @@ def test_a_condition_of_the_prompt_s_side_is_guided_too() -> None:
 # Films that are kept --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_network_without_that_encoder_keeps_what_lies_outside_of_the_hole() -> None:
     hole = Film.of(np.stack([np.roll(mix.half(SIDE), 2 * k, 1) for k in range(FRAMES)])[..., None].repeat(3, -1))
     asked = [

@@ -59,6 +59,7 @@ def tried(forms: tuple[str, ...], count: int, seed: int, at: Path) -> tuple[int,
     return came, count - came
 
 
+@pytest.mark.slow
 def test_broken_films_are_frames_or_letters(tmp_path: Path) -> None:
     came, letters = tried(FORMS, 10 * len(FORMS), 1, tmp_path)
     assert came > 10 and letters > 10

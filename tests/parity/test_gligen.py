@@ -85,6 +85,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 WORDS = tuple(Box(box=b, phrase=p) for b, p in zip(BOXES, ("a green ball", "a tall blue bottle"), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", some(THREE, quick=["DDIM"]))
 @pytest.mark.parametrize("fields", some([{}, {"guidance": 1.0}, {"negative_prompt": "grey"}], quick=[{}]), ids=str)
 def test_phrases_in_boxes(sampler: str, fields: dict[str, Any]) -> None:

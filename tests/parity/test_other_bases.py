@@ -94,6 +94,7 @@ def asked(*conditions: Condition, **fields: Any) -> Recipe:
     return Recipe(model="tiny", conditions=conditions, **{"scheduler": "DDIM", **plain, **fields})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "mix"),
     some(
@@ -209,6 +210,7 @@ def test_an_lcm_equals_its_own_pipeline(guidance: float) -> None:
         assert torch.equal(made.run(quick_step(guidance=None)).latents, result.latents)
 
 
+@pytest.mark.slow
 def test_guidance_scales_share_a_call_and_may_be_curves() -> None:
     own = distilled(torch.float64)
     recipes = [quick_step(guidance=3.0), quick_step(guidance=9.0, seed=5), quick_step(guidance={0: 3.0, 1: 9.0})]
@@ -222,6 +224,7 @@ def test_guidance_scales_share_a_call_and_may_be_curves() -> None:
     assert not torch.allclose(found[0], found[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
 def test_a_brushnet_beside_an_lcm(own: bool, tmp_path: Path) -> None:
     """A file that was trained beside a plain base has no place for the scale; one that was trained beside an LCM has."""

@@ -78,6 +78,7 @@ def trajectories(frames: list[list[Seen]]) -> list[float]:
     return [score for score in scores if score is not None]
 
 
+@pytest.mark.slow
 def test_trajectories(seen: list[list[Seen]]) -> None:
     own = trajectories(seen)
     assert np.mean(own) > 0.95 and len(own) > 7

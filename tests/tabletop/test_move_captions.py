@@ -40,6 +40,7 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(Path(infuse.tabletop.__file__).parent / "weights" / "base" / "tokenizer")
 
 
+@pytest.mark.slow
 def test_solids_and_their_motions_are_said() -> None:
     for prompt in prompts():
         assert len(prompt.motions) == len(prompt.things)

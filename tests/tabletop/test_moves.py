@@ -29,6 +29,7 @@ def moves() -> list[Move]:
 BALL = Scene((Thing("sphere", "red", "small", 0.0, 0.0),), Room("grey", "beige", "left"))
 
 
+@pytest.mark.slow
 def test_same_seed_same_move() -> None:
     assert [move_at(7, i) for i in range(8)] == moves()[:8]
     assert not set(moves()) & {move_at(8, i) for i in range(8)}

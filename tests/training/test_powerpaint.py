@@ -128,6 +128,7 @@ def test_only_the_first_reading_learns() -> None:
     assert torch.allclose(values.detach(), 0.4 * a + 0.6 * b, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generation", ["v1", "v2"])
 def test_an_example_says_what_a_recipe_says(generation: str) -> None:
     """The ports of an example are those that the condition makes of the same picture, mask, task and prompt."""

@@ -102,6 +102,7 @@ def test_a_cut_down_network_in_one_file_is_the_network_it_was(form: int, tmp_pat
     outlined(parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kin", ["sd1", "sd2", "sdxl"])
 def test_our_key_map_agrees_with_diffusers_own(kin: str) -> None:
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint

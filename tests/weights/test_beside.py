@@ -62,6 +62,7 @@ def test_a_union_in_every_layout(layout: str, tmp_path: Path) -> None:
     assert found.config["attention_head_dim"] == unet.config["attention_head_dim"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "layout"),
     some(

@@ -36,6 +36,7 @@ def written(layout: str, net: torch.nn.Module, root: Path) -> Path:
     return ldm.save(path, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kin", "layout"), in_turn(("sd1", "sd2", "sdxl"), LAYOUTS))
 def test_every_layout_gives_the_same_network(kin: str, layout: str, tmp_path: Path) -> None:
     unet = ldm.tiny_unet(kin)

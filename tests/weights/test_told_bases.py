@@ -95,6 +95,7 @@ def test_an_unclip_s_one_file_has_its_eye_inside(tmp_path: Path) -> None:
     assert bare.image_encoder is None and outline(bare.source).vision_config is None
 
 
+@pytest.mark.slow
 def test_an_unclip_s_folder_has_its_eye_and_its_numbers(tmp_path: Path) -> None:
     _, made = checkpoint("sd2", 4, **UNCLIP)
     made["eye"] = ldm.random(CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_size=32, intermediate_size=64, image_size=28,

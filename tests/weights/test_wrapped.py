@@ -57,6 +57,7 @@ FORMS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "kin"),
     some(
@@ -102,6 +103,7 @@ def test_sd2_in_the_layout_of_sgm_is_the_same_model(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", full.CONFIGS)
 def test_the_dots_of_averages_are_found_again(name: str) -> None:
     """Every key of every public UNet, the published sizes included."""

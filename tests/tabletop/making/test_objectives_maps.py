@@ -69,6 +69,7 @@ def test_edits_are_told_in_both_directions(shop: Workshop) -> None:
         torch.testing.assert_close(sides.on.context[0].values, state)
 
 
+@pytest.mark.slow
 def test_what_is_added_learns_and_what_is_saved_is_what_was_trained(shop: Workshop, tmp_path: Path) -> None:
     first, second = shop.root / "latents.npy", shop.root / "changed.npy"
     objective = lessons.edit_objective(shop.base(), first, second, batch_size=4)

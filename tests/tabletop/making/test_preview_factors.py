@@ -19,6 +19,7 @@ def base() -> Any:
     return ModelStore(device="cpu").base("tabletop")
 
 
+@pytest.mark.slow
 def test_held_out_pictures_are_recognised(base: Any) -> None:
     """Measured on 64: 0.947 over all places and colours, 0.87 for the worst picture."""
     latents, pictures = seen(base, 24, HELD_OUT)
