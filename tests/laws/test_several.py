@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kinds import SIDE, WORLDS, world
-from test_pairs import engine, recipe, same
+from test_pairs import engine, possible, recipe, same
 
 from infuse.errors import InfuseError
 from mix import half
@@ -47,7 +47,7 @@ def crowds(draw: Any) -> tuple[str, list[Any]]:
     there = world(name)
     chosen = draw(st.lists(st.sampled_from(sorted(there.kinds)), min_size=3, max_size=6, unique=True))
     said: list[Any] = []
-    for kind in chosen:
+    for kind in dict.fromkeys((*there.own, *chosen)):  # an upscaler makes nothing without its picture
         fields = {f: draw(VOICES[f]) for f in voice(name, kind) if draw(st.booleans())}
         try:
             one = there.kinds[kind](**fields)
@@ -64,7 +64,8 @@ def all_laws(name: str, said: list[Any], steps: int) -> None:
     alone = e.run(asked).latents
     assert alone.isfinite().all()
     same(e.run(recipe(there, *said[::-1], steps=steps)).latents, alone)
-    beside, _, _ = e.run_all(asked, recipe(there, *said[1:], steps=steps + 1), recipe(there, seed=5))
+    others = [recipe(there, *said[1:], steps=steps + 1), recipe(there, seed=5)]
+    beside, *_ = e.run_all(asked, *(r for r in others if possible(name, r)))
     same(beside.latents, alone)
     silent = next((c for c in there.kinds.values() if not isinstance(c(), tuple(type(s) for s in said))), None)
     if silent is not None:
