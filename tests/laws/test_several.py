@@ -47,14 +47,16 @@ def crowds(draw: Any) -> tuple[str, list[Any]]:
     there = world(name)
     chosen = draw(st.lists(st.sampled_from(sorted(there.kinds)), min_size=3, max_size=6, unique=True))
     said: list[Any] = []
-    for kind in dict.fromkeys((*there.own, *chosen)):  # an upscaler makes nothing without its picture
+    for kind in dict.fromkeys((*there.own, *chosen)):
         fields = {f: draw(VOICES[f]) for f in voice(name, kind) if draw(st.booleans())}
-        try:
-            one = there.kinds[kind](**fields)
-            engine(name).check(recipe(there, *said, one))
-            said.append(one)
-        except InfuseError:
-            continue
+        for asked in (fields, {}) if kind in there.own else (fields,):  # an upscaler makes nothing without its picture
+            try:
+                one = there.kinds[kind](**asked)
+                engine(name).check(recipe(there, *said, one))
+                said.append(one)
+                break
+            except InfuseError:
+                continue
     return name, said
 
 
