@@ -31,6 +31,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("spellings", "seeds"),
     ("curves", "validation", "guidance", "timetable", "network.spec", "network.ldm_names"),
     ("media", "media.*", "samplers", "schedulers", "solvers"),
+    ("words", "words.*"),  # what a prompt says beyond its words: text in, plain data out
     ("foreign.*",),  # what other programs write into their pictures
     ("foreign",),
     ("ports",),
