@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 from infuse.weights.layouts.ldm_keys import EMBEDDINGS, ENDS, MIDDLE, RESNET
@@ -82,6 +83,41 @@ def split(key: str) -> Place | None:
 
 def _leaf(m: re.Match[str]) -> str:
     return LEAVES[int(str(m.lastgroup)[1:])][1] or m[0].removeprefix(".")
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """The keys of a file, by what they are of."""
+
+    modules: Mapping[str, Mapping[str, str]]
+    """Module, as the file names it -> parameter -> key."""
+    words: Mapping[str, Mapping[str, str]]
+    """Bundled word -> the name of its tensor -> key."""
+    strange: tuple[str, ...]
+    """Keys that no LoRA has."""
+
+
+def grouped(keys: Iterable[str]) -> Grouped:
+    """Every key of a file in its place; what trainers leave beside is left out."""
+    modules: dict[str, dict[str, str]] = {}
+    words: dict[str, dict[str, str]] = {}
+    strange: list[str] = []
+    for key in keys:
+        if key.startswith(BUNDLED):
+            name, _, rest = key.removeprefix(BUNDLED).partition(".")
+            words.setdefault(name, {})[rest] = key
+        elif IGNORED.search(key):
+            continue
+        elif found := split(key):
+            modules.setdefault(found[0], {})[found[1]] = key
+        else:
+            strange.append(key)
+    for module, leaves in list(modules.items()):  # a weight alone is a network's own, and no change of one
+        if "on_input" not in leaves and (own := leaves.pop("weight", None)):
+            strange.append(own)
+        if not leaves:
+            del modules[module]
+    return Grouped(modules, words, tuple(strange))
 
 
 def addressed(module: str) -> Place:
