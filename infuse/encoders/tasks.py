@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from infuse.encoders.chunks import CHUNK
 from infuse.encoders.generations import Generation
-from infuse.encoders.text import CHUNK, TextEncoders, spelled
+from infuse.encoders.reader import padded, spelled
+from infuse.encoders.states import states
 
 RUN = 10
 """Learned vectors per task token."""
@@ -67,13 +69,13 @@ class TaskTexts:
 
     def tokens(self, text: str, token: str | None = None) -> Float[Tensor, "n d"]:
         """(77 k, d): last hidden states after the final norm."""
-        rows = TextEncoders._padded(chunks := self.ids(text, token), self.tokenizer, len(chunks))
-        return TextEncoders._run(self.model, rows, False)[0].flatten(0, 1)
+        rows = padded(chunks := self.ids(text, token), self.tokenizer, len(chunks))
+        return states(self.model, rows).last.flatten(0, 1)
 
     def batch(self, said: Sequence[tuple[str, str | None]]) -> Float[Tensor, "b 77 d"]:
         """Many short (text, task token) pairs at once, each cut to its first chunk: what training asks for."""
-        rows = [TextEncoders._padded(self.ids(*one)[:1], self.tokenizer, 1) for one in said]
-        return TextEncoders._run(self.model, torch.cat(rows), False)[0]
+        rows = [padded(self.ids(*one)[:1], self.tokenizer, 1) for one in said]
+        return states(self.model, torch.cat(rows)).last
 
 
 def widened(model: Any, rows: Float[Tensor, "30 d"] | None = None, like: int | None = None) -> Any:

@@ -73,7 +73,7 @@ def prompts(golden: Golden) -> Outputs:
         found[f"{name}.brushnet_embeds"] = rows[:, : golden.outputs[f"{name}.brushnet_embeds"].shape[1]]
         base = TextEncoders([plain], [reader])
         for side, text in (("U", said.base), ("nU", said.not_base)):
-            found[f"{name}.ids_{side}"] = ids(base._ids(str(text), reader), reader)
+            found[f"{name}.ids_{side}"] = ids(base.ids(str(text)), reader)
         both = torch.stack([base.tokens(str(said.not_base)), base.tokens(str(said.base))])
         found[f"{name}.unet_embeds"] = both[:, : golden.outputs[f"{name}.unet_embeds"].shape[1]]
     return found | masks(golden)
