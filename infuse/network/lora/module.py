@@ -1,0 +1,138 @@
+"""The parameters of one module while they are read: their shapes, their scale, and letters that name it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from infuse.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Module:
+    """`given`: in the dtype that is multiplied in. `shape`: of the layer's weight, or of as much of it as was trained. `keep`: the dtype
+    of matrices that stay."""
+
+    name: str
+    given: Mapping[str, Tensor]
+    shape: tuple[int, ...]
+    keep: torch.dtype
+    whole: tuple[int, ...] = ()
+    """The layer's own shape."""
+
+    def __post_init__(self) -> None:
+        if not self.whole:
+            object.__setattr__(self, "whole", self.shape)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.given
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.given[name]
+
+    def of(self, shape: tuple[int, ...]) -> Module:
+        """The same, of a layer of this shape."""
+        return replace(self, shape=shape)
+
+    @property
+    def numel(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def norm(self) -> bool:
+        """Is the layer a norm?"""
+        return len(self.shape) == 1
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        return self.shape[2:]
+
+    def zeros(self, *shape: int) -> Tensor:
+        return next(iter(self.given.values())).new_zeros(shape)
+
+    def kept(self, t: Tensor) -> Tensor:
+        return t.to(self.keep).contiguous()
+
+    def letter(self, fact: str) -> WeightsError:
+        return WeightsError("", f'module "{self.name}": {fact}')
+
+    def need(self, *names: str) -> list[Tensor]:
+        """These parameters; a letter if one is missing."""
+        if missing := [n for n in names if n not in self]:
+            raise self.letter(
+                f"has {', '.join(sorted(self.given))}, but no {', '.join(missing)}. The file is incomplete."
+            )
+        return [self[n] for n in names]
+
+    def unlike(self, said: str) -> WeightsError:
+        """A letter about shapes that don't fit the layer."""
+        has = ", ".join(f"{k} {'x'.join(map(str, v.shape))}" for k, v in sorted(self.given.items()) if v.ndim)
+        return self.letter(
+            f"{said}: it has {has}, and this base's layer is {' x '.join(map(str, self.whole))}."
+            " It was trained for another base, or the file is broken."
+        )
+
+    def shaped(self, t: Tensor, *shape: int) -> Tensor:
+        """In this shape, if it has as many numbers. Files and bases disagree about convolutions of 1 x 1."""
+        if t.numel() != prod(shape):
+            raise self.unlike("doesn't fit")
+        return t.reshape(shape)
+
+    def scale(self, rank: int) -> float:
+        """alpha / rank, or 1; the webui's `scale` instead, if there is one. `scalar` is LyCORIS' own factor."""
+        scale = self._number("scale") if "scale" in self else self._number("alpha", rank) / rank
+        return scale * self._number("scalar", 1.0)
+
+    def _number(self, name: str, otherwise: float = 1.0) -> float:
+        if name not in self:
+            return otherwise
+        if self[name].numel() != 1:
+            raise self.letter(f"{name} is a number, and here it has {self[name].numel()}.")
+        return float(self[name])
+
+    @property
+    def alpha(self) -> float:
+        """As stored, 0 if it isn't."""
+        return self._number("alpha", 0.0)
+
+    def rank(self, *found: int) -> int:
+        """The rank, if all say the same and it is one."""
+        if len(set(found)) > 1:
+            raise self.unlike(f"its ranks ({' and '.join(map(str, found))}) don't agree")
+        if found[0] == 0:
+            raise self.letter("has rank 0: there is nothing in it. The file is broken.")
+        return found[0]
+
+    def check_finite(self) -> None:
+        """Infinities and what is no number are a letter."""
+        bad = [k for k, t in self.given.items() if t.is_floating_point() and not t.isfinite().all()]
+        if bad:
+            raise self.letter(f"{', '.join(bad)} has numbers that are infinite or none (NaN). The file is broken.")
+
+    def channels(self, kind: str) -> int:
+        """Input channels of what was trained, as far as the parameters tell; 0 if they don't."""
+        per = prod(self.kernel)
+        if kind == "lora" and "lora_down.weight" in self:
+            A = self["lora_down.weight"]
+            return A.numel() // len(A) // (1 if "lora_mid.weight" in self else per) if len(A) else 0
+        if kind == "loha" and "hada_w1_b" in self:
+            b = self["hada_w1_b"]
+            return b.numel() // len(b) // (1 if "hada_t1" in self else per) if len(b) else 0
+        if kind == "lokr":
+            one = next((self[n] for n in ("lokr_w1", "lokr_w1_b") if n in self), None)
+            two = next((self[n] for n in ("lokr_w2", "lokr_w2_b") if n in self), None)
+            if one is None or two is None or one.ndim != 2 or two.ndim < 2:
+                return 0
+            flat = two.ndim == 2 and "lokr_t2" not in self
+            return one.shape[1] * (two.shape[1] // per if flat else two.shape[1])
+        if kind == "glora" and "a2.weight" in self:
+            return self["a2.weight"].shape[1] if self["a2.weight"].ndim > 1 else 0
+        if kind in ("diff", "set"):
+            return self["diff" if kind == "diff" else "set_weight"].numel() // (self.shape[0] * per)
+        if kind == "ia3" and "weight" in self and float(self.given.get("on_input", torch.zeros(1)).sum()):
+            return self["weight"].numel()
+        return 0
