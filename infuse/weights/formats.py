@@ -24,6 +24,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
 HARMLESS = ("pytorch_lightning.", "lightning.", "omegaconf.", "ray.train.", "typing.", "collections.defaultdict")
 """Names that training frameworks leave in checkpoints beside the tensors: read as inert placeholders, never as code."""
+PARAMETERS = "torch.nn.modules.container.ParameterDict"
+"""Textual inversions of 2022 hold their tensors in one."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,13 @@ class _Placeholder:
     def __setstate__(self, _: Any) -> None: ...
 
 
+class _Parameters(dict[str, Any]):
+    """Stands where a ParameterDict was pickled. Keeps its tensors by their names, and nothing else."""
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.update(state["_parameters"])
+
+
 def _load_pickle(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors under dotted names, and the scalars beside them (`global_step`) as strings."""
     import torch
@@ -143,7 +152,9 @@ def _load_pickle(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, 
         UnpicklingError,
     ):  # written before torch 1.6: that question is only answered for zip files
         unsafe = []
-    inert = [(_Placeholder, name) for name in unsafe if name.startswith(HARMLESS)]
+    stand_in = {name: _Placeholder for name in unsafe if name.startswith(HARMLESS)}
+    stand_in |= {name: _Parameters for name in unsafe if name == PARAMETERS}
+    inert = [(cls, name) for name, cls in stand_in.items()]
     with serialization.safe_globals(inert):  # pyright: ignore[reportArgumentType]
         try:
             try:
@@ -153,7 +164,7 @@ def _load_pickle(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, 
                     raise
                 found = torch.load(path, map_location=device, weights_only=True)
         except Exception as e:
-            raise WeightsError("", _unsafe_letter(path, [n for n in unsafe if not n.startswith(HARMLESS)], e)) from e
+            raise WeightsError("", _unsafe_letter(path, [n for n in unsafe if n not in stand_in], e)) from e
     scalars: dict[str, str] = {}
     for _ in range(2):  # some files wrap the state dict twice (ControlNet 1.0 community conversions)
         if isinstance(found, dict):

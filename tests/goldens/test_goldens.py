@@ -17,6 +17,7 @@ from . import (
     through_powerpaint,
     through_reference,
     through_t2i,
+    through_words,
 )
 from .golden import HERE, Golden
 from .through_ip_faces import FACE_WAYS
@@ -30,6 +31,7 @@ WAYS = {
     **through_gligen.WAYS,
     **through_ip_adapter.WAYS,
     **through_t2i.WAYS,
+    **through_words.WAYS,
     "reference_only": through_reference.reference_only,
     "powerpaint_prompts": through_powerpaint.prompts,
     "powerpaint_brushnet": through_powerpaint.brushnet,
