@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infuse.tabletop import _rays
+from infuse.tabletop import _rays, materials
 from infuse.tabletop.world import COLOURS, FAR, LAMP_RADIUS, LIGHTS, NEAR, ROOM_COLOURS, SHAPES, Scene
 
 WALL, FLOOR, FIRST_THING = 0, 1, 2
@@ -82,6 +82,8 @@ def render(scene: Scene, size: tuple[int, int] = (128, 128)) -> Render:
     rgb, depth, segments, faces, alone = _rays.draw(
         width, height, focal, frame, kinds, solids, colours, _lamp(scene.room.light)
     )
+    if any(t.material != "plain" for t in things):
+        rgb = materials.painted(things, rgb, segments, focal, frame, kinds, solids, colours, _lamp(scene.room.light))
     positions = tuple(_position(segments == FIRST_THING + i, int(alone[i])) for i in range(len(things)))
     return Render(rgb, depth, segments, contours(segments.astype(np.int64) * 8 + faces), positions)
 

@@ -25,6 +25,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {  # sRGB in 0..1
     "white": (0.97, 0.97, 0.97),
 }
 SIZES = {"small": 0.47, "large": 0.80}  # the radius of the sphere of that size, in world units
+MATERIALS = ("plain", "wood", "gold")  # what a solid is made of; `sample` makes all of them plain
 ROOM_COLOURS: dict[str, tuple[float, float, float]] = {  # muted, so that no solid can be mistaken for a wall
     "grey": (0.58, 0.58, 0.58),
     "beige": (0.84, 0.77, 0.62),
@@ -54,7 +55,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Thing:
-    """A solid standing at (x, y), `lift` world units above the floor, turned by `yaw` radians about its upright axis."""
+    """A solid standing at (x, y), `lift` world units above the floor, turned by `yaw` radians about its upright axis.
+
+    Of wood, its colour says only how bright the wood is; of gold, nothing.
+    """
 
     shape: str
     colour: str
@@ -63,6 +67,7 @@ class Thing:
     y: float
     yaw: float = 0.0
     lift: float = 0.0
+    material: str = "plain"
 
     @property
     def radius(self) -> float:
