@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import isclose
 
 from infuse.notices import note
 
@@ -113,7 +114,7 @@ def _joined(found: list[tuple[str, float, bool]]) -> tuple[Piece, ...]:
                 note(f"BREAK stands in brackets that weigh it {factor:.4g}, where it is a word. Close them before it.")
             made.append(Piece("BREAK", 1.0, cut=True) if factor == 1 else Piece("BREAK", _bounded(-factor)))
             continue
-        if factor != weight:
+        if not isclose(factor, weight, rel_tol=TINY):
             close()
         run.append(words)
         weight = factor

@@ -1,8 +1,35 @@
-"""`AND` asks for several prompts at once, each with a weight: `a cat :1.2 AND a dog`. Their pushes are added."""
+"""`AND` asks for several prompts at once, each with a weight: `a cat :1.2 AND a dog`. Their pushes are added, not averaged.
+
+As in the webui it splits wherever it stands, within brackets, too; and a number after a colon at a prompt's very end is its
+weight even where there is no `AND`.
+
+Source: lllyasviel/stable-diffusion-webui-forge@dfdcbab modules/prompt_parser.py.
+"""
 
 from __future__ import annotations
 
+import re
+
+from infuse.notices import note
+
+AND = re.compile(r"\bAND\b")
+WEIGHT = re.compile(r":\s*([-+]?(?:\d+\.?|\d*\.\d+))\Z")
+
 
 def parts(text: str) -> tuple[tuple[str, float], ...]:
-    """(text, weight) of each; at least one."""
-    return ((text, 1.0),)
+    """(text, weight) of each prompt, in order; at least one. Weights may be negative or 0. Never raises.
+
+    The space before a text stays, that after it goes. A weight without any `AND` is noted: "at 16:9" is hardly meant so.
+    """
+    found = tuple(map(_weighed, AND.split(text)))
+    if len(found) == 1 and found[0][1] != 1:
+        words, weight = found[0]
+        note(f"The prompt's end {text.rstrip()[len(words):].strip()!r} is the weight of all of it, as in the webui: it is followed {weight:g} times as "
+             "strongly. If these are words, put a comma behind them.")  # fmt: skip
+    return found
+
+
+def _weighed(text: str) -> tuple[str, float]:
+    text = text.rstrip()
+    match = WEIGHT.search(text, text.rfind(":")) if ":" in text else None
+    return (text[: match.start()].rstrip(), float(match[1])) if match else (text, 1.0)
