@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from infuse.network.lora import Change, LoraNetwork, change
+from infuse.network.lora import Change, change
 
 F64 = torch.float64
 

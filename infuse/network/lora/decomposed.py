@@ -61,6 +61,3 @@ class Decomposed(Change):
 
     def _along(self, vector: Tensor, W: Tensor) -> Tensor:
         return vector.view(-1, *[1] * (W.ndim - 1)) if self.rows else vector.view(1, -1, *[1] * (W.ndim - 2))
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**super().__getstate__(), "_gains": WeakKeyDictionary()}

@@ -53,7 +53,7 @@ def loha(m: Module) -> Change:
 
 
 def lokr(m: Module) -> Change:
-    """A Kronecker product. Both factors whole: its scale is 1, whatever alpha says."""
+    """A Kronecker product. Both factors whole: alpha says nothing (LyCORIS sets it to the rank; for peft `scale` says alpha / r)."""
     ranks = []
     if "lokr_w1" in m:
         (C,) = m.need("lokr_w1")
@@ -80,7 +80,7 @@ def lokr(m: Module) -> Change:
     if C.shape[0] * o2 != m.shape[0] or m.shape[1] % C.shape[1]:
         raise m.unlike("its factors don't fit")
     A = m.shaped(A, len(A), m.shape[1] // C.shape[1], *m.kernel)
-    C = C * (m.scale(ranks[0]) if ranks else 1.0)
+    C = C * m.scale(ranks[0] if ranks else 0)
     if B is not None and C.numel() == 1:
         return _low(m, A, B * C, kind="lokr")
     if B is not None and A.numel() + B.numel() >= len(B) * A[0].numel():  # kept in two it would be larger

@@ -82,10 +82,10 @@ class Module:
             raise self.unlike("doesn't fit")
         return t.reshape(shape)
 
-    def scale(self, rank: int) -> float:
-        """alpha / rank, or 1; the webui's `scale` instead, if there is one. `scalar` is LyCORIS' own factor."""
-        scale = self._number("scale") if "scale" in self else self._number("alpha", rank) / rank
-        return scale * self._number("scalar", 1.0)
+    def scale(self, rank: int = 0) -> float:
+        """alpha / rank, or 1 if either isn't there; the webui's `scale` instead, if there is one. `scalar` is LyCORIS' own factor."""
+        otherwise = self._number("alpha", rank) / rank if rank else 1.0
+        return self._number("scale", otherwise) * self._number("scalar")
 
     def _number(self, name: str, otherwise: float = 1.0) -> float:
         if name not in self:
