@@ -117,9 +117,7 @@ def test_lists_name_blocks() -> None:
 
 def test_presets_are_the_extensions() -> None:
     assert all(len(p) == 17 for p in PRESETS.values())
-    assert named(blocks("MIDD")).keys() == set(
-        ["BASE", "IN05", "IN07", "IN08", "M00", "OUT03", "OUT04", "OUT05", "OUT06"]
-    )
+    assert named(blocks("MIDD")).keys() == {"BASE", "IN05", "IN07", "IN08", "M00", "OUT03", "OUT04", "OUT05", "OUT06"}
     assert named(blocks("outs")).keys() == {"BASE", "OUT07", "OUT08", "OUT09", "OUT10", "OUT11"}
     assert named(blocks("INS")).keys() == {"BASE", "IN01", "IN02", "IN04"}
     assert named(blocks("IND")).keys() == {"BASE", "IN05", "IN07", "IN08"}
