@@ -15,10 +15,11 @@ from infuse.tabletop._rays import AMBIENT, _lit, _shade, _trace, njit
 from infuse.tabletop.world import COLOURS, MATERIALS, Thing
 
 PLAIN, WOOD, GOLD = range(3)  # the order of world.MATERIALS
-LIGHT, DARK = (0.84, 0.62, 0.36), (0.34, 0.18, 0.08)
+LIGHT, DARK = (0.86, 0.65, 0.39), (0.36, 0.19, 0.08)
 """sRGB of early wood (between the rings) and late wood (the rings), for a solid whose colour is of middle brightness."""
-RING = 0.26
-"""World units from ring to ring: nine pixels of a picture of 128, little more than one cell of its latent."""
+RING = 0.40
+"""World units from ring to ring: some fifteen pixels of a picture of 128, two cells of its latent. An autoencoder that shrinks
+eightfold has no room for finer ones."""
 LEAN, ASIDE = 0.42, 0.55
 """How far the trunk leans (a slope), and how far it stands beside the solid's middle (of its radius)."""
 TONE = 0.20
@@ -36,8 +37,7 @@ def grain(x, y, z, radius):
     reach += 0.020 * math.sin(3.0 * angle + 2.1 * z) + 0.012 * math.sin(7.0 * z + 5.0 * u)
     along = reach / RING
     part = along - math.floor(along)
-    # slowly darker towards the bark, then suddenly light again, as a year goes
-    return part**1.6 if part < 0.86 else 0.786 * (1.0 - part) / 0.14
+    return (0.5 - 0.5 * math.cos(2.0 * math.pi * part)) ** 1.2
 
 
 @njit(cache=True, fastmath=True)

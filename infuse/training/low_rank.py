@@ -57,6 +57,41 @@ def learn_difference(module: nn.Module, rank: int, whole: tuple[str, ...] = ()) 
                 register_parametrization(part, "weight", LowRank(p.detach(), rank))
 
 
+def learn_look(unet: nn.Module, rank: int, conv_rank: int = 0) -> None:
+    """A LoRA of a UNet: factors of this rank learn on every linear layer of its transformers, and of `conv_rank` (0 for none)
+    on the 3 x 3 convolutions of its residual blocks; all else is frozen."""
+    unet.requires_grad_(False)
+    for path, part in list(unet.named_modules()):
+        if isinstance(part, nn.Linear | nn.Conv2d) and ".attentions." in f".{path}":
+            register_parametrization(part, "weight", LowRank(part.weight.detach(), rank))
+        elif conv_rank and isinstance(part, nn.Conv2d) and path.endswith((".conv1", ".conv2")):
+            register_parametrization(part, "weight", LowRank(part.weight.detach(), conv_rank))
+
+
+def look(unet: nn.Module) -> dict[str, Tensor]:
+    """What `learn_look` taught, under kohya's names: `lora_unet_` and the layer's path with underscores, `alpha` the rank."""
+    out: dict[str, Tensor] = {}
+    for path, found in unet.named_modules():
+        if isinstance(found, LowRank):
+            name = f"lora_unet_{path.removesuffix(INSIDE[:-1]).replace('.', '_')}"
+            down, up = found.factors().values()
+            out |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+            out[f"{name}.alpha"] = torch.tensor(float(down.shape[0]))
+    return {k: t.detach() for k, t in out.items()}
+
+
+def save_look(unet: nn.Module, path: Path, rank: int, conv_rank: int, description: str) -> None:
+    """A LoRA in half precision as kohya's scripts write it, their metadata included, and its card."""
+    from safetensors.torch import save_file
+
+    told = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(rank)}
+    if conv_rank:
+        told["ss_network_args"] = json.dumps({"conv_dim": str(conv_rank), "conv_alpha": str(conv_rank)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: t.half().contiguous().clone() for k, t in look(unet).items()}, path, metadata=told)
+    path.with_name(f"{path.stem}.card.json").write_text(json.dumps({"description": description}, indent=1), "utf-8")
+
+
 def difference(module: nn.Module, part: str) -> dict[str, Tensor]:
     """What learned, under the names of a file; `part` is unet or text_encoder."""
     out: dict[str, Tensor] = {}

@@ -136,11 +136,11 @@ def psnr(pictures: Tensor, others: Tensor) -> float:
 
 
 @torch.no_grad()
-def latent_means(vae: AutoencoderKL, data: Dataset, batch_size: int = 64) -> np.ndarray:
-    """(n, 4, h/8, w/8) float16: the posterior means of every picture, not yet scaled."""
-    parts = []
-    for start in range(0, len(data), batch_size):
-        part = to_input(data.rgb[start : start + batch_size])
+def latent_means(vae: AutoencoderKL, data: Dataset | np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """(n, 4, h/8, w/8) float16: the posterior means of every picture (n h w 3), not yet scaled."""
+    parts, rgb = [], data if isinstance(data, np.ndarray) else data.rgb
+    for start in range(0, len(rgb), batch_size):
+        part = to_input(rgb[start : start + batch_size])
         parts.append(vae.encode(part).latent_dist.mean.half().numpy())  # type: ignore[union-attr]
     return np.concatenate(parts)
 

@@ -14,7 +14,7 @@ from infuse.tabletop.dataset import TRAIN, load
 from infuse.tabletop.making import models as recipes
 from infuse.tabletop.making import objectives_maps as lessons
 from infuse.tabletop.making.saving import save_base
-from infuse.tabletop.making.workshop import ALONE, ALONE_HELD, FRAMES, HELD, SCENES, Workshop
+from infuse.tabletop.making.workshop import ALONE, ALONE_HELD, FRAMES, HELD, LOOKS, RANK, SCENES, Workshop
 from infuse.training.objectives_diffusion import freeze
 from infuse.training.saving import halved, save_texts, save_video
 from infuse.training.trainer import TrainConfig, Trainer
@@ -191,6 +191,44 @@ def segments(shop: Workshop) -> bool:
     return done
 
 
+def wood(shop: Workshop) -> bool:
+    """A LoRA: solids are of wood. An encoder that hears grain comes first; of it, latents are kept."""
+    from infuse.tabletop.making import objectives_looks as looks
+    from infuse.tabletop.making.objectives_vae import latent_means
+    from infuse.training.low_rank import save_look
+
+    torch.manual_seed(0)
+    base, path = shop.base(), shop.root / "wood.npy"
+    rgb = looks.pictures(LOOKS, looks.wooden_at, shop.root / "cache" / f"wood-{LOOKS}.npy")
+    if not path.is_file():
+        grain = looks.Grain(base.vae, rgb)
+        if not shop.train("grain", grain):
+            return False
+        np.save(path, latent_means(grain.vae.eval(), rgb))
+    done = shop.train("wood", looks.wood_objective(base, path))
+    told = "LoRA for tabletop pictures: solids of wood"
+    save_look(base.network.unet, shop.models / "wood.safetensors", *RANK, told)
+    return done
+
+
+def gold(shop: Workshop) -> bool:
+    """A word for the material of gold: two vectors."""
+    from infuse.tabletop.making import objectives_looks as looks
+    from infuse.tabletop.making.objectives_vae import latent_means
+    from infuse.training.words import save_word
+
+    torch.manual_seed(0)
+    base, path = shop.base(), shop.root / "gold.npy"
+    if not path.is_file():
+        rgb = looks.pictures(LOOKS, looks.golden_at, shop.root / "cache" / f"gold-{LOOKS}.npy")
+        np.save(path, latent_means(base.vae, rgb))
+    objective, word = looks.gold_objective(base, path)
+    done = shop.train("gold", objective)
+    told = "embedding for tabletop pictures: the word <gold> before the name of a solid"
+    save_word(looks.WORD, word.rows, shop.models / "gold.safetensors", told)
+    return done
+
+
 def video(shop: Workshop) -> bool:
     """The network of pictures learns to move by words; then, with conditions, to be a VideoComposer; then all of it at once,
     and at last to keep still.
@@ -257,6 +295,8 @@ STAGES: dict[str, Callable[[Workshop], bool]] = {
     "depth": depth,
     "depths": depths,
     "segments": segments,
+    "wood": wood,
+    "gold": gold,
     "video": video,
     "install": install,
 }

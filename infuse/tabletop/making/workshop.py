@@ -18,6 +18,9 @@ from infuse.training.video import Learn
 
 SCENES, PICTURES = 31_000, 12_000
 """Scenes whose latents the UNet learns from, and those whose pixels are kept for everything that needs pixels."""
+LOOKS, RANK, GILDED = 3_000, (8, 4), 0.3
+"""Scenes that are drawn again with wooden, and with golden solids; ranks of the LoRA (transformers, convolutions); how often each
+further solid is golden."""
 CLIPS, FRAMES = 8_000, 8
 """Moves that the video network learns from (0.8 MB each), and the frames of each."""
 ALONE = ((0.35, ("motion", "local_image")), (0.12, ("depth",)), (0.05, ("local_image",)))
@@ -42,13 +45,16 @@ PLANS: dict[str, TrainConfig] = {
     "depth": TrainConfig(1600, lr=2e-3, optimizer="muon", warmup=100, ema=0.99, bf16=True),
     "depths": TrainConfig(1200, lr=1.5e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "segments": TrainConfig(3000, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
+    "grain": TrainConfig(400, lr=2e-3, optimizer="muon", warmup=20, ema=0.98, save_every=80),
+    "wood": TrainConfig(1000, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, save_every=100),
+    "gold": TrainConfig(600, lr=1e-2, warmup=30, ema=0.98, weight_decay=0.0, save_every=100),
     "video-text": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
     "video": TrainConfig(3700, lr=1.5e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
     "video-all": TrainConfig(6000, lr=5e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),
     "video-held": TrainConfig(2000, lr=4e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),
 }
 """What each stage is given. Steps of 32 pictures; of 20 crops for the autoencoder, 64 pictures for the image encoder,
-4 clips for the video network."""
+16 for the LoRA and the word, 8 crops for their encoder, 4 clips for the video network."""
 
 
 @dataclass
