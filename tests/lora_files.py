@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-
 from weights import ldm
 
 LINEAR = re.compile(r"\.(to_[qkv]|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2|[qkv]_proj|out_proj|fc1|fc2)$")
@@ -61,14 +60,20 @@ def changes(
     return found
 
 
-def kohya(lows: Sequence[Low], wide: bool = False, names: dict[str, str] | None = None, head: str = "lora_unet") -> State:
+def kohya(
+    lows: Sequence[Low], wide: bool = False, names: dict[str, str] | None = None, head: str = "lora_unet"
+) -> State:
     """kohya's. wide: two text encoders. names: of UNet modules in original checkpoints, for SDXL's files."""
     out: State = {}
     heads = {"unet": head, "text_encoder": "lora_te1" if wide else "lora_te", "text_encoder_2": "lora_te2"}
     for low in lows:
         path = (names or {}).get(low.path, low.path) if low.part == "unet" else low.path
         name = f"{heads[low.part]}_{path.replace('.', '_')}"
-        out |= {f"{name}.lora_down.weight": low.down, f"{name}.lora_up.weight": low.up, f"{name}.alpha": torch.tensor(low.alpha)}
+        out |= {
+            f"{name}.lora_down.weight": low.down,
+            f"{name}.lora_up.weight": low.up,
+            f"{name}.alpha": torch.tensor(low.alpha),
+        }
     return out
 
 
@@ -108,7 +113,11 @@ def comfy(lows: Sequence[Low], names: dict[str, str]) -> State:
     out: State = {}
     for low in lows:
         name = heads[low.part] + (names[low.path] if low.part == "unet" else low.path)
-        out |= {f"{name}.lora_A.weight": low.down, f"{name}.lora_B.weight": low.up, f"{name}.alpha": torch.tensor(low.alpha)}
+        out |= {
+            f"{name}.lora_A.weight": low.down,
+            f"{name}.lora_B.weight": low.up,
+            f"{name}.alpha": torch.tensor(low.alpha),
+        }
     return out
 
 

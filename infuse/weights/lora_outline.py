@@ -43,7 +43,7 @@ class LoraOutline:
     """sd1, sd2, sdxl, or "width N"; "" when it changes nothing whose width tells the families apart."""
     changes: Mapping[str, Mapping[str, str]]
     """Part of the base (unet, text_encoder, text_encoder_2) -> path of each module that it changes -> its kind: lora, loha,
-    lokr, oft, boft, ia3, glora, norm, full, each with `dora ` before it where it sets magnitudes as well."""
+    lokr, glora, oft, boft, oft2, ia3, diff, norm, set, bias, each with `dora ` before it where it sets magnitudes as well."""
     ranks: tuple[int, int] | None = None
     """Smallest and largest, of the kinds that have ranks."""
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

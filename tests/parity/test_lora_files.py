@@ -37,7 +37,9 @@ def pipeline(made: tiny.Tiny) -> Any:
     parts["scheduler"] = diffusers.DDIMScheduler.from_config(tiny.SCHEDULE)
     if made.family == "sdxl":
         return diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)
-    return diffusers.StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    return diffusers.StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
 
 
 def weights(nets: dict[str, Any]) -> Weights:
@@ -89,17 +91,24 @@ def written(layout: str, made: tiny.Tiny, seed: int = 0) -> dict[str, Tensor]:
     pattern = lora_files.ATTENDED if layout == "oldest" else lora_files.LINEAR
     if "kohya" in layout:  # resnets, too
         pattern = re.compile(f"{pattern.pattern}|{lora_files.RESNETS.pattern}")
-    lows = lora_files.changes(unet, list(texts(made).values()), alphas=(2.0,) if "kohya" in layout else (4.0,), pattern=pattern, seed=seed)
+    lows = lora_files.changes(
+        unet, list(texts(made).values()), alphas=(2.0,) if "kohya" in layout else (4.0,), pattern=pattern, seed=seed
+    )
     if "kohya" in layout:
         names = lora_files.originals(unet) if "original" in layout else None
         return lora_files.kohya(lows, made.family == "sdxl", names)
     return {"peft": lora_files.peft, "middle-aged": lora_files.middle_aged, "oldest": lora_files.oldest}[layout](lows)
 
 
-CASES = [(f, x) for f in FAMILIES for x in LAYOUTS if f == "sdxl" or "original" not in x]  # diffusers knows these for SDXL alone
+CASES = [
+    (f, x) for f in FAMILIES for x in LAYOUTS if f == "sdxl" or "original" not in x
+]  # diffusers knows these for SDXL alone
 
 
-@pytest.mark.parametrize(("family", "layout"), some(CASES, quick=[("sd1", "kohya"), ("sd2", "peft"), ("sdxl", "kohya, original names"), ("sd1", "middle-aged")]))
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    some(CASES, quick=[("sd1", "kohya"), ("sd2", "peft"), ("sdxl", "kohya, original names"), ("sd1", "middle-aged")]),
+)
 def test_a_layout_changes_what_it_changes_in_diffusers(family: str, layout: str, tmp_path: Path) -> None:
     made = tiny.base(family)
     state = written(layout, made)

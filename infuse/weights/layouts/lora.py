@@ -23,13 +23,11 @@ from infuse.network.spec import NetworkSpec
 from infuse.notices import note
 from infuse.weights.base_layers import layers_of
 from infuse.weights.formats import read_keys, read_tensors
-from infuse.weights.layouts.lora_names import Layers, Shape
+from infuse.weights.layouts.lora_names import Layers
 from infuse.weights.lora_outline import LoraOutline, outline
 from infuse.weights.source import Source, read_json
 
 METADATA, CONFIG, PEFT_FILE = "lora_adapter_metadata", "adapter_config.json", "adapter_model"
-FIRST = {"lora": ("lora_up.weight",), "loha": ("hada_w1_a",), "lokr": ("lokr_w1", "lokr_w1_a"), "glora": ("b1.weight",)}
-"""Kind -> the factor that LyCORIS multiplies its trained `scalar` into when it saves; old files have it beside."""
 
 
 def build(source: Source | str | Path, unet: Any, text_encoders: Sequence[Any], dtype: torch.dtype) -> LoraNetwork:
@@ -57,37 +55,17 @@ def read(source: Source, layers: Layers, net: NetworkSpec, dtype: torch.dtype) -
         for path, keys in paths.items():
             own = {leaf: stored[key] for leaf, key in keys.items()}
             name, shape = told.named[part][path], layers[part][path]
-            _must_be_numbers(own, name, source)
-            own = canonical(own, shape, told.changes[part][path], scales.alpha(part, path, own))
-            silent += [name] if "alpha" in own and not float(own["alpha"]) and "oft_blocks" not in own else []
+            if "alpha" not in own and (alpha := scales.alpha(part, path, own)) is not None:
+                own["alpha"] = torch.tensor(alpha)
+            if "alpha" in own and "oft_blocks" not in own and not own["alpha"].any():
+                silent.append(name)
             try:
                 changes.setdefault(part, {})[path] = change(name, own, shape, dtype)
             except WeightsError as e:
-                raise WeightsError(source.field, f'"{source.name}" cannot be used: {e.message}') from e
+                raise WeightsError(source.field, f'"{source.name}" cannot be used: {e.message} Download it again, or choose another file.') from e  # fmt: skip
     if silent:
         note(f'"{source.name}": alpha is 0 in {len(silent)} of its modules, which change nothing (first: {silent[0]})')
     return LoraNetwork(changes, _words(told, stored, source), source.name)
-
-
-def canonical(own: Mapping[str, Tensor], shape: Shape, kind: str, alpha: float | None) -> dict[str, Tensor]:
-    """One module's parameters as kohya and LyCORIS would have written them.
-
-    shape: of the layer's weight. alpha: of a file that has none beside its tensors.
-    """
-    own = dict(own)
-    if alpha is not None:
-        own.setdefault("alpha", torch.tensor(alpha))
-    if (m := own.pop("magnitude", None)) is not None:  # peft's are of the output, and of (out) or (1 out 1 1)
-        own["dora_scale"] = m.reshape(-1, *[1] * (len(shape) - 1))
-    if (scalar := own.pop("scalar", None)) is not None:
-        factor = next((f for f in FIRST.get(kind.split()[-1], ()) if f in own), None)
-        if factor:
-            own[factor] = own[factor].float() * float(scalar)
-    for leaf in ("lora_down.weight", "diff"):
-        t = own.get(leaf)
-        if t is not None and t.ndim == len(shape) == 4 and "lora_mid.weight" not in own and t.shape[1] < shape[1]:
-            own[leaf] = torch.nn.functional.pad(t, (0, 0, 0, 0, 0, shape[1] - t.shape[1]))  # of latents alone
-    return own
 
 
 class Scales:
@@ -142,13 +120,6 @@ def _tensors(source: Source, keys: Iterable[str]) -> dict[str, Tensor]:
         for path in files:
             found |= {f"{part}/{k}" if part else k: t for k, t in read_tensors(path).items()}
     return {k: found[source.header.stored.get(k, k)] for k in keys}
-
-
-def _must_be_numbers(own: Mapping[str, Tensor], name: str, source: Source) -> None:
-    bad = next((leaf for leaf, t in own.items() if t.is_floating_point() and not t.float().isfinite().all()), None)
-    if bad:
-        raise WeightsError(source.field, f'"{source.name}" is broken: {bad} of {name} holds NaN or infinite numbers, which would make every '
-                                         "picture black. Download it again, or choose another file.")  # fmt: skip
 
 
 def _words(told: LoraOutline, stored: Mapping[str, Tensor], source: Source) -> dict[str, tuple[Tensor, ...]]:

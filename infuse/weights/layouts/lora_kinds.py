@@ -19,13 +19,11 @@ Leaves = Mapping[str, Shape]
 """Parameter of a module, in the names of `lora_names.split` -> shape."""
 
 KINDS: tuple[tuple[str, str], ...] = (
-    ("lora", r"lora_(down|up|mid)\.weight"), ("loha", r"hada_.*"), ("lokr", r"lokr_.*"), ("oft", r"oft_(blocks|diag|R\..*)"),
-    ("glora", r"[ab][12]\.weight|bm\.weight"), ("ia3", r"on_input"), ("norm", r"w_norm"), ("full", r"diff|set_weight"),
+    ("lora", r"lora_(down|up|mid)\.weight"), ("loha", r"hada_.*"), ("lokr", r"lokr_.*"), ("oft", r"oft_(blocks|diag)"), ("oft2", r"oft_R\..*"),
+    ("glora", r"[ab][12]\.weight|bm\.weight"), ("ia3", r"on_input"), ("norm", r"[wb]_norm"), ("diff", "diff"), ("set", "set_weight"),
 )  # fmt: skip
 """Kind -> the parameters that only it has."""
-BIASES = ("diff_b", "b_norm", "lora_up.bias")
-"""Any kind may change the layer's bias, too; alone they are a `full` or `norm` change of nothing else."""
-MAGNITUDES = ("dora_scale", "magnitude")
+MAGNITUDES = ("dora_scale", "lora_magnitude_vector.weight")
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,7 @@ def told(leaves: Leaves) -> Told:
     kinds = sorted({kind for leaf in leaves if (kind := kind_of(leaf))})
     dora = any(m in leaves for m in MAGNITUDES)
     if not kinds:
-        bias = next((b for b in BIASES if b in leaves), None)
-        return Told("" if bias is None else "norm" if bias == "b_norm" else "full")
+        return Told("bias", None, prod(leaves["diff_b"])) if "diff_b" in leaves else Told("")
     if len(kinds) > 1:
         return Told(kinds[0], fault=f"is changed in two ways at once ({' and '.join(kinds)})", dora=dora)
     kind = kinds[0]
@@ -67,10 +64,13 @@ def told(leaves: Leaves) -> Told:
     if void := next((leaf for leaf, shape in leaves.items() if 0 in shape), None):
         rank = kind in ("lora", "loha", "lokr", "glora")
         return Told(kind, 0, fault="has rank 0" if rank else f"has a {void} of no numbers", dora=dora)
+    if prod(leaves.get("alpha", ())) != 1:
+        return Told(kind, fault=f"has an alpha of {prod(leaves['alpha'])} numbers", dora=dora)
     try:
         rank, rows, columns = READERS[kind](leaves)
     except Unfit as e:
-        return Told(kind, fault=str(e), dora=dora)
+        down = leaves.get("lora_down.weight") or (None,)
+        return Told(kind, down[0], columns=prod(down[1:]) if len(down) > 1 else None, fault=str(e), dora=dora)
     except (IndexError, KeyError, ValueError):
         return Told(kind, fault=f"has parameters of shapes that make no {kind}", dora=dora)
     return Told(kind, rank, rows, columns, dora=dora)
@@ -141,11 +141,14 @@ def _lokr(leaves: Leaves) -> Read:
 
 
 def _oft(leaves: Leaves) -> Read:
-    if turned := leaves.get("oft_R.weight"):
-        return None, None, None if len(turned) == 2 else prod(turned)
     count, side, other = (leaves.get("oft_blocks") or leaves["oft_diag"])[-3:]
     _fits("sides", side, other)
     return None, count * side, None
+
+
+def _oft2(leaves: Leaves) -> Read:
+    _has(leaves, "oft_R.weight")
+    return None, None, None  # one block for all that is read, or one for each part of it
 
 
 def _glora(leaves: Leaves) -> Read:
@@ -163,12 +166,12 @@ def _ia3(leaves: Leaves) -> Read:
 
 
 def _norm(leaves: Leaves) -> Read:
-    return None, prod(leaves["w_norm"]), 1
+    return None, prod(leaves.get("w_norm") or leaves["b_norm"]), 1
 
 
-def _full(leaves: Leaves) -> Read:
+def _diff(leaves: Leaves) -> Read:
     shape = leaves.get("diff") or leaves["set_weight"]
     return None, shape[0], prod(shape[1:])
 
 
-READERS = {"lora": _lora, "loha": _loha, "lokr": _lokr, "oft": _oft, "boft": _oft, "glora": _glora, "ia3": _ia3, "norm": _norm, "full": _full}  # fmt: skip
+READERS = {"lora": _lora, "loha": _loha, "lokr": _lokr, "oft": _oft, "boft": _oft, "oft2": _oft2, "glora": _glora, "ia3": _ia3, "norm": _norm, "diff": _diff, "set": _diff}  # fmt: skip

@@ -41,7 +41,7 @@ LEAVES: tuple[tuple[str, str], ...] = (
     (rf"lora_(?:up{ROLES}(?:\.weight)?)|lora_B{ROLES}(?:\.weight)?|lora(?:_linear_layer|_layer)?\.up\.weight", "lora_up.weight"),
     (r"lora_mid(?:\.weight)?", "lora_mid.weight"),
     (rf"lora_(?:B{ROLES}|up)\.bias", "lora_up.bias"),
-    (rf"lora_magnitude_vector{ROLES}(?:\.weight)?|magnitude", "magnitude"),
+    (rf"lora_magnitude_vector{ROLES}(?:\.weight)?|magnitude", "lora_magnitude_vector.weight"),
     (rf"oft_R{ROLES}(?:\.weight)?", "oft_R.weight"),
     (rf"oft_R{ROLES}\.scaled_oft", "oft_R.scaled_oft"),
     (r"([ab][12]|bm)\.weight", ""),

@@ -6,7 +6,7 @@ Told from a LoRA by the whole tensors, from a UNet by most of it being away. Key
 from __future__ import annotations
 
 from infuse.weights.kinds import Identity
-from infuse.weights.looks.loras import ENDS
+from infuse.weights.layouts.lora_names import split
 from infuse.weights.looks.table import Table
 
 PARTS = ("unet.", "text_encoder.", "text_encoder_2.")
@@ -27,7 +27,7 @@ def difference(table: Table) -> Identity | None:
     if not keys or len(keys) < len(table.header) or table.under("", *SKELETON):
         return None
     factors = [k for k in keys if k.startswith(PARTS[0]) and k.endswith(UP)]
-    whole = [k for k in keys if k.startswith(PARTS[0]) and not ENDS.search(k)]
+    whole = [k for k in keys if k.startswith(PARTS[0]) and (split(k) or ("", "weight"))[1] == "weight"]
     if not (whole and factors) and FIRST not in keys:
         return None
     ranks = [r for k in keys if k.endswith(DOWN) and (r := table.dim(k, 0))]
