@@ -7,6 +7,7 @@ from typing import Any
 
 _PICTURE = "a picture comes in with a condition: conditions: [{kind: %s}], or %s on the command line."
 _ENGINE = "it is the engine's affair, not the recipe's: Engine(%s=...), or --%s on the command line."
+_KNOB = "it is a knob of the scheduler: scheduler_options, or --set scheduler_options.%s=... on the command line."
 _LATER = "infuse has none yet, so it would change nothing. Remove it."
 ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("image", "init_image", "init_images"), _PICTURE % ("img2img, image: a.png, strength: 0.8", "--init a.png@0.8")),
@@ -41,8 +42,8 @@ ELSEWHERE: Mapping[str, str] = {
     "torch_dtype": _ENGINE % ("dtype", "dtype"),
     "local_files_only": "it is the command line's --offline, or HF_HUB_OFFLINE=1.",
     "clip_skip": "infuse hears the text encoder's last layer, as SD 1.5 and SDXL were trained, and can skip none yet. Remove it.",
-    "eta": "infuse has no eta: for noise in every step name a sampler that adds it, as in scheduler: Euler a.",
-    **dict.fromkeys(("vae", "vae_name", "sd_vae"), "infuse decodes with the VAE inside of the model. Remove it, or name a model that has it."),
+    **{name: _KNOB % name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise", "timesteps", "sigmas", "timestep_spacing",
+                                       "use_karras_sigmas")},
     **dict.fromkeys(("lora", "loras", "lora_name", "adapter_weights"), f"a LoRA: {_LATER}"),
     **dict.fromkeys(("embedding", "embeddings", "textual_inversion"), f"a textual inversion: {_LATER}"),
     **dict.fromkeys(("hires", "enable_hr", "hr_scale", "hr_upscaler", "hr_second_pass_steps", "hires_fix"),
@@ -53,7 +54,7 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("subseed", "subseed_strength", "variation_seed", "seed_resize_from_h", "seed_resize_from_w"), f"variation seeds: {_LATER}"),
     **dict.fromkeys(("restore_faces", "face_restoration", "tiling", "styles", "freeu", "pag_scale", "cross_attention_kwargs"), _LATER),
     **dict.fromkeys(("prompt_2", "negative_prompt_2"), "both of SDXL's text encoders read the prompt. Put the words there."),
-    **dict.fromkeys(("prompt_embeds", "negative_prompt_embeds", "latents", "timesteps", "sigmas"),
+    **dict.fromkeys(("prompt_embeds", "negative_prompt_embeds", "latents"),
                     "a recipe holds what can be written down. Give words, a seed, steps and a scheduler."),
     **dict.fromkeys(("schedule", "schedule_type", "noise_schedule"),
                     "a schedule belongs to a sampler: say both, or both in one, as in scheduler: DPM++ 2M Karras."),
@@ -61,8 +62,8 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("callback", "callback_on_step_end"), "hand it to the engine as watch=: it is called with the ticket after each step."),
 }  # fmt: skip
 """What others' calls have beside a recipe's fields -> where infuse has it, or that it has not."""
-NOTHING: Mapping[str, tuple[Any, ...]] = {"eta": (0,), "subseed": (-1,), "subseed_strength": (0,), "seed_resize_from_h": (-1, 0), "seed_resize_from_w": (-1, 0),
-                                          "output_type": ("pil",), "vae": ("Automatic",), "sd_vae": ("Automatic",)}  # fmt: skip
+NOTHING: Mapping[str, tuple[Any, ...]] = {"subseed": (-1,), "subseed_strength": (0,), "seed_resize_from_h": (-1, 0), "seed_resize_from_w": (-1, 0),
+                                          "output_type": ("pil",)}  # fmt: skip
 """Values, beside None, False and empty lists, at which these say nothing."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from infuse.errors import RecipeError
+from infuse.scheduler_options import MOVED, SchedulerOptions
 from infuse.seeds import LIMIT
 from infuse.spellings import RECIPE, kinds, plain, read
 
@@ -21,7 +22,7 @@ SIZE = re.compile(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*")
 
 def spelled(fields: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's data under our names, in whatever words it came. Raises RecipeError under the name as it was written."""
-    out = read(RECIPE, fields, _sized(_batched(_sampled(dict(data)))))
+    out = read(RECIPE, fields, _sized(_batched(_sampled(_turned(dict(data))))))
     for field in ("prompt", "negative_prompt"):
         if isinstance(texts := out.get(field), list | tuple):
             if len(texts) != 1:
@@ -58,6 +59,26 @@ def _sampled(data: dict[str, Any]) -> dict[str, Any]:
                                          "Karras, or the sampler alone.")  # fmt: skip
     rest = {k: v for k, v in data.items() if k not in (sampler, schedule)}
     return rest | {"scheduler": name or said[0]}
+
+
+def _turned(data: dict[str, Any]) -> dict[str, Any]:
+    """A scheduler's knobs, which others say beside the prompt, among its options. False, 0 and nothing turn none."""
+    found = {k: v for k, v in data.items() if plain(k) in MOVED}
+    if not found:
+        return data
+    nothing = (None, False, [], ())
+    said = {k: v for k, v in found.items() if v not in nothing or (v is False and plain(k) == "lower_order_final")}
+    rest = {k: v for k, v in data.items() if k not in found}
+    if not said:
+        return rest
+    options = rest.get("scheduler_options")
+    own = options.said if isinstance(options, SchedulerOptions) else options or {}
+    if not isinstance(own, Mapping):
+        return data
+    for name, value in said.items():
+        if own.get(name, value) != value:
+            raise RecipeError(name, f"it is {value!r}, and scheduler_options says {own[name]!r}. Keep one of them.")
+    return rest | {"scheduler_options": {**said, **own}}
 
 
 def _batched(data: dict[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,13 @@ from infuse.media.pictures import Colour, Picture
 from infuse.media.plain_data import read_data, shallow
 from infuse.media.reading import BY_HASH, OWN, STRICT, Reading, at_home, policy, shown
 from infuse.media.reading import reading as under_policy
+from infuse.scheduler_options import SchedulerOptions
 from infuse.seeds import RANDOM, Seed, drawn, listed
 from infuse.validation import Strict
+from infuse.within import MODELS, OWN_MODELS, models, renamed, replaced, seen
+from infuse.words.wording import Emphasis, Syntax
+
+__all__ = ["MODELS", "OWN_MODELS", "Recipe", "digest", "models", "opened", "read", "renamed", "replaced", "seen"]
 
 LARGEST_SIDE = 8192
 MADE = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".gif", ".mp4", ".m4v", ".mov")
@@ -42,6 +47,19 @@ class Recipe(Strict):
     """`tabletop`, a Hub id, a diffusers folder, or one .safetensors checkpoint; the engine's own if left out."""
     prompt: str = ""
     negative_prompt: str = ""
+    prompt_2: str | None = None
+    """What SDXL's second text encoder reads instead of the prompt."""
+    negative_prompt_2: str | None = None
+    syntax: Syntax = "webui"
+    """How words are read: `(red:1.2)`, BREAK, AND, `[a:b:0.5]`, `<lora:x:0.8>` as in the webui; as in compel; or plain, every sign painted."""
+    emphasis: Emphasis = "original"
+    """What the webui's weights do: with the mean restored, without, or nothing."""
+    clip_skip: int | None = Field(default=None, ge=1, le=24)
+    """Which layer of the text encoder is heard, counted from its last, which is 1, as in the webui (diffusers' clip_skip is one less)."""
+    styles: tuple[str, ...] = ()
+    """Names in styles.csv in a folder of INFUSE_MODELS."""
+    embeddings: tuple[str, ...] = ()
+    """Textual inversions beside those in INFUSE_MODELS; the file's name is the word."""
     width: int | None = Field(default=None, ge=8)
     """Pixels, any number of them; the start picture's, or what the model was trained at, if left out."""
     height: int | None = Field(default=None, ge=8)
@@ -50,6 +68,12 @@ class Recipe(Strict):
     steps: int = Field(default=30, ge=1, le=1000)
     scheduler: str | None = None
     """Any name of a diffusers scheduler ("DPM++ 2M Karras", "Euler a", ...); the model's own if left out."""
+    scheduler_options: SchedulerOptions | None = None
+    """Its knobs: eta, spacing, timesteps of one's own; those that this scheduler has."""
+    vae: str | None = Field(default=None, min_length=1)
+    """A VAE instead of the model's own: a folder, a file, or a model whose VAE is meant."""
+    text_encoder: str | None = Field(default=None, min_length=1)
+    """The same of the (first) text encoder."""
     guidance: Curve | None = None
     """Guidance scale of the prompt, or a curve of it; 1 and below mean none, and half of the work. The model's own
     (7.5 for SD 1/2, 5 for SDXL, as in diffusers) if left out."""
@@ -181,8 +205,10 @@ class Recipe(Strict):
 
     def with_models(self, change: Callable[[str, str], str]) -> Recipe:
         """The same recipe with every model's name replaced by `change(name, dotted field)`."""
-        own = {} if self.model is None else {"model": change(self.model, "model")}
-        return self.model_copy(update={**own, "conditions": renamed(self.conditions, change, "conditions")})
+        own = {name: change(said, name) for name in OWN_MODELS if (said := getattr(self, name)) is not None}
+        words = tuple(change(name, f"embeddings.{i}") for i, name in enumerate(self.embeddings))
+        said = {"embeddings": words, "conditions": renamed(self.conditions, change, "conditions")}
+        return self.model_copy(update={**own, **said})
 
     def with_pictures(self, change: Callable[[Any], Any]) -> Recipe:
         """The same recipe with every picture and film replaced."""
@@ -244,68 +270,6 @@ def read(path: Path, limits: Reading = OWN) -> Found:
             "", f"{path} does not hold fields and values. A recipe looks like this:\nprompt: a red cube\nsteps: 20"
         )
     return Found(data, {})
-
-
-def seen(value: Any, field: str) -> Iterator[tuple[str, Picture | Film]]:
-    """(dotted field, picture or film) of whatever is in a value."""
-    match value:
-        case Picture() | Film():
-            yield field, value
-        case Strict():
-            for name in type(value).model_fields:
-                yield from seen(getattr(value, name), f"{field}.{name}")
-        case tuple():
-            for i, v in enumerate(value):
-                yield from seen(v, f"{field}.{i}")
-
-
-MODELS = ("model", "image_encoder", "annotator_model", "cleaner_model")
-"""Fields of conditions that name weights."""
-
-
-def models(value: Any) -> Iterator[str]:
-    """Names of all weights in a condition or recipe; a recipe's base among them if it is named."""
-    match value:
-        case Strict():
-            for name in type(value).model_fields:
-                inside = getattr(value, name)
-                if name in MODELS and isinstance(inside, str):
-                    yield inside
-                yield from models(inside)
-        case tuple():
-            for v in value:
-                yield from models(v)
-
-
-def renamed(value: Any, change: Callable[[str, str], str], field: str) -> Any:
-    """A value with every name of weights in it replaced."""
-    match value:
-        case Strict():
-            update = {}
-            for name in type(value).model_fields:
-                inside, at = getattr(value, name), f"{field}.{name}"
-                if name in MODELS and isinstance(inside, str):
-                    update[name] = change(inside, at)
-                elif isinstance(inside, Strict | tuple):
-                    update[name] = renamed(inside, change, at)
-            return value.model_copy(update={n: v for n, v in update.items() if v is not getattr(value, n)})
-        case tuple():
-            return tuple(renamed(v, change, f"{field}.{i}") for i, v in enumerate(value))
-        case _:
-            return value
-
-
-def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A value with every picture and film in it replaced."""
-    match value:
-        case Picture() | Film():
-            return change(value)
-        case Strict():
-            return value.model_copy(update={n: replaced(getattr(value, n), change) for n in type(value).model_fields})
-        case tuple():
-            return tuple(replaced(v, change) for v in value)
-        case _:
-            return value
 
 
 def digest(model: Strict, voiced: bool = True) -> str:

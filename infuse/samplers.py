@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
@@ -124,12 +124,29 @@ class Choice:
 
     cls: str
     arguments: Mapping[str, Any]
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the constructor that no name stands for (`scheduler_options`)."""
+    set: Mapping[str, Any] = field(default_factory=dict)
+    """Timesteps or noise levels of one's own, as arguments of `set_timesteps`."""
+    step: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of each `step`: eta, churn."""
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """All arguments of the constructor."""
+        return {**self.arguments, **self.own}
+
+    def count(self, steps: int) -> int:
+        """Steps of a run that is asked for so many: timesteps and noise levels of one's own have their number."""
+        if (sigmas := self.set.get("sigmas")) is not None:
+            return len(sigmas) - 1  # the last is where it ends
+        return len(self.set.get("timesteps", range(steps)))
 
     def build(self, config: Mapping[str, Any]) -> Any:
         """A fresh instance on the base model's own noise schedule (its scheduler_config.json)."""
         from infuse.schedulers import built
 
-        return built(self.cls, config, self.arguments)
+        return built(self.cls, config, self.said)
 
 
 # ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────────

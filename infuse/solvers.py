@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from infuse.errors import RecipeError
@@ -38,7 +38,7 @@ def evaluations(choice: Choice, config: Mapping[str, Any], steps: int, strength:
 
     Raises RecipeError under `steps`, `strength` or `scheduler` for what `plan` refuses.
     """
-    said = {**config, **choice.arguments}
+    said, steps = {**config, **choice.said}, choice.count(steps)
     facts = CLASSES.get(choice.cls)
     if facts is None or (choice.cls == PNDM and not said.get("skip_prk_steps")):
         return len(plan(choice, config, steps, strength).timesteps)
@@ -53,13 +53,18 @@ def _kept(said: Mapping[str, Any], choice: Choice, steps: int, strength: float |
     facts = CLASSES.get(choice.cls) or Facts(frozenset())
     _sound(said, choice, facts)
     trained, distilled = said.get("num_train_timesteps", 1000), said.get("original_inference_steps", 50)
+    field = f"scheduler_options.{next(iter(choice.set))}" if choice.set else "steps"
+    if distilled > trained and "original_inference_steps" in choice.own:
+        raise RecipeError("scheduler_options.original_inference_steps", f"{distilled}, but the base was trained on {trained}. Use at most {trained}.")  # fmt: skip
+    most = _fitted(said, choice, steps).get("steps_offset")
+    if most is not None and "steps_offset" in choice.own and not choice.set:
+        raise RecipeError("scheduler_options.steps_offset", f"{said['steps_offset']} steps further there is no timestep: {steps} steps leave room "
+                                                            f"for {most}. Use at most {most}.")  # fmt: skip
     if steps > trained:
-        raise RecipeError(
-            "steps", f"{steps}, but the base was trained on {trained} noise levels. Use at most {trained}."
-        )
+        raise RecipeError(field, f"{steps}, but the base was trained on {trained} noise levels. Use at most {trained}.")
     if facts.distilled and steps > min(distilled, trained):
         raise RecipeError(
-            "steps",
+            field,
             f"{steps}, but {choice.cls} runs the {distilled} steps that the base was distilled on, or some of them. "
             f"Use at most {distilled}; 4 to 8 are usual.",
         )
@@ -120,6 +125,8 @@ class Plan:
     timesteps: Float[Tensor, " n"]
     full: bool
     """False if the run starts from a picture instead of pure noise."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of each of the scheduler's steps."""
 
     def fresh(self) -> Plan:
         """The same plan around a scheduler that nobody else has."""
@@ -131,16 +138,20 @@ def plan(choice: Choice, config: Mapping[str, Any], steps: int, strength: float 
 
     Raises RecipeError when nothing would be run, or more than the sampler can.
     """
-    said = {**config, **choice.arguments}
+    said, steps = {**config, **choice.said}, choice.count(steps)
     kept = _kept(said, choice, steps, strength)
-    scheduler = replace(choice, arguments={**choice.arguments, **_fitted(said, choice, steps)}).build(config)
-    scheduler.set_timesteps(_Steps(steps))
+    fitted = {} if choice.set else _fitted(said, choice, steps)
+    scheduler = replace(choice, arguments={**choice.arguments, **fitted}).build(config)
+    if choice.set:
+        scheduler.set_timesteps(**choice.set)
+    else:
+        scheduler.set_timesteps(_Steps(steps))
     skip = (steps - kept) * scheduler.order
     if hasattr(
         scheduler, "set_begin_index"
     ):  # also without a start: two first timesteps may be rounded to the same number
         scheduler.set_begin_index(skip)
-    return Plan(scheduler, scheduler.timesteps[skip:], strength is None)
+    return Plan(scheduler, scheduler.timesteps[skip:], strength is None, choice.step)
 
 
 def _fitted(said: Mapping[str, Any], choice: Choice, steps: int) -> dict[str, Any]:
@@ -184,7 +195,8 @@ def solve(plan: Plan, x: Float[Tensor, "c h w"], generator: torch.Generator, hol
     if wide:
         x = x.to(torch.promote_types(own, torch.float32))
     accepted = inspect.signature(scheduler.step).parameters
-    chosen = {k: v for k, v in (("generator", generator), ("eta", 0.0)) if k in accepted}  # as the stock pipelines do
+    usual = {k: v for k, v in (("generator", generator), ("eta", 0.0)) if k in accepted}  # as the stock pipelines do
+    chosen = {**usual, **plan.told}
     if hasattr(scheduler, "noise_sampler_seed"):  # torchsde draws its own noise; give it the job's randomness
         from infuse.schedulers import brownian
 

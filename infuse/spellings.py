@@ -38,6 +38,13 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         "seeds": "seed", "generator": "seed", "noise_seed": "seed", "num_frames": "frames", "video_length": "frames",
         "checkpoint": "model", "ckpt": "model", "ckpt_name": "model", "sd_model_checkpoint": "model", "model_name": "model",
         "model_id": "model", "base_model": "model", "pretrained_model_name_or_path": "model",
+        "vae_name": "vae", "sd_vae": "vae", "vae_model": "vae", "vae_path": "vae", "clip_name": "text_encoder", "clip": "text_encoder",
+        "scheduler_kwargs": "scheduler_options", "sampler_options": "scheduler_options",
+    },
+    "scheduleroptions": {
+        "timestep_spacing": "spacing", "solver_order": "order", "predictor_order": "order", "algorithm_type": "algorithm",
+        "final_sigmas_type": "final_sigmas", "interpolation_type": "interpolation", "rescale_betas_zero_snr": "zero_snr",
+        "variance_type": "variance", "gamma": "eta", "ddim_eta": "eta", "sigma_schedule": "schedule",
     },
     "text": {"text": "prompt", "negative": "negative_prompt"},
     "img2img": {**PICTURED, **STRENGTH, "init_images": "image"},
@@ -262,6 +269,11 @@ def _invokeai(name: str, value: Any) -> Any:
     return f"invokeai {value}" if isinstance(value, str) else value
 
 
+def _vae(name: str, value: Any) -> Any:
+    """The webui's words for the model's own."""
+    return None if isinstance(value, str) and plain(value) in ("automatic", "none", "") else value
+
+
 def _turned(name: str, value: Any) -> Any:
     """(height, width) or (top, left), as diffusers has them, to (width, height) or (left, top)."""
     return value[::-1] if isinstance(value, list | tuple) else value
@@ -321,6 +333,7 @@ VALUES: Mapping[tuple[str, str], Callable[[str, Any], Any]] = {
     **{("inpaint", name): _area for name in ("inpaint_full_res", "inpaint_area")}, ("inpaint", "mask_mode"): _inverted,
     **{("reference", name): _method for name in ("module", "preprocessor")}, ("reference", "resize_mode"): _fit, ("unclip", "noise_augmentation"): _level,
     ("ip_adapter", "method"): _invokeai, ("size", "original_size"): _turned, ("size", "crops_coords_top_left"): _turned, (RECIPE, "generator"): _generator,
+    **{(RECIPE, name): _vae for name in ("vae", "sd_vae", "vae_name")},
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from infuse import Img2Img, Inpaint, Recipe, Size, Text, spellings
 from infuse.errors import InfuseError, RecipeError
+from infuse.scheduler_options import KIND, SchedulerOptions
 
 PICTURE = np.zeros((16, 16, 3), np.uint8)
 
@@ -100,8 +101,8 @@ def test_own_fields_win_over_others_spellings() -> None:
     ({"cfg": 4, "guidance": 5}, "guidance", ("it is 5, and cfg is 4", "Keep one")),
     ({"size": "512x768", "width": 500}, "width", ("500", "512")),
     ({"clip_skip": 2}, "clip_skip", ("last layer",)),
-    ({"eta": 0.3}, "eta", ("Euler a",)),
-    ({"vae": "x.safetensors"}, "vae", ("inside of the model",)),
+    ({"eta": 3}, "scheduler_options.eta", ("less than or equal to 1",)),
+    ({"eta": 0.3, "scheduler_options": {"eta": 0.4}}, "eta", ("scheduler_options says 0.4",)),
     ({"loras": ["x"]}, "loras", ("none yet",)),
     ({"image": "a.png"}, "image", ("img2img", "--init")),
     ({"mask_image": "a.png"}, "mask_image", ("inpaint", "--inpaint")),
@@ -176,6 +177,7 @@ def test_every_spelling_leads_to_a_field_that_is_there() -> None:
 
     fields = {m.model_fields["kind"].default: set(m.model_fields) for m in get_args(get_args(AnyCondition)[0])}
     fields[spellings.RECIPE] = set(Recipe.model_fields)
+    fields[KIND] = set(SchedulerOptions.model_fields)
     wrong = [(kind, spelling) for kind, known in spellings.SPELLINGS.items() for spelling, field in known.items()
              if field not in fields[kind]]  # fmt: skip
     assert not wrong

@@ -95,6 +95,12 @@ def request(
     sampler: Annotated[
         str | None, _option("--sampler", "--sampler-name", help="A sampler, as the webui and ComfyUI spell them.")
     ] = None,
+    vae: Annotated[
+        str | None, _option("--vae", help="Decode and encode with this VAE: a folder, a file, or a model that has it.")
+    ] = None,
+    text_encoder: Annotated[
+        str | None, _option("--text-encoder", help="Hear words through this (first) text encoder.")
+    ] = None,
     guidance: Annotated[
         float | None,
         _option("--guidance", "--guidance-scale", "--cfg-scale", "--cfg", help="How strongly the prompt guides; 1: not."),
@@ -167,7 +173,7 @@ def request(
     from infuse.cli.recipe import Asked, Machine, Written
 
     fields = {"prompt": prompt, "model": model, "negative_prompt": negative_prompt, "width": width, "height": height, "size": size,
-              "frames": frames, "steps": steps, "scheduler": scheduler, "sampler": sampler, "guidance": guidance,
+              "frames": frames, "steps": steps, "scheduler": scheduler, "sampler": sampler, "vae": vae, "text_encoder": text_encoder, "guidance": guidance,
               "guidance_rescale": guidance_rescale, "seed": seed, "count": count}  # fmt: skip
     return Asked(source, fields, control, ip, init, inpaint, sets, strength, trust, tuple(inputs), ctx.meta.get(TYPED, {}),
                  Machine(device, dtype, memory, offline or None), Written(out, fps, record, together))  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from infuse.cli.words import assign, is_file, named_picture, weighed
 from infuse.errors import InfuseError, RecipeError
 from infuse.media.reading import OWN, at_home, reading
-from infuse.recipe import Recipe, models
+from infuse.recipe import OWN_MODELS, Recipe, models
 
 ALSO = {"scheduler": ("sampler",), "width": ("size",), "height": ("size",), "count": ("seed",)}
 """Field -> other options that it may come from."""
@@ -119,8 +119,9 @@ class Asked:
             data.pop("scheduler", None)
         if "seed" in said and (isinstance(data.pop("seed", 0), list) or "," in said["seed"]):
             data.pop("count", None)
-        if "model" in said:
-            said["model"] = self._model(below)
+        for name in OWN_MODELS:
+            if name in said:
+                said[name] = self._model(below, said[name])
         with self.as_typed():
             data |= said
             if conditions := [*data.get("conditions", ()), *self._voiced(below)]:
@@ -134,9 +135,9 @@ class Asked:
         made._reading, made._notes = replace(below._reading, models=typed), below.notes
         return made
 
-    def _model(self, below: Recipe) -> str:
+    def _model(self, below: Recipe, model: str) -> str:
         """A model that was typed lies below the working folder, whatever folder the recipe lies in."""
-        model, folder = self.said["model"], below._reading.folder
+        folder = below._reading.folder
         here = folder is None or folder.resolve() == Path.cwd()
         return model if here or not os.path.exists(at_home(model)) else os.path.abspath(at_home(model))
 

@@ -38,6 +38,8 @@ def report(console: Console, found: Resolved) -> None:
     what, clip = ("clip", clip_of(found)) if spec.frames else ("picture", "")
     facts = {
         "base": f"{spec.described}, {spec.parameters / 1e6:.1f} M parameters" if spec.parameters else spec.described,
+        "vae": recipe.vae or "",
+        "text": f"through {recipe.text_encoder}" if recipe.text_encoder else "",
         "size": f"{width} x {height} px, {clip}{recipe.count} {what}{'s' if recipe.count > 1 else ''}",
         "scheduler": f"{found.sampler} ({found.choice.cls})",
         "steps": f"{recipe.steps}" + (f", the last {found.strength:g} of them" if (found.strength or 1) < 1 else ""),

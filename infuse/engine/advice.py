@@ -5,20 +5,108 @@ Each is a sentence under its field; `resolve` gathers them, the ticket, the resu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from infuse.conditions.base import Condition
 from infuse.encoders.prompt_syntax import foreign_syntax
 from infuse.recipe import Recipe
+from infuse.samplers import SPACING, Choice
 from infuse.timetable import Timetable
 
 WORDS = ("prompt", "negative_prompt")
 
 
-def advice(recipe: Recipe, active: Mapping[str, Condition], table: Timetable, embedded: bool = False) -> list[str]:
-    """`active`: conditions that are heard, by field. embedded: the network hears guidance as a number (LCM)."""
-    return [*unguided(recipe, active, table, embedded), *syntax(recipe, active)]
+def advice(
+    recipe: Recipe,
+    active: Mapping[str, Condition],
+    table: Timetable,
+    embedded: bool = False,
+    choice: Choice | None = None,
+) -> list[str]:
+    """`active`: conditions that are heard, by field. embedded: the network hears guidance as a number (LCM). choice: the scheduler."""
+    out = [*unguided(recipe, active, table, embedded), *syntax(recipe, active)]
+    return out if choice is None else [*out, *counted(recipe, choice), *accelerated(recipe, active, table, choice)]
+
+
+def counted(recipe: Recipe, choice: Choice) -> Iterator[str]:
+    """Steps that were asked for in two ways."""
+    n = choice.count(recipe.steps)
+    if "steps" in recipe.model_fields_set and n != recipe.steps:
+        yield f"steps: {recipe.steps}, but scheduler_options.{next(iter(choice.set))} say {n}, and these decide. Remove steps."
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """What a distilled LoRA was made to be run with."""
+
+    names: str
+    """A pattern of the file's name."""
+    schedulers: tuple[str, ...]
+    """Classes; the first is what is advised, by its spoken name in `scheduler`."""
+    scheduler: str
+    steps: tuple[int, int]
+    """The fewest and the most."""
+    guidance: tuple[float, float]
+
+
+_EULERS = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+ACCELERATIONS: Mapping[str, Acceleration] = {
+    "Lightning": Acceleration("lightning", (*_EULERS, "DPMSolverMultistepScheduler"), "Euler trailing", (1, 10), (0, 2)),
+    "Hyper-SD": Acceleration("hyper(?!network|real)", ("DDIMScheduler", "TCDScheduler"), "DDIM trailing", (1, 12), (0, 8)),
+    "Turbo": Acceleration("turbo", (*_EULERS, "LCMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSDEScheduler"), "Euler a trailing", (1, 10), (0, 2.5)),
+    "TCD": Acceleration("tcd", ("TCDScheduler",), "TCD", (2, 20), (0, 2)),
+    "LCM": Acceleration("lcm", ("LCMScheduler",), "LCM", (2, 12), (0, 2)),
+}  # fmt: skip
+"""Who distilled it -> how it is run, by the cards of the releases (ByteDance's SDXL-Lightning and Hyper-SD, latent-consistency's
+lcm-lora-*, h1t's TCD, Stability's turbo)."""
+
+
+def acceleration(name: str, choice: Choice, steps: int, guidance: float) -> str | None:
+    """What is to be changed for a LoRA that makes few steps do, told by its file's name; None if nothing is, or it is none.
+
+    guidance: the scale, at its highest.
+    """
+    found = _distilled(name)
+    if found is None:
+        return None
+    who, a = found
+    few = next((int(m[1]) for m in [re.search(r"(\d+)[-_ ]?steps?(?![a-z])", name.lower())] if m), None)
+    least, most = (few, few) if few and who != "LCM" else a.steps
+    spaced = "trailing" in a.scheduler and choice.cls in _EULERS[:1] and choice.arguments.get(SPACING) != "trailing"
+    wrong = []
+    if choice.cls not in a.schedulers or spaced:
+        wrong.append(f"scheduler: {a.scheduler}")
+    if not least <= steps <= most:
+        wrong.append(f"steps: {few or (4 if least <= 4 <= most else most)}")
+    if not a.guidance[0] <= guidance <= a.guidance[1]:
+        wrong.append("guidance: 1")
+    if not wrong:
+        return None
+    return f"by its name it is a {who} LoRA, which was distilled for few steps. Say {', '.join(wrong)}."
+
+
+def _distilled(name: str) -> tuple[str, Acceleration] | None:
+    """Words of the file's name, not letters within others: "filmcore" is no LCM."""
+    stem = PurePath(name.replace("\\", "/")).stem.lower()
+    for who, a in ACCELERATIONS.items():
+        if re.search(rf"(?<![a-z]){a.names}(?![a-z])", stem) or (
+            who == "Hyper-SD" and re.search(r"hyper[-_ ]?sd", stem)
+        ):
+            return who, a
+    return None
+
+
+def accelerated(recipe: Recipe, active: Mapping[str, Condition], table: Timetable, choice: Choice) -> Iterator[str]:
+    """LoRAs whose scheduler, steps or guidance are not those that they were distilled for."""
+    highest = max((e.scale for e in table), default=1.0)
+    for where, condition in active.items():
+        name = getattr(condition, "model", None) if condition.kind == "lora" else None
+        if name and (text := acceleration(str(name), choice, choice.count(recipe.steps), highest)):
+            yield f"{where}.model: {text}"
 
 
 def unguided(

@@ -38,7 +38,8 @@ class Asking:
 
     def forget(self, base: Any) -> None:
         """A base has left: its place in memory may be another's."""
-        self.narrowed = {k: v for k, v in list(self.narrowed.items()) if not isinstance(k, tuple) or k[0] != id(base)}
+        gone = id(getattr(base, "network", base))
+        self.narrowed = {k: v for k, v in list(self.narrowed.items()) if not isinstance(k, tuple) or k[0] != gone}
 
     def ask(self, network: Network, bucket: Hashable, rows: Sequence[Row]) -> list[Tensor | Exception]:
         """An answer to each row, or why there is none."""

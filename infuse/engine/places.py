@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from infuse.errors import WeightsError
 from infuse.recipe import Recipe
+from infuse.weights.overrides import part_of
 from infuse.weights.source import Source
 
 BRUSHES = ("brushnet", "powerpaint")
@@ -84,6 +85,8 @@ def place_of(library: Any, model: str, kind: str = "", field: str = "model") -> 
     """
     if kind not in BRUSHES:
         source = library.find(model, field)
+        if kind in ("vae", "text_encoder"):
+            return Place(part_of(source, kind), field)
         eye = source.path / "image_encoder"
         if kind == "vision" and eye.is_dir():
             return Place(Source(source.name, eye, field=field), field, source)
