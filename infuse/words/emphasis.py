@@ -104,7 +104,7 @@ def _joined(found: list[tuple[str, float, bool]]) -> tuple[Piece, ...]:
 
     def close() -> None:
         if run:
-            made.append(Piece("".join(run), _bounded(weight)))
+            made.append(Piece("".join(run), bounded(weight)))
             run.clear()
 
     for words, factor, cut in found:
@@ -112,7 +112,7 @@ def _joined(found: list[tuple[str, float, bool]]) -> tuple[Piece, ...]:
             close()
             if factor != 1:
                 note(f"BREAK stands in brackets that weigh it {factor:.4g}, where it is a word. Close them before it.")
-            made.append(Piece("BREAK", 1.0, cut=True) if factor == 1 else Piece("BREAK", _bounded(-factor)))
+            made.append(Piece("BREAK", 1.0, cut=True) if factor == 1 else Piece("BREAK", bounded(-factor)))
             continue
         if not isclose(factor, weight, rel_tol=TINY):
             close()
@@ -134,7 +134,8 @@ def _near(weight: float) -> float:
     return 1.0 if abs(weight - 1) < TINY else 0.0 if weight != weight else weight
 
 
-def _bounded(weight: float) -> float:
+def bounded(weight: float) -> float:
+    """A weight within what makes sense; what lies beyond is noted."""
     if abs(weight) <= MOST:
         return weight
     note(f"Words weigh {weight:.4g} here; that is read as {MOST if weight > 0 else -MOST:g}, the most there is.")
