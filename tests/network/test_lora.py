@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from random import Random
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from infuse.errors import WeightsError
 from infuse.network.lora import Change, change
+from infuse.network.lora.reading import PARAMETERS
 
 F64 = torch.float64
 
@@ -174,3 +177,35 @@ def test_it_does_change_something() -> None:
         layer = make()
         x = heard_by(layer)
         assert read(layer, parameters()).answer(layer, x).abs().max() > 1e-3
+
+
+def test_whatever_a_file_says_is_a_change_or_a_letter() -> None:
+    """Parameters of one kind with one of them missing, of another shape, or another's: never anything else, and what is a change fits."""
+    random = Random(3)
+    heard = 0
+    for make, parameters in CASES.values():
+        layer = make()
+        x = heard_by(layer)
+        for _ in range(12):
+            given = parameters()
+            name = random.choice(sorted(given))
+            how = random.randrange(4)
+            if how == 0:
+                del given[name]
+            elif how == 1:
+                shape = list(given[name].shape) or [1]
+                shape[random.randrange(len(shape))] = random.choice((0, 1, 2, 3, 7, 32))
+                given[name] = torch.ones(shape)
+            elif how == 2:
+                given[name] = torch.ones([random.choice((1, 2, 16)) for _ in range(random.randrange(5))])
+            else:
+                given[random.choice(sorted(PARAMETERS))] = given[name]
+            try:
+                c = read(layer, given)
+            except WeightsError as e:
+                assert str(e).startswith('module "layer": ')
+                continue
+            heard += 1
+            assert c.delta(layer, 0.5).shape == layer.weight.shape
+            assert c.answer(layer, x, 0.5).shape == layer(x).shape
+    assert heard > 50

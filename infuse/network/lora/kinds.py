@@ -25,10 +25,7 @@ def lora(m: Module) -> Change:
     A, B = m.need("lora_down.weight", "lora_up.weight")
     _matrices(m, A, B)
     if "lora_mid.weight" in m:
-        middle = m["lora_mid.weight"]
-        m.rank(len(middle), B.shape[1])
-        m.rank(len(A), middle.shape[1])
-        A = _middle(m, A, middle)
+        A = _middle(m, A, m["lora_mid.weight"])
     r = m.rank(len(A), B.shape[1])
     A, B = m.shaped(A, r, *m.shape[1:]), m.shaped(B, m.shape[0], r)
     return _low(m, A, B * m.scale(len(m["lora_down.weight"])))
@@ -61,8 +58,8 @@ def lokr(m: Module) -> Change:
     else:
         a, b = m.need("lokr_w1_a", "lokr_w1_b")
         _matrices(m, a, b)
-        ranks.append(m.rank(a.shape[1], len(b)))
-        C = a @ b
+        ranks.append(m.rank(a.flatten(1).shape[1], len(b)))
+        C = a.flatten(1) @ b.flatten(1)
     if "lokr_w2" in m:
         A, B = m["lokr_w2"], None
         _matrices(m, A)
@@ -128,7 +125,7 @@ def oft(m: Module) -> Change:
         turn = blocks if mean < 0.5 else blocks - eye
     else:
         turn = cayley(blocks, m.alpha * out)
-    rescale = m.shaped(m["rescale"], out) if "rescale" in m else None
+    rescale = m.vector(m["rescale"], out) if "rescale" in m else None
     if blocks.ndim == 3:
         return Rotated(m.kept(turn), rescale)
     m_, n, b, _ = blocks.shape
@@ -159,25 +156,25 @@ def ia3(m: Module) -> Change:
     if side.numel() != 1:
         raise m.letter(f"on_input is yes or no, and here it has {side.numel()} numbers.")
     on_input = bool(side)
-    w = m.shaped(w, m.shape[1] if on_input else m.shape[0])
+    w = m.vector(w, m.shape[1] if on_input else m.shape[0])
     return LouderInput(w) if on_input else Louder(w)
 
 
 def diff(m: Module) -> Change:
-    return Whole(m.kept(m.shaped(m["diff"], *m.shape)))
+    return Whole(m.vector(m["diff"], m.shape[0]) if m.norm else m.kept(m.shaped(m["diff"], *m.shape)))
 
 
 def norm(m: Module) -> Change:
     if not m.norm:
         raise m.unlike("is of a norm, and this layer isn't one")
-    w = m.shaped(m["w_norm"], *m.shape) if "w_norm" in m else m.zeros(*m.shape)
+    w = m.vector(m["w_norm"], m.shape[0]) if "w_norm" in m else m.zeros(*m.shape)
     return Whole(w, kind="norm")
 
 
 def replaced(m: Module) -> Change:
     if m.whole != m.shape:
         raise m.unlike("is a whole weight, and of another shape")
-    return Replaced(m.kept(m.shaped(m["set_weight"], *m.shape)))
+    return Replaced(m.vector(m["set_weight"], m.shape[0]) if m.norm else m.kept(m.shaped(m["set_weight"], *m.shape)))
 
 
 READERS: Mapping[str, Callable[[Module], Change]] = {

@@ -77,10 +77,18 @@ class Module:
         )
 
     def shaped(self, t: Tensor, *shape: int) -> Tensor:
-        """In this shape, if it has as many numbers. Files and bases disagree about convolutions of 1 x 1."""
-        if t.numel() != prod(shape):
+        """In this shape, if it is that: but for ones at its end, or flattened behind its first axis. Files and bases disagree about
+        convolutions of 1 x 1."""
+        same = t.ndim > 1 and len(t) == shape[0] and (t.ndim == 2 or t.shape[1] == shape[1])
+        if not same or t.numel() != prod(shape):
             raise self.unlike("doesn't fit")
         return t.reshape(shape)
+
+    def vector(self, t: Tensor, n: int) -> Tensor:
+        """n numbers, whatever ones are around them."""
+        if t.numel() != n:
+            raise self.unlike("doesn't fit")
+        return t.flatten()
 
     def scale(self, rank: int = 0) -> float:
         """alpha / rank, or 1 if either isn't there; the webui's `scale` instead, if there is one. `scalar` is LyCORIS' own factor."""
@@ -115,24 +123,22 @@ class Module:
 
     def channels(self, kind: str) -> int:
         """Input channels of what was trained, as far as the parameters tell; 0 if they don't."""
-        per = prod(self.kernel)
-        if kind == "lora" and "lora_down.weight" in self:
-            A = self["lora_down.weight"]
-            return A.numel() // len(A) // (1 if "lora_mid.weight" in self else per) if len(A) else 0
-        if kind == "loha" and "hada_w1_b" in self:
-            b = self["hada_w1_b"]
-            return b.numel() // len(b) // (1 if "hada_t1" in self else per) if len(b) else 0
+        if kind == "lora":
+            return self._columns("lora_down.weight", flat="lora_mid.weight" in self)
+        if kind == "loha":
+            return self._columns("hada_w1_b", flat="hada_t1" in self)
         if kind == "lokr":
-            one = next((self[n] for n in ("lokr_w1", "lokr_w1_b") if n in self), None)
-            two = next((self[n] for n in ("lokr_w2", "lokr_w2_b") if n in self), None)
-            if one is None or two is None or one.ndim != 2 or two.ndim < 2:
-                return 0
-            flat = two.ndim == 2 and "lokr_t2" not in self
-            return one.shape[1] * (two.shape[1] // per if flat else two.shape[1])
-        if kind == "glora" and "a2.weight" in self:
-            return self["a2.weight"].shape[1] if self["a2.weight"].ndim > 1 else 0
-        if kind in ("diff", "set"):
-            return self["diff" if kind == "diff" else "set_weight"].numel() // (self.shape[0] * per)
-        if kind == "ia3" and "weight" in self and float(self.given.get("on_input", torch.zeros(1)).sum()):
+            small = max(self._columns(n, flat=True) for n in ("lokr_w1", "lokr_w1_b"))
+            return small * max(self._columns(n, flat="lokr_t2" in self) for n in ("lokr_w2", "lokr_w2_b"))
+        if kind == "glora":
+            return self._columns("a2.weight", flat=True)
+        if kind == "ia3" and "weight" in self and "on_input" in self and self["on_input"].any():
             return self["weight"].numel()
-        return 0
+        return max(self._columns("diff"), self._columns("set_weight"))
+
+    def _columns(self, name: str, flat: bool = False) -> int:
+        """Input channels of one matrix; 0 if it isn't there. `flat`: it has no kernel, though the layer has."""
+        t = self.given.get(name)
+        if t is None or t.ndim < 2 or not len(t):
+            return 0
+        return t.shape[1] if flat or t.ndim > 2 else t.shape[1] // prod(self.kernel)

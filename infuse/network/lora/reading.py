@@ -116,7 +116,7 @@ def _decomposed(module: Module, kind: str, made: Change) -> Change:
             f"{_listed(found)} with {kind or 'no'} parameters: DoRA goes with one of {', '.join(DECOMPOSABLE)}."
         )
     m, of_peft = module[found[0]], found[0] != "dora_scale"
-    rows = of_peft or m.ndim == 1 or m.shape[0] != 1 or module.shape[0] == 1
+    rows = of_peft or m.ndim < 2 or m.shape[0] != 1 or module.shape[0] == 1
     wanted = module.shape[0 if rows else 1]
     if m.numel() != wanted:
         raise module.letter(
@@ -151,7 +151,7 @@ def _rest(module: Module, kind: str) -> Change | None:
     if kind not in ("lora", "loha", "lokr"):
         raise module.letter("bias_indices are the rest of a low rank, and there is none.")
     at = module["bias_indices"].long() & 0xFFFF  # written as int16, although there are more columns than that knows
-    rows, columns = (int(n) & 0xFFFF for n in module["bias_size"].long().flatten())
+    rows, columns = (int(n) & 0xFFFF for n in module.vector(module["bias_size"], 2).long())
     wanted = module.shape[0], module.numel // module.shape[0]
     values = module["bias_values"].flatten()
     if (
