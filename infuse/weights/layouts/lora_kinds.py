@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
 from infuse.weights.layouts.lora_names import Shape
@@ -45,6 +46,7 @@ class Told:
         return f"dora {self.kind}" if self.dora else self.kind
 
 
+@cache
 def kind_of(leaf: str) -> str:
     """The kind that a parameter belongs to; "" for one that several have."""
     return next((kind for kind, own in KINDS if re.fullmatch(own, leaf)), "")

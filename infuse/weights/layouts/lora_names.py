@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from infuse.weights.layouts.ldm_keys import EMBEDDINGS, ENDS, MIDDLE, RESNET
 
@@ -29,10 +29,11 @@ FLAT = ("lora_", "lycoris_", "oft_unet", "oft_te")
 """First words of names without dots."""
 NUMBERED = re.compile(r"^(unet|text_encoder):\d+:(up|down)$")
 BUNDLED = "bundle_emb."
-IGNORED = re.compile(
-    r"^_aux\.|(^|\.)((rank_|module_)?dropout|ema|optimizer|num_updates)(\.|$)|^(step|epoch|global_step)$"
+IGNORED = frozenset(
+    {"dropout", "rank_dropout", "module_dropout", "ema", "optimizer", "num_updates", "step", "epoch", "global_step"}
 )
-"""What trainers leave beside: nothing of it is heard."""
+AUXILIARY = "_aux."
+"""What trainers leave beside, as a word of a key or in front of it: nothing of it is heard."""
 
 ROLES = r"(?:\.default(?:_\d+)?)?"
 """peft puts an adapter's name between the factor and `weight`."""
@@ -49,7 +50,8 @@ LEAVES: tuple[tuple[str, str], ...] = (
     (r"set_weight|reshape_weight|alpha|scale|scalar|dora_scale|bias_indices|bias_values|bias_size|weight", ""),
 )  # fmt: skip
 """How a parameter is spelled -> its name here, which is kohya's or LyCORIS'; "" where it has but one."""
-END = re.compile("|".join(rf"(?P<k{i}>\.(?:{spelled})$)" for i, (spelled, _) in enumerate(LEAVES)))
+LONGEST = 3
+"""Words of a parameter's name, with dots between."""
 PROCESSED = re.compile(r"\.(to_(?:q|k|v|out))_lora\.(down|up)\.weight$")
 """diffusers' first way: the projection's name is part of the parameter's."""
 
@@ -73,16 +75,21 @@ def split(key: str) -> Place | None:
     """(name of the module as the file has it, name of the parameter); None for what no LoRA has."""
     if key.startswith(FLAT):  # no dot in the module's name
         module, _, rest = key.partition(".")
-        m = END.fullmatch(f".{rest}")
-        return (module, _leaf(m)) if m else None
-    if m := PROCESSED.search(key):
+        leaf = _leaf(rest)
+        return (module, leaf) if leaf else None
+    if "_lora." in key and (m := PROCESSED.search(key)):
         return f"{key[: m.start()]}.{m[1]}", f"lora_{m[2]}.weight"
-    m = END.search(key)
-    return (key[: m.start()], _leaf(m)) if m else None
+    words = key.rsplit(".", LONGEST)
+    for n in range(1, len(words)):
+        if leaf := _leaf(".".join(words[n:])):
+            return ".".join(words[:n]), leaf
+    return None
 
 
-def _leaf(m: re.Match[str]) -> str:
-    return LEAVES[int(str(m.lastgroup)[1:])][1] or m[0].removeprefix(".")
+@lru_cache(maxsize=2**14)
+def _leaf(spelled: str) -> str:
+    """The name of a parameter that is spelled so; "" for no parameter."""
+    return next((name or spelled for pattern, name in LEAVES if re.fullmatch(pattern, spelled)), "")
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ def grouped(keys: Iterable[str]) -> Grouped:
         if key.startswith(BUNDLED):
             name, _, rest = key.removeprefix(BUNDLED).partition(".")
             words.setdefault(name, {})[rest] = key
-        elif IGNORED.search(key):
+        elif key.startswith(AUXILIARY) or not IGNORED.isdisjoint(key.split(".")):
             continue
         elif found := split(key):
             modules.setdefault(found[0], {})[found[1]] = key
