@@ -15,10 +15,10 @@ from infuse.tabletop._rays import AMBIENT, _lit, _shade, _trace, njit
 from infuse.tabletop.world import COLOURS, MATERIALS, Thing
 
 PLAIN, WOOD, GOLD = range(3)  # the order of world.MATERIALS
-LIGHT, DARK = (0.86, 0.65, 0.39), (0.36, 0.19, 0.08)
+LIGHT, DARK = (0.80, 0.57, 0.33), (0.50, 0.29, 0.14)
 """sRGB of early wood (between the rings) and late wood (the rings), for a solid whose colour is of middle brightness."""
-RING = 0.40
-"""World units from ring to ring: some fifteen pixels of a picture of 128, two cells of its latent. An autoencoder that shrinks
+RING = 0.36
+"""World units from ring to ring: some thirteen pixels of a picture of 128, less than two cells of its latent. An autoencoder that shrinks
 eightfold has no room for finer ones."""
 LEAN, ASIDE = 0.42, 0.55
 """How far the trunk leans (a slope), and how far it stands beside the solid's middle (of its radius)."""

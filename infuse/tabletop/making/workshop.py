@@ -18,7 +18,7 @@ from infuse.training.video import Learn
 
 SCENES, PICTURES = 31_000, 12_000
 """Scenes whose latents the UNet learns from, and those whose pixels are kept for everything that needs pixels."""
-LOOKS, RANK, GILDED = 3_000, (8, 4), 0.3
+LOOKS, RANK, GILDED = 1_500, (8, 4), 0.3
 """Scenes that are drawn again with wooden, and with golden solids; ranks of the LoRA (transformers, convolutions); how often each
 further solid is golden."""
 CLIPS, FRAMES = 8_000, 8
@@ -45,9 +45,9 @@ PLANS: dict[str, TrainConfig] = {
     "depth": TrainConfig(1600, lr=2e-3, optimizer="muon", warmup=100, ema=0.99, bf16=True),
     "depths": TrainConfig(1200, lr=1.5e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "segments": TrainConfig(3000, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
-    "grain": TrainConfig(400, lr=2e-3, optimizer="muon", warmup=20, ema=0.98, save_every=80),
-    "wood": TrainConfig(1000, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, save_every=100),
-    "gold": TrainConfig(600, lr=1e-2, warmup=30, ema=0.98, weight_decay=0.0, save_every=100),
+    "grain": TrainConfig(240, lr=2e-3, optimizer="muon", warmup=20, ema=0.98, save_every=80),
+    "wood": TrainConfig(700, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, save_every=100),
+    "gold": TrainConfig(400, lr=1e-2, warmup=30, ema=0.98, weight_decay=0.0, save_every=100),
     "video-text": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
     "video": TrainConfig(3700, lr=1.5e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
     "video-all": TrainConfig(6000, lr=5e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),

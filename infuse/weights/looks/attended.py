@@ -106,7 +106,10 @@ def inversion(table: Table) -> Identity | None:
     else:
         return None
     shapes = [header[k].shape for k in keys]
-    if not shapes or any(len(s) not in (1, 2) for s in shapes) or {s[-1] for s in shapes}.isdisjoint(WIDTHS):
+    if not shapes or any(len(s) not in (1, 2) for s in shapes):
+        return None
+    called = all(k.startswith("<") and k.endswith(">") for k in keys)  # nothing else is: of any base, the tabletop's too
+    if not called and {s[-1] for s in shapes}.isdisjoint(WIDTHS):
         return None
     if len({s[-1] for s in shapes}) > 1:
         return None

@@ -92,3 +92,20 @@ def test_what_is_told_by_edits_and_maps_is_made_and_found(tmp_path: Path, monkey
     for name, channels in (("tabletop-edit", 8), ("tabletop-depth", 5)):
         wide = shop.base(name).network.unet.state_dict()["conv_in.weight"]
         assert wide.shape[1] == channels and (wide[:, 4:] != 0).any() and (wide[:, :4] - first).abs().max() < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["wood", "gold"])
+def test_looks_are_learned_from_their_own_pictures(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copytree(embedded_root() / "base", tmp_path / "models" / "base")
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr("infuse.tabletop.making.stages.LOOKS", 3)
+    lessons = ("grain", "wood", "gold")
+    shop = Workshop(tmp_path, plans=PLANS | {name: replace(PLANS[name], steps=1) for name in lessons})
+    assert STAGES[stage](shop)
+    library = Library([], embedded=shop.models)
+    kind = {"wood": "lora", "gold": "textual_inversion"}[stage]
+    assert library.find(stage).identity.kind == kind and library.names()[stage]
+    runs = {p.name for p in (tmp_path / "runs").iterdir()}
+    assert runs == {"wood": {"grain", "wood"}, "gold": {"gold"}}[stage]
+    assert np.load(tmp_path / f"{stage}.npy").shape == (3, 4, 16, 16)
