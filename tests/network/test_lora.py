@@ -179,6 +179,33 @@ def test_it_does_change_something() -> None:
         assert read(layer, parameters()).answer(layer, x).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_says_nearly_the_same(dtype: torch.dtype) -> None:
+    """In its digits, and not only in those of the layer's own answer, of which a change is a small part."""
+    near = 0.003 if dtype == torch.float16 else 0.015
+    for name, (make, parameters) in CASES.items():
+        layer, given = make(), parameters()
+        x = heard_by(layer)
+        wanted = read(layer, given).answer(layer, x, 0.7)
+        if "November" in name:
+            continue  # such a file holds the rotation itself: what it is away from 1 has lost its digits in there
+        half = copy.deepcopy(layer).to(dtype)
+        c = read(half, {k: v.to(dtype) if v.is_floating_point() else v for k, v in given.items()}, dtype)
+        for y in (None, half(x.to(dtype))):
+            got = c.answer(half, x.to(dtype), 0.7, y)
+            assert got.dtype == dtype and c.delta(half, 0.7).dtype == torch.float32
+            assert (got.double() - wanted).norm() < near * wanted.norm(), name
+
+
+def test_what_was_kept_while_drawing_is_of_use_while_learning() -> None:
+    layer, c = linear(), read(linear(), LORA() | {"dora_scale": rand(24, 1)})
+    with torch.inference_mode():
+        c.answer(layer, rand(2, 16))
+    x = rand(2, 16).requires_grad_()
+    c.answer(layer, x).sum().backward()
+    assert x.grad is not None and x.grad.any()
+
+
 def test_whatever_a_file_says_is_a_change_or_a_letter() -> None:
     """Parameters of one kind with one of them missing, of another shape, or another's: never anything else, and what is a change fits."""
     random = Random(3)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.network.lora.change import Change, exact, heard, own, run, spread
+from infuse.network.lora.change import Change, heard, own, run, spread
 
 
 class Decomposed(Change):
@@ -52,11 +52,12 @@ class Decomposed(Change):
         known = self._gains.get(layer)
         if known is not None and known[0] == seen:
             return known[1]
-        D = self.inner.delta(layer)
-        V = D + W.to(D.dtype)
-        n = (V if self.rows else V.transpose(0, 1)).flatten(1).norm(dim=1)
-        gain = self.m.to(n) / (n + torch.finfo(exact(W)).eps if self.padded else n)
-        self._gains[layer] = seen, gain.detach()
+        with torch.inference_mode(False), torch.no_grad():  # kept for whoever asks next, who may be learning
+            V = self.inner.delta(layer)
+            V = V + W.to(V.dtype)
+            n = (V if self.rows else V.transpose(0, 1)).flatten(1).norm(dim=1)
+            gain = self.m.to(n) / (n + torch.finfo(n.dtype).eps if self.padded else n)
+        self._gains[layer] = seen, gain
         return gain
 
     def _along(self, vector: Tensor, W: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from infuse.errors import WeightsError
 from infuse.network.lora.change import Change, exact
 from infuse.network.lora.decomposed import Decomposed
 from infuse.network.lora.kinds import READERS
@@ -196,6 +195,3 @@ def _listed(names: Iterable[str]) -> str:
 
 def _shape(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
-
-
-__all__ = ["KINDS", "PARAMETERS", "WeightsError", "change", "kind_of"]
