@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from infuse.encoders.chunks import Chunk
-from infuse.errors import RecipeError
+from infuse.encoders.chunks import CHUNK, Chunk
 from infuse.words.compel import Blend, Conjunction
 from infuse.words.emphasis import Piece
 
@@ -57,17 +56,14 @@ class Part:
 
 
 def laid(encoder: Encoder, said: Conjunction) -> tuple[Part, ...]:
-    """The chunks of every prompt. Raises RecipeError for a blend whose weights cancel out."""
+    """The chunks of every prompt."""
     return tuple(Part(_readings(encoder, part), weight) for part, weight in said.parts)
 
 
 def _readings(encoder: Encoder, part: Blend | tuple[Piece, ...]) -> tuple[Reading, ...]:
     if not isinstance(part, Blend):
         return (Reading(encoder.by_sentences(part)),)
-    total = sum(part.weights) if part.normalize else 1.0
-    if total == 0:
-        raise RecipeError("prompt", f"the weights of its blend, {', '.join(f'{w:g}' for w in part.weights)}, add up to 0, so there is no average. "
-                                    "Change one, or write no_normalize after them.")  # fmt: skip
+    total = sum(part.weights) if part.normalize else 1.0  # 0 is a letter of the parser's
     shares = (weight / total for weight in part.weights)
     return tuple(Reading(encoder.by_sentences(text), w) for text, w in zip(part.texts, shares, strict=True))
 
@@ -107,8 +103,10 @@ def _weighed(encoder: Encoder, chunks: list[Chunk], nothing: Float[Tensor, "1 77
         rows = [row for row, _ in some]
         masks = torch.ones(len(some), weights.shape[1], dtype=torch.long)
         for mask, (row, piece) in zip(masks, some, strict=True):
-            for place, token in enumerate(chunks[row], 1):
-                mask[place] = int(token.piece != piece)
+            own = [place for place, token in enumerate(chunks[row], 1) if token.piece == piece]
+            # what lies between two chunks of a piece, an early end and its padding, counts as the piece's (compel)
+            goes_on = row + 1 < len(chunks) and any(token.piece == piece for token in chunks[row + 1])
+            mask[own[0] : (CHUNK if goes_on else own[-1]) + 1] = 0
         without = _moved(encoder.encoded([chunks[row] for row in rows], masks), weights[rows], nothing)
         for one, (row, piece) in zip(without, some, strict=True):
             result[row] += (one - base[row]) * (less[piece] / total)
