@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infuse.grids import resized
-from infuse.ports import Channel, Decoupled, Features, Ports, Residual, Tokens, Vector, Voice
-from infuse.spoken import Batch, Row, Slots, Spoken, SpokenDecoupled, SpokenResidual, SpokenShared
+from infuse.ports import Channel, Decoupled, Edit, Features, Ports, Residual, Tokens, Vector, Voice
+from infuse.spoken import Batch, Couple, Row, Slots, Spoken, SpokenDecoupled, SpokenEdit, SpokenResidual, SpokenShared
 
 __all__ = ["Batch", "Row", "Spoken", "SpokenDecoupled", "SpokenResidual", "SpokenShared", "branches", "collate", "spoken_through"]  # fmt: skip
 
@@ -51,6 +51,7 @@ def collate(rows: Sequence[Row], spec: Slots) -> Batch:
         {s: torch.stack([mix(r.ports.embedding, s, x) for r in rows]) for s in spec.embedding_slots},
         features(rows),
         shared,
+        tuple(edit(*group) for group in grouped(rows, lambda p: p.edits, lambda e: (id(e.network), e.blocks))),
         asked,
     )
 
@@ -77,7 +78,9 @@ def beside(rows: Sequence[Row]) -> tuple[Sequence[Row], tuple[SpokenShared, ...]
         first = len(rows) + len(shadows)
         for e in row.ports.shared:
             assert e.x is not None, "the job has not said at which noise level"
-            said = Ports(channels=(*ground, *e.beside), context=row.ports.context, embedding=row.ports.embedding)
+            said = Ports(
+                channels=(*ground, *e.beside), **{p: getattr(row.ports, p) for p in ("context", "embedding", "edits")}
+            )
             shadows.append(Row(e.x.to(row.x), row.timestep, said))
         size = (int(row.x.shape[-2]), int(row.x.shape[-1]))
         shared.append(SpokenShared(i, tuple(range(first, len(rows) + len(shadows))), row.ports.shared, size))
@@ -149,13 +152,19 @@ def tokens(spoken: Sequence[Sequence[Tokens]], grid: tuple[int, int]) -> Spoken:
     values = torch.stack(
         [F.pad(torch.cat([t.values for t in row]), (0, 0, 0, n - m)) for row, m in zip(spoken, lengths, strict=True)]
     )
-    regions, plain = [], all(m == n for m in lengths)
+    regions, plain, couples = (
+        [],
+        all(m == n for m in lengths),
+        [c for i, row in enumerate(spoken) if (c := couple(i, row))],
+    )
     bias = values.new_zeros(len(spoken), n)
     for i, (row, m) in enumerate(zip(spoken, lengths, strict=True)):
         bias[i, ..., m:] = -math.inf
         at = 0
         for t in row:
             here = slice(at, at := at + len(t.values))
+            if t.apart is not None:  # its weight and region are no biases
+                continue
             if t.voice.weight != 1:
                 plain, bias[i, ..., here] = False, math.log(t.voice.weight)  # type: ignore[arg-type]
             if t.voice.frames is not None:  # a weight for every frame: the bias has one more axis
@@ -163,7 +172,32 @@ def tokens(spoken: Sequence[Sequence[Tokens]], grid: tuple[int, int]) -> Spoken:
                 bias[i, :, here] += bias.new_tensor(t.voice.frames).clamp(min=1e-9).log()[:, None]
             if t.voice.mask is not None:
                 regions.append((i, here, t.voice.mask))
-    return Spoken(values, None if plain else bias, tuple(regions), grid)
+    return Spoken(values, None if plain else bias, tuple(regions), grid, couples=tuple(couples))
+
+
+def couple(row: int, said: Sequence[Tokens]) -> Couple | None:
+    """What a row's words that are attended apart share out among themselves; None if there are none."""
+    at, slices = 0, []
+    for t in said:
+        slices.append(slice(at, at := at + len(t.values)))
+    own = [(here, t) for here, t in zip(slices, said, strict=True) if t.apart is not None]
+    if not own:
+        return None
+    weights = tuple(t.apart * t.voice.weight for _, t in own)  # type: ignore[operator]
+    rest = sum(t.rest for _, t in own) / len(own)
+    return Couple(row, tuple(h for h, _ in own), weights, tuple(t.voice.mask for _, t in own), rest)
+
+
+def edit(rows: list[int], entries: list[Edit]) -> SpokenEdit:
+    """One LoRA, all rows that carry it."""
+    voices = [e.voice for e in entries]
+    return SpokenEdit(
+        entries[0],
+        tuple(rows),
+        tuple(v.weight for v in voices),
+        tuple(v.mask for v in voices),
+        tuple(v.frames for v in voices),  # type: ignore[arg-type]
+    )
 
 
 def grouped(

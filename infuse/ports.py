@@ -1,4 +1,4 @@
-"""Seven places where information can enter a latent-diffusion network. A condition fills some; conditions add.
+"""Eight places where information can enter a latent-diffusion network. A condition fills some; conditions add.
 
 `Ports` is a monoid: `+` concatenates entries, the empty record is zero. Every entry has a `Voice`: how loudly and where it
 speaks. When it does is no affair of an entry: `Ports.at` is told by the timetable what this evaluation's weight is.
@@ -7,73 +7,20 @@ speaks. When it does is no affair of an entry: `Ports.at` is told by the timetab
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from infuse.curves import Curve, value_at
 from infuse.errors import RecipeError
+from infuse.values import LOUD as LOUD
+from infuse.values import Posterior, Turning, Voice, Windowed
 
 if TYPE_CHECKING:
-    import torch
     from jaxtyping import Float
     from torch import Tensor, nn
 
 
 Scaling = Literal["v", "k+v", "k+v c", "k+mean v c"]
-
-
-@dataclass(frozen=True, eq=False)
-class Posterior:
-    """What a VAE says about a picture: a normal distribution. The job draws from it with its own generator."""
-
-    mean: Float[Tensor, "c h w"]
-    std: Float[Tensor, "c h w"]
-    early: bool = field(default=False, kw_only=True)
-    """Drawn before the picture's own noise, as diffusers' upscaler and unCLIP do; else after it."""
-
-    def draw(self, generator: torch.Generator | None) -> Float[Tensor, "c h w"]:
-        """One sample; without a generator, the mode."""
-        import torch
-
-        if generator is None:
-            return self.mean
-        noise = torch.randn((1, *self.mean.shape), generator=generator, dtype=torch.float32)[0]
-        return self.mean + self.std * noise.to(self.mean)
-
-
-@dataclass(frozen=True, eq=False)
-class Windowed:
-    """A value of a clip, made for each window of its frames by itself: `pieces[first, last + 1]`."""
-
-    pieces: Mapping[tuple[int, int], Float[Tensor, "c f h w"]]
-
-
-@dataclass(frozen=True, eq=False)
-class Voice:
-    """How loudly (`weight`) and where (`mask`, 0-1) an entry speaks.
-
-    `frames` weighs a clip's frames on top of that: a curve from its first (0) to its last (1).
-    """
-
-    weight: float = 1.0
-    mask: Float[Tensor, "height width"] | None = None
-    frames: Curve | tuple[float, ...] | None = None
-    """A curve; numbers once `Ports.clip` has asked it."""
-
-    def clip(self, first: int, last: int, count: int) -> Voice:
-        """This voice in the frames `first`..`last` - 1 of `count`: the curve becomes one number for each."""
-        if self.frames is None or isinstance(self.frames, tuple):
-            return self
-        said = [value_at(self.frames, i / max(count - 1, 1)) for i in range(first, last)]
-        return replace(self, frames=tuple(said))
-
-    def over(self, own: Voice) -> Voice:
-        """This voice for an entry that has one of its own: weights multiply, what this one leaves open stays the entry's."""
-        frames = own.frames if self.frames is None else self.frames
-        return Voice(self.weight * own.weight, own.mask if self.mask is None else self.mask, frames)
-
-
-LOUD = Voice()
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,18 +54,23 @@ class Channel:
 class Tokens:
     """Tokens for cross-attention, attended together with those of all other conditions."""
 
-    values: Float[Tensor, "n d"]
+    values: Float[Tensor, "n d"] | Turning
     voice: Voice = LOUD
-    other: Float[Tensor, "n d"] | None = None
+    other: Float[Tensor, "n d"] | Turning | None = None
     """Another reading of the same words: heard is `share * values + (1 - share) * other` (PowerPaint's fitting degree)."""
     share: Curve = 1.0
+    apart: float | None = None
+    """Attended in a softmax of its own, in place of the others' words where it is: its weight among all that are (attention couple)."""
+    rest: float = 0.0
+    """Of what is attended apart: how much of the others' words is heard there nevertheless (0-1)."""
 
     def at(self, progress: float) -> Tokens:
         """The reading at this progress."""
-        if self.other is None:
-            return self
+        values, other = (v.at(progress) if isinstance(v, Turning) else v for v in (self.values, self.other))
+        if other is None or values is None:
+            return self if values is self.values else replace(self, values=values)
         share = value_at(self.share, progress)
-        return replace(self, values=share * self.values + (1 - share) * self.other, other=None)
+        return replace(self, values=share * values + (1 - share) * other, other=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,12 +160,26 @@ class Vector:
     """A vector for the time embedding. `ground` entries are what the slot holds when nobody speaks."""
 
     slot: str
-    value: Float[Tensor, " e"] | Posterior
+    value: Float[Tensor, " e"] | Posterior | Turning
     voice: Voice = LOUD
     ground: bool = False
 
+    def at(self, progress: float) -> Vector:
+        return replace(self, value=self.value.at(progress)) if isinstance(self.value, Turning) else self
 
-Entry = Latent | Channel | Tokens | Decoupled | Residual | Features | Vector | Shared
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """What is added to the answers of the network's own layers (LoRA and its kin), for the rows that carry it."""
+
+    network: nn.Module
+    """A `network.lora.LoraNetwork`."""
+    blocks: tuple[float, ...] | None = None
+    """A factor for each of the 26 blocks (`network.blocks`), or None for 1 everywhere."""
+    voice: Voice = LOUD
+
+
+Entry = Latent | Channel | Tokens | Decoupled | Residual | Features | Vector | Shared | Edit
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +193,7 @@ class Ports:
     residuals: tuple[Residual | Features, ...] = ()
     embedding: tuple[Vector, ...] = ()
     shared: tuple[Shared, ...] = ()
+    edits: tuple[Edit, ...] = ()
 
     def __add__(self, other: Ports) -> Ports:
         return Ports(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -247,7 +214,7 @@ class Ports:
         """What is said in one evaluation, at this progress (0-1) of a run and with this weight. 0: nothing at all."""
 
         def now(entry: Entry) -> Entry:
-            return entry.at(progress) if isinstance(entry, Tokens | Residual) else entry
+            return entry.at(progress) if isinstance(entry, Tokens | Residual | Vector) else entry
 
         return self.map(now).spoken(LOUD if weight == 1 else Voice(weight)) if weight else Ports()
 
@@ -305,6 +272,8 @@ class Sides:
 
     on: Ports
     off: Ports = Ports()
+    where: Float[Tensor, "height width"] | None = None
+    """Of words that are a term of guidance of their own: the region in which that counts."""
 
     @classmethod
     def both(cls, ports: Ports) -> Sides:
@@ -312,7 +281,7 @@ class Sides:
         return cls(ports, ports)
 
     def spoken(self, voice: Voice) -> Sides:
-        return Sides(self.on.spoken(voice), self.off.spoken(voice))
+        return replace(self, on=self.on.spoken(voice), off=self.off.spoken(voice))
 
     @property
     def nbytes(self) -> int:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from infuse.grids import on_grid
-from infuse.ports import Ports, Scaling, Shared
+from infuse.ports import Edit, Ports, Scaling, Shared
 
 
 class Slots(Protocol):
@@ -38,6 +38,20 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
+class Couple:
+    """Words of one row that are attended apart, each in its region, in place of the row's other words (attention couple)."""
+
+    row: int
+    tokens: tuple[slice, ...]
+    """Of each; what is in none of them is attended together."""
+    weights: tuple[float, ...]
+    masks: tuple[Tensor | None, ...]
+    """(height width); None: everywhere."""
+    rest: float
+    """How much of the other words is heard where these are."""
+
+
+@dataclass(frozen=True, eq=False)
 class Spoken:
     """Padded tokens of some rows, with what their attention must know."""
 
@@ -49,6 +63,7 @@ class Spoken:
     grid: tuple[int, int] = (1, 1)
     frames: int = 1
     """Of a clip: its attention sees every frame as a row of its own."""
+    couples: tuple[Couple, ...] = ()
     cache: dict[int, Tensor | None] = field(default_factory=dict)
 
     def bias_for(self, queries: int) -> Float[Tensor, "k 1 q n"] | None:
@@ -126,6 +141,18 @@ class SpokenShared:
 
 
 @dataclass(frozen=True, eq=False)
+class SpokenEdit:
+    """One LoRA for the rows that carry it (a row may carry it more than once)."""
+
+    entry: Edit
+    rows: tuple[int, ...]
+    weights: tuple[float, ...]
+    masks: tuple[Tensor | None, ...]
+    frames: tuple[tuple[float, ...] | None, ...] = ()
+    """Weight of each frame of a clip, for each row; None: all the same."""
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Everything one network call needs. Rows after `asked` run beside others, and nobody wants their answers."""
 
@@ -139,4 +166,5 @@ class Batch:
     features: tuple[Float[Tensor, "b c h w"], ...] | None = None
     """What T2I-Adapters add where each level of the encoder ends."""
     shared: tuple[SpokenShared, ...] = ()
+    edits: tuple[SpokenEdit, ...] = ()
     asked: int | None = None

@@ -26,6 +26,16 @@ class Speaker(Protocol):
     start: float
     end: float
 
+    @property
+    def summed(self) -> float | None:
+        """Of words that are a term of guidance of their own (AND): the term's weight. None: it is heard in everybody's."""
+        ...
+
+    @property
+    def regional(self) -> bool:
+        """Of such: do they count in a region only?"""
+        ...
+
 
 def loudness(speaker: Speaker, step: Step) -> float:
     """A condition's weight in one step; 0 when silent. Window rule of diffusers: a step must lie in it as a whole."""
@@ -49,11 +59,17 @@ class Evaluation:
     """Everyone who speaks, with a weight other than 0."""
     scale: float = 1.0
     """The recipe's guidance scale here. A network that hears it as a number has one term only, whatever it is."""
+    parts: frozenset[str] = frozenset()
+    """Who takes turns: of these, one speaks in each term, or the prompt says its negative."""
+
+    def silent(self, who: str, speaks: frozenset[str]) -> bool:
+        """Is it another's turn in the term in which these speak?"""
+        return who in self.parts and who not in speaks and (who != PROMPT or bool(speaks & self.parts))
 
     @property
     def structure(self) -> tuple[Any, ...]:
         """What decides the shape of its rows: who speaks in which terms. Numbers may change without it."""
-        return tuple(self.weights), tuple(t.speaks for t in self.guidance.terms)
+        return tuple(self.weights), tuple((t.speaks, t.part) for t in self.guidance.terms)
 
 
 @dataclass(frozen=True)
@@ -135,6 +151,11 @@ def timetable(
         scale = value_at(guidance, step.begin)
         summed = scale > 1 and not embedded
         scales = {**{who: g for who, g in own.items() if who in weights}, PROMPT: scale} if summed else {PROMPT: 1.0}
-        return Evaluation(step.begin, chain(tuple(weights), scales, rescale if summed else 0.0), weights, scale)
+        parts = {who: w * weights[who] for who in weights if (w := speakers[who].summed) is not None}
+        regional = any(speakers[who].regional for who in parts)
+        said = chain(tuple(weights), scales, rescale if summed else 0.0, parts, regional)
+        return Evaluation(
+            step.begin, said, weights, scale, frozenset(parts) if any(t.part for t in said.terms) else frozenset()
+        )
 
     return Timetable(tuple(at(Step(i, evaluations)) for i in range(evaluations)))

@@ -29,11 +29,12 @@ BUDGET = 350
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "friends", "notices", "elsewhere"),
     ("spellings", "seeds"),
-    ("curves", "validation", "guidance", "timetable", "network.spec", "network.ldm_names"),
-    ("media", "media.*", "samplers", "schedulers", "solvers"),
+    ("curves", "validation", "guidance", "timetable", "network.spec", "network.ldm_names", "network.blocks"),
+    ("media", "media.*", "samplers", "schedulers", "solvers", "scheduler_options"),
     ("words", "words.*"),  # what a prompt says beyond its words: text in, plain data out
     ("foreign.*",),  # what other programs write into their pictures
     ("foreign",),
+    ("values", "shares"),
     ("ports",),
     (
         "encoders.motion",
@@ -54,14 +55,15 @@ LAYERS: list[tuple[str, ...]] = [
         "encoders.generations",
     ),  # what conditions look and speak with: plain functions, plain facts
     ("conditions.base",),  # a mechanism knows ports and specs; networks and encoders lie above it, out of its reach
-    ("conditions.frames", "conditions.holed"),
-    ("conditions.hints", "conditions.lllite"),
+    ("conditions.frames", "conditions.holed", "conditions.areas"),
+    ("conditions.hints", "conditions.lllite", "conditions.text"),
     ("conditions.*", "conditions.controlnet.*", "conditions.powerpaint.*", "conditions.video.*"),
     ("conditions",),
-    ("pairs", "recipe"),
+    ("pairs", "recipe", "within"),
     ("grids",),
     ("spoken",),
     ("batch", "unroll"),
+    ("network.lora.*",),
     ("network",),
     ("encoders",),
     ("weights", "weights.layouts.*", "weights.looks.*"),
@@ -69,7 +71,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("training",),  # what a user trains with: it knows no tabletop
     ("tabletop",),
     ("tabletop.stage", "tabletop.sheet"),
-    ("tabletop.demo_pictures", "tabletop.demo_powerpaint", "tabletop.demo_maps", "tabletop.demo_video"),
+    ("tabletop.demo_pictures", "tabletop.demo_powerpaint", "tabletop.demo_maps", "tabletop.demo_looks", "tabletop.demo_video"),
     ("tabletop.demo",),
     ("tabletop.making",),  # the demo shows what is made; how it was made lies above it, out of its reach
     ("",),  # infuse/__init__.py
@@ -168,9 +170,9 @@ def test_every_file_says_its_idea_first() -> None:
     assert not silent
 
 
-def test_the_ports_are_the_documented_seven() -> None:
+def test_the_ports_are_the_documented_eight() -> None:
     names = [f.name for f in fields(Ports)]
-    assert names == ["latent", "channels", "context", "decoupled", "residuals", "embedding", "shared"]
+    assert names == ["latent", "channels", "context", "decoupled", "residuals", "embedding", "shared", "edits"]
     table = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     assert re.findall(r"^\| \*\*(\w+)\*\*", table, re.M) == names
 

@@ -14,8 +14,10 @@ from infuse.conditions.gligen import Box, Gligen
 from infuse.conditions.img2img import Img2Img
 from infuse.conditions.inpaint import Inpaint
 from infuse.conditions.ip_adapter import IPAdapter
+from infuse.conditions.lora import Lora
 from infuse.conditions.powerpaint.condition import PowerPaint
 from infuse.conditions.reference import Reference
+from infuse.conditions.regions import Regions
 from infuse.conditions.size import Size
 from infuse.conditions.t2i_adapter import T2IAdapter
 from infuse.conditions.t2i_style import T2IStyle
@@ -32,6 +34,8 @@ from infuse.conditions.video.video_to_video import VideoToVideo
 
 AnyCondition = Annotated[
     Text
+    | Regions
+    | Lora
     | Img2Img
     | Inpaint
     | PowerPaint
@@ -73,10 +77,12 @@ __all__ = [
     "IPAdapter",
     "Img2Img",
     "Inpaint",
+    "Lora",
     "MaskedVideo",
     "Motion",
     "PowerPaint",
     "Reference",
+    "Regions",
     "Route",
     "SingleImage",
     "SingleSketch",

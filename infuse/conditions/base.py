@@ -19,7 +19,7 @@ from infuse.errors import RecipeError
 from infuse.media.fitting import Cells, Fit, fitted, fitted_hole, near, odd, tiles
 from infuse.media.pictures import Picture, px
 from infuse.network.spec import NetworkSpec, described
-from infuse.ports import LOUD, Ports, Posterior, Sides, Tokens, Vector, Voice, Windowed
+from infuse.ports import LOUD, Ports, Posterior, Sides, Tokens, Turning, Vector, Voice, Windowed
 from infuse.validation import Strict
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class View(Protocol):
     def vision(self, folder: str | None) -> Any: ...
     def eyes(self, model: str) -> tuple[str, ...]: ...
     def card(self, model: str) -> Mapping[str, Any]: ...
+    def lora(self, model: str) -> Any: ...
 
 
 class Encoders(Protocol):
@@ -78,8 +79,8 @@ class Encoders(Protocol):
 
     @property
     def spec(self) -> NetworkSpec: ...
-    def text(self, prompt: str) -> Tensor: ...
-    def pooled(self, prompt: str) -> Tensor | None: ...
+    def text(self, prompt: str, second: str | None = None) -> Tensor | Turning: ...
+    def pooled(self, prompt: str, second: str | None = None) -> Tensor | Turning | None: ...
     def phrase(self, text: str) -> Tensor: ...
     def silence(self) -> Ports | None: ...
     @property
@@ -87,6 +88,7 @@ class Encoders(Protocol):
     def pixels(self, picture: Picture, channels: int = 3, fit: Fit = "stretch") -> Tensor: ...
     def exact(self, picture: Picture, channels: int = 3, fit: Fit = "stretch") -> Tensor: ...
     def mask(self, picture: Picture) -> Tensor: ...
+    def box(self, box: tuple[float, float, float, float]) -> Tensor: ...
     def hole(self, picture: Picture, fit: Fit = "stretch") -> Tensor: ...
     def open(self, hole: Tensor) -> Tensor: ...
     def cells(self, hole: Tensor, rule: Cells = "touched") -> Tensor: ...
@@ -103,6 +105,7 @@ class Encoders(Protocol):
     def controlnet(self, model: str, pool: bool | None = None) -> Any: ...
     def brushnet(self, model: str) -> Any: ...
     def gligen(self, model: str) -> Any: ...
+    def lora(self, model: str) -> Any: ...
     def tasks(self, model: str | None) -> Any: ...
     def task_text(self, model: str | None, said: tuple[str, str | None]) -> Tensor: ...
     def card(self, model: str) -> Mapping[str, Any]: ...
@@ -124,6 +127,8 @@ class Condition(Strict, ABC):
     mask: Picture | None = None
     applies_to: Literal["both", "prompt", "negative"] = "both"
 
+    WORDS: ClassVar[bool] = False
+    """Does it read words? What these are encoded to depends on how the recipe reads them, and on LoRAs of the text encoders."""
     guided: ClassVar[float | None] = None
     """A guidance scale of its own (InstructPix2Pix's image scale), if the mechanism has one."""
     VOICE: ClassVar[frozenset[str]] = frozenset({"weight", "start", "end", "mask", "applies_to"})
@@ -175,6 +180,16 @@ class Condition(Strict, ABC):
     def native(self) -> tuple[int, int] | None:
         """(width, height) of the picture that this condition paints in, for a recipe that names no size."""
         return None
+
+    @property
+    def summed(self) -> float | None:
+        """Of words that are a term of guidance of their own (AND): the term's weight."""
+        return None
+
+    @property
+    def regional(self) -> bool:
+        """Of such: do they count in a region only?"""
+        return False
 
     @property
     def grows(self) -> bool:
@@ -246,12 +261,11 @@ HOLED = Condition.VOICE - {"mask"}
 """What does not change the encoding of a condition whose mask is a hole."""
 
 
-def said(kit: Encoders, prompt: str) -> Ports:
-    """A prompt as the base hears it: tokens, and SDXL's pooled text."""
-    pooled = kit.pooled(prompt)
-    return Ports(
-        context=(Tokens(kit.text(prompt)),), embedding=() if pooled is None else (Vector("text_embeds", pooled),)
-    )
+def said(kit: Encoders, prompt: str, second: str | None = None) -> Ports:
+    """A prompt as the base hears it: tokens, and SDXL's pooled text. second: what SDXL's second encoder reads instead."""
+    pooled = kit.pooled(prompt, second)
+    vectors = () if pooled is None else (Vector("text_embeds", pooled),)
+    return Ports(context=(Tokens(kit.text(prompt, second)),), embedding=vectors)
 
 
 def guess_sites(sites: int) -> tuple[float, ...]:

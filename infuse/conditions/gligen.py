@@ -67,6 +67,7 @@ class Gligen(Condition):
     """
 
     LOOKS = True
+    WORDS = True
 
     kind: Literal["gligen"] = "gligen"
     model: str = Field(min_length=1)

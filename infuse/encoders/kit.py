@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any
@@ -14,85 +13,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.encoders.noise_augmentation import ImageNoise
+from infuse.encoders.base import Base as Base
 from infuse.encoders.tasks import TaskTexts
-from infuse.encoders.text import TextEncoders
+from infuse.encoders.words import Words
 from infuse.media.fitting import Cells, Fit, fitted, fitted_hole, laid, padded, shrunk
 from infuse.media.pictures import Picture
+from infuse.network.lora import LoraNetwork
 from infuse.network.spec import NetworkSpec
-from infuse.network.stc import Composer
 from infuse.network.twins import twin
-from infuse.network.unet import Network
-from infuse.notices import note
-from infuse.ports import Ports, Posterior, Tokens, Vector, Windowed
-
-
-@dataclass(eq=False)
-class Base:
-    """A loaded base model: its network and its encoders. Never changed after loading."""
-
-    name: str
-    network: Network
-    vae: Any
-    texts: TextEncoders
-    scheduler: Mapping[str, Any]
-    """The model's own scheduler_config.json."""
-    image_encoder: Any = None
-    feature_extractor: Any = None
-    silent_is_zero: bool = False
-    """SDXL: no negative prompt means zeros."""
-    digest: str = ""
-    tasks: TaskTexts | None = None
-    """PowerPaint 1: the same text encoder, with its task tokens."""
-    composer: Composer | None = None
-    """VideoComposer: its condition encoders and its style network."""
-    image_noise: ImageNoise | None = None
-    """unCLIP: the mean and spread of image embeddings, under which they are noised."""
-
-    @property
-    def spec(self) -> NetworkSpec:
-        return self.network.spec
-
-    @torch.no_grad()
-    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
-        """Latents to pixels in 0-1, in float32. A VAE that overflows in half precision, as SDXL's does, is asked again in
-        float32; what is NaN after that comes out as NaN."""
-        made = self._decoded(self.vae, latents)
-        if not made.isfinite().all() and self.vae.dtype.itemsize < 4 and latents.isfinite().all():
-            note("the VAE overflowed in half precision, so this picture was decoded in float32.")
-            made = self._decoded(self._exact_vae, latents)
-        if not made.isfinite().all():  # infinities would be clamped to colours
-            return torch.full_like(made, float("nan"))
-        return (made / 2 + 0.5).clamp(0, 1)
-
-    def _decoded(self, vae: Any, latents: Tensor) -> Tensor:
-        config = vae.config
-        z = latents.to(vae.dtype) / config.scaling_factor
-        if getattr(config, "latents_mean", None) is not None:
-            mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(z) for v in (config.latents_mean, config.latents_std))
-            z = latents.to(z) * std / config.scaling_factor + mean
-        elif getattr(config, "shift_factor", None):
-            z = z + config.shift_factor
-        return vae.decode(z, return_dict=False)[0].float()
-
-    @torch.no_grad()
-    def said_of(self, pixels: Float[Tensor, "b 3 height width"]) -> tuple[Tensor, Tensor]:
-        """(mean, std) of the VAE's answer to pixels in 0-1, unscaled; in float32 if half precision overflows."""
-
-        def asked(vae: Any) -> tuple[Tensor, Tensor]:
-            said = vae.encode((2 * pixels - 1).to(vae.dtype)).latent_dist
-            return said.mean, said.std
-
-        mean, std = asked(self.vae)
-        if not (mean.isfinite().all() and std.isfinite().all()) and self.vae.dtype.itemsize < 4:
-            note("the VAE overflowed in half precision, so a picture was encoded in float32.")
-            mean, std = asked(self._exact_vae)
-        return mean, std
-
-    @cached_property
-    def _exact_vae(self) -> Any:
-        """The VAE again, in float32."""
-        return deepcopy(self.vae).float()
+from infuse.ports import Ports, Posterior, Tokens, Turning, Vector, Windowed
+from infuse.words.wording import PLAIN, Wording
 
 
 @dataclass(eq=False)
@@ -110,6 +40,8 @@ class Kit:
     openings: tuple[tuple[Any, Fit], ...] = ()
     """Every hole of the recipe, a picture or film and how it is fitted: whoever is shown what is known must not be shown what lies
     in any."""
+    wording: Wording = PLAIN
+    """How words are read."""
     _said: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -139,26 +71,34 @@ class Kit:
             self._said[key] = make()
         return self._said[key]
 
-    def text(self, prompt: str) -> Float[Tensor, "n d"]:
-        """(77 k, context width) tokens."""
-        return self._once(f"text {prompt}", lambda: self.base.texts.tokens(prompt).to(self.device, self.dtype))
+    @cached_property
+    def words(self) -> Words:
+        """The text encoders, as this recipe's words are read."""
+        return Words(self.base, self.store, self.wording, self._said)
 
-    def pooled(self, prompt: str) -> Float[Tensor, " e"] | None:
+    @property
+    def worded(self) -> Hashable:
+        """What decides how words are read here."""
+        return self.words.key
+
+    def text(self, prompt: str, second: str | None = None) -> Float[Tensor, "n d"] | Turning:
+        """(77 k, context width) tokens. second: what SDXL's second text encoder reads instead."""
+        return self.words.text(prompt, second)
+
+    def pooled(self, prompt: str, second: str | None = None) -> Float[Tensor, " e"] | Turning | None:
         """SDXL's pooled text; None for networks that do not hear it."""
-        if "text_embeds" not in self.spec.embedding_slots:
-            return None
-        said = self._once(f"pooled {prompt}", lambda: self.base.texts.pooled(prompt))
-        return None if said is None else said.to(self.device, self.dtype)
+        return self.words.pooled(prompt, second) if "text_embeds" in self.spec.embedding_slots else None
 
     def phrase(self, text: str) -> Float[Tensor, " e"]:
         """A few words as one vector, as GLIGEN hears them."""
-        return self._once(f"phrase {text}", lambda: self.base.texts.phrase(text).to(self.device, self.dtype))
+        return self.words.phrase(text)
 
     def silence(self) -> Ports | None:
         """What SDXL hears where no negative prompt is given: zeros. None for networks that hear the empty sentence."""
         if not self.base.silent_is_zero:
             return None
-        said, pooled = self.text(""), self.pooled("")
+        said, pooled = (v.values[0] if isinstance(v, Turning) else v for v in (self.text(""), self.pooled("")))
+        assert said is not None
         vectors = () if pooled is None else (Vector("text_embeds", torch.zeros_like(pooled)),)
         return Ports(context=(Tokens(torch.zeros_like(said)),), embedding=vectors)
 
@@ -186,6 +126,17 @@ class Kit:
     def mask(self, picture: Picture) -> Float[Tensor, "height width"]:
         """A region on the canvas, 0-1."""
         return self._numbers(fitted(picture.mask, self.size), 1)[0]
+
+    def box(self, box: tuple[float, float, float, float]) -> Float[Tensor, "height width"]:
+        """A region on the canvas: 1 inside of (x, y, width, height), fractions of the picture, edges rounded to pixels."""
+        (w, h), (x, y, wide, high) = self.size, box
+        out = torch.zeros(self.canvas[::-1], device=self.device)
+        right, bottom = (
+            self.canvas[i] if a + b > 1 - 1e-6 else round(n * (a + b))
+            for i, n, a, b in ((0, w, x, wide), (1, h, y, high))
+        )
+        out[round(h * y) : bottom, round(w * x) : right] = 1
+        return out
 
     def hole(self, picture: Picture, fit: Fit = "stretch") -> Float[Tensor, "1 height width"]:
         """A hole on the canvas, 0 or 1: 1 wherever the mask is white in any pixel that it covers."""
@@ -263,6 +214,10 @@ class Kit:
     def gligen(self, model: str) -> nn.Module:
         """A GLIGEN's gated layers and its network of tokens, loaded once."""
         return self.store.beside("gligen", model, self.base, self.dtype, self.device)
+
+    def lora(self, model: str) -> LoraNetwork:
+        """What a LoRA's file changes of the base, loaded once."""
+        return self.store.lora(model, self.base, self.dtype, self.device)
 
     def tasks(self, model: str | None) -> TaskTexts:
         """The encoder of task tokens beside a BrushNet, or the base's own."""

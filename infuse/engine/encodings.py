@@ -43,7 +43,8 @@ class Encodings:
     def of(self, condition: Condition, kit: Kit) -> Sides:
         """What a condition says on this canvas, in full voice. Two who ask at once may both encode: the same comes out."""
         versions = tuple(kit.store.versions(c) for c in (condition, *getattr(condition, "regions", ())))
-        beside = tuple((h.digest, fit) for h, fit in kit.openings) if condition.HOLE else ()
+        beside: tuple[Hashable, ...] = tuple((h.digest, fit) for h, fit in kit.openings) if condition.HOLE else ()
+        beside += (kit.worded,) if condition.WORDS else ()
         key = (kit.base, kit.size, kit.frames, type(condition), digest(condition, voiced=False), versions, beside)
         with self._lock:
             found, left = self._kept.get(key), self._left
@@ -75,7 +76,10 @@ class Encodings:
         def holds(key: Any, sides: Sides) -> bool:
             said = (sides.on, sides.off)
             return key[0] is thing or any(
-                thing in (e.adapter for e in p.decoupled) or any(thing in modules(e) for e in p.residuals) for p in said
+                thing in (e.adapter for e in p.decoupled)
+                or any(thing in modules(e) for e in p.residuals)
+                or any(thing is e.network for e in p.edits)
+                for p in said
             )
 
         with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from threading import Lock, get_ident
 from typing import Any
@@ -19,8 +19,10 @@ import torch
 
 from infuse.batch import Row
 from infuse.conditions import AnyCondition
+from infuse.conditions.lora import Lora
 from infuse.encoders.kit import Base, Kit
 from infuse.engine.asking import Asking, alone_too_large, out_of_memory
+from infuse.engine.dressing import dress_of, state
 from infuse.engine.encodings import Encodings
 from infuse.engine.finish import developed, finished
 from infuse.engine.job import Job, ground
@@ -32,6 +34,7 @@ from infuse.engine.scheduler import Scheduler, Waiting
 from infuse.engine.series import each
 from infuse.engine.ticket import Ticket
 from infuse.engine.turns import Turns
+from infuse.engine.wording import named_in
 from infuse.errors import InfuseError, RecipeError, under
 from infuse.notices import Teller, gathers
 from infuse.ports import Sides, one_claim
@@ -50,7 +53,7 @@ class _Running:
 
     @property
     def bucket(self) -> Hashable:
-        return (id(self.base), self.job.shape)
+        return (id(self.base.network), self.job.shape)
 
 
 class Engine:
@@ -153,21 +156,26 @@ class Engine:
         help: this thread is about to wait for it, and delivers its events; else whoever steps does.
         """
         resolved = self.check(recipe) if isinstance(recipe, Recipe) else recipe
-        if self.store.version(str(resolved.asked.model)) != resolved.version:  # the model has been replaced since
+        dress = dress_of(resolved.asked)
+        if state(self.store, str(resolved.asked.model), dress) != resolved.version:  # the model has been replaced since
             resolved = self.check(resolved.asked)
         with torch.no_grad(), gathers() as notes:
             base = self.store.base(str(resolved.asked.model))
             holes = tuple(hole for c in resolved.speakers.values() for hole in c.openings())
-            kit = Kit(base, resolved.size, self.store, resolved.frames, resolved.windows, holes)
-            each = [self.encode(one, kit) for one in (resolved.alone() if resolved.differ else (resolved,))]
-            sides = each[0]
-            below, weights = ground(kit, sides, resolved.timetable), self.store.digests(resolved.asked)
+            base = self.store.merged(base, tuple(c for c in resolved.speakers.values() if isinstance(c, Lora) and c.merge))
+            base = self.store.dressed(base, dress)
+            kit = Kit(base, resolved.size, self.store, resolved.frames, resolved.windows, holes, resolved.wording)
+            ones = resolved.alone() if resolved.differ else (resolved,)
+            kits = [kit if one.wording == kit.wording else replace(kit, wording=one.wording, _said={}) for one in ones]
+            each = [self.encode(one, k) for one, k in zip(ones, kits, strict=True)]
+            below = [ground(k, s, one.timetable) for one, k, s in zip(ones, kits, each, strict=True)]
+            weights = self.store.digests(resolved.asked, named_in(resolved.speakers, resolved.wording))
         shape = (base.spec.latent_channels, *((resolved.frames,) if base.spec.frames else ()), *kit.grid)
-        run, net, seeds = (resolved.plan, resolved.timetable), base.network, resolved.asked.seeds
-        said = each if resolved.differ else each * len(seeds)
+        net, seeds = base.network, resolved.asked.seeds
+        said = list(zip(ones, each, below, strict=True)) * (1 if resolved.differ else len(seeds))
         jobs = [
-            Job(*run, s, below, seed, shape, net.dtype, net.device, resolved.windows)
-            for s, seed in zip(said, seeds, strict=True)
+            Job(one.plan, one.timetable, s, ground, seed, shape, net.dtype, net.device, resolved.windows)
+            for (one, s, ground), seed in zip(said, seeds, strict=True)
         ]
         helpers = [get_ident()] if help else []
         ticket = Ticket(resolved, self, jobs, watch, weights, [*resolved.warnings, *notes], helpers)

@@ -18,6 +18,7 @@ from infuse.encoders.kit import Kit
 from infuse.engine.holes import Hold, holes
 from infuse.engine.windows import blended
 from infuse.errors import InfuseError
+from infuse.grids import resized
 from infuse.network.unet import guidance_vector
 from infuse.ports import Channel, Ports, Sides, Vector
 from infuse.solvers import Plan, Solver, solve
@@ -72,7 +73,7 @@ class Job:
         # what the picture itself is made of does not depend on those beside it, nor on their order
         for companion in told.companions():
             drawn[id(companion)] = companion.draw(torch.Generator("cpu").manual_seed(apart(self.seed, "beside")))
-        sides = {k: Sides(s.on.drawn(drawn), s.off.drawn(drawn)) for k, s in self.sides.items()}
+        sides = {k: replace(s, on=s.on.drawn(drawn), off=s.off.drawn(drawn)) for k, s in self.sides.items()}
         own = torch.Generator("cpu").manual_seed(apart(self.seed))
         below = self.ground.drawn({id(p): p.draw(own) for p in self.ground.posteriors()})
         scheduler, t = plan.scheduler, plan.timesteps[:1]
@@ -122,7 +123,8 @@ class Job:
             told = guidance_vector(self.now.scale, len(slot.value)).to(slot.value)
             below += Ports(embedding=(Vector("guidance", told),))
         said = (
-            (s.on if who in speaks else s.off).at(progress, weights[who]) for who, s in self.sides.items() if who in weights
+            (s.on if who in speaks else s.off).at(progress, 1.0 if who in self.now.parts else weights[who])
+            for who, s in self.sides.items() if who in weights and not self.now.silent(who, speaks)
         )  # fmt: skip
         return reduce(add, said, below)
 
@@ -138,6 +140,13 @@ class Job:
         noised = (replace(e, x=alpha**0.5 * e.x + (1 - alpha) ** 0.5 * noise) for e in ports.shared if e.x is not None)
         return replace(ports, shared=tuple(noised))
 
+    @property
+    def regions(self) -> dict[str, Tensor]:
+        """Of parts that count in a region only: where, on the latent's grid."""
+        found = ((t.part, self.sides[t.part].where) for t in self.now.guidance.terms if t.part in self.sides)
+        size = (self.shape[-2], self.shape[-1])
+        return {who: resized(where, size, "area") for who, where in found if where is not None}
+
     def answer(self, answers: Float[Tensor, "terms c h w"]) -> None:
         """Combine the rows' answers and let the solver go on; sets `latent` when it is done.
 
@@ -145,7 +154,7 @@ class Job:
         """
         if len(self.windows) > 1:
             answers = torch.stack([blended(part, self.windows) for part in answers.split(len(self.windows))])
-        said = self.now.guidance.combine(answers)
+        said = self.now.guidance.combine(answers, self.regions)
         assert self._solver is not None and self._query is not None
         query, self._query = self._query, None
         if self._hold is not None:

@@ -6,21 +6,23 @@ the new one, and jobs under way keep what they have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property, partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from infuse.conditions.base import Condition
 from infuse.engine import placement
+from infuse.engine.digests import joined, models_of, named_by
+from infuse.engine.dressing import PARTS, lent
+from infuse.engine.edits import Edits
 from infuse.engine.kept import Kept, Key
 from infuse.engine.placement import Device, Dtype
 from infuse.engine.places import BRUSHES, Place, place_of
 from infuse.engine.view import Found, View, found_in_memory, found_on_disk
 from infuse.errors import WeightsError
 from infuse.friends import building, prime
-from infuse.recipe import MODELS, Recipe
+from infuse.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 LOADERS = ("infuse.weights.base", "infuse.weights.layouts.beside", "infuse.weights.layouts.powerpaint")
 
 
-class ModelStore:
+class ModelStore(Edits):
     """Finds, checks, loads and keeps models. `add` puts modules of your own into it, under a name for recipes.
 
     dtype, device: as people write them ("fp16", "cuda:1"); None: float16 on a GPU if there is one, else float32 on the CPU.
@@ -73,7 +75,7 @@ class ModelStore:
         from infuse.network.attention import install
 
         shelf: dict[str, Any] = self._bases if isinstance(thing, Base) else self._own
-        if hasattr(thing, "set_attn_processor"):
+        if hasattr(thing, "set_attn_processor") and not hasattr(thing, "decode"):  # a VAE attends by itself
             install(thing)  # type: ignore[arg-type]
         before, shelf[name] = shelf.get(name), thing
         self._parted(before)
@@ -81,6 +83,10 @@ class ModelStore:
     def own(self, name: str) -> nn.Module | None:
         """The module that was added under this name."""
         return self._own.get(name)
+
+    def lent(self, name: str, part: str) -> nn.Module | None:
+        """A VAE or text encoder in memory: one that was added, or that of a base that was."""
+        return lent(self._bases, self._own, name, part)
 
     def is_added(self, name: str) -> bool:
         return name in self._own or name in self._bases
@@ -129,33 +135,31 @@ class ModelStore:
         kind: of the condition that names it ("powerpaint", "ip_adapter"...), "vision" for an image encoder, "" for a base.
         Raises WeightsError if there is nothing of this name.
         """
-        own = self._own.get(name) if kind else self._bases.get(name)
+        own = self.lent(name, kind) if kind in PARTS else self._own.get(name) if kind else self._bases.get(name)
         return own if own is not None else self._place(name, kind).version
 
     def versions(self, condition: Condition) -> tuple[Hashable, ...]:
         """The same of every model that a condition names."""
-        named = _named(condition)
+        named = named_by(condition)
         return tuple(self.version(n, "vision" if f == "image_encoder" else condition.kind) for f, n in named)
 
-    def digests(self, recipe: Recipe) -> dict[str, str]:
-        """sha256 of every weights file that a recipe names: as it was when loaded, or as it lies there if it is not."""
-        named = {(n, c.kind) for c in recipe.conditions for _, n in _named(c)} | (
-            {(recipe.model, "")} if recipe.model else set()
-        )
-        found: dict[str, list[str]] = {}
-        for name, kind in sorted(named):
-            if d := self._digest(name, kind):
-                found.setdefault(name, []).append(d)
-        # one name may stand for two models: PowerPaint 2 brings its base along
-        return {n: d[0] if len(set(d)) == 1 else sha256("\n".join(d).encode()).hexdigest() for n, d in found.items()}
+    def digests(self, recipe: Recipe, besides: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
+        """sha256 of every weights file that a recipe names: as it was when loaded, or as it lies there if it is not.
+
+        besides: (model, kind) of what its words name.
+        """
+        named = models_of(recipe) | set(besides)
+        return joined((name, self._digest(name, kind)) for name, kind in sorted(named))
 
     def _digest(self, name: str, kind: str) -> str:
         if kind == "" and name in self._bases:
             return self._bases[name].digest
-        if name in self._own:
+        if name in self._own or (kind in PARTS and name in self._bases):
             return ""
         whats = ("base",) if kind == "" else ("brushnet", "tasks") if kind in BRUSHES else ()
         for e in reversed(self._kept.entries):
+            if kind in PARTS and e.key.what[:1] != (kind,):
+                continue
             if name in e.names and (e.key.what in whats if whats else e.key.what not in ("base", "brushnet", "tasks")):
                 return e.digest
         return self._place(name, kind).digest
@@ -303,7 +307,8 @@ class ModelStore:
     ) -> Any:
         """What `make` builds on the CPU from the files that lie there now, on its device."""
         dtype, device = dtype or self.dtype, device or self.device
-        beside = None if base is None else ref(base)
+        # what is made for a network serves all that it is dressed in; task tokens are added to the text encoder itself
+        beside = None if base is None else ref(base if what == "tasks" else base.origin)
         for _ in range(3):
             place = self._place(model, kind)
             key = Key(what, place.version, (dtype, device), beside)
@@ -317,7 +322,7 @@ class ModelStore:
         )
 
     def _place(self, model: str, kind: str = "") -> Place:
-        return place_of(self.library, model, kind, "image_encoder" if kind == "vision" else "model")
+        return place_of(self.library, model, kind, FIELDS.get(kind, "model"))
 
     def _load(
         self, model: str, kind: str, make: Callable[[Place], Any], place: Place, key: Key, base: Base | None
@@ -335,11 +340,9 @@ class ModelStore:
         return thing, digest
 
 
+FIELDS = {"vision": "image_encoder", "vae": "vae", "text_encoder": "text_encoder"}
+"""Kind of a place -> field that names it, where that is not `model`."""
+
+
 class _Changed(Exception):
     """The files were written again while they were read."""
-
-
-def _named(condition: Condition) -> list[tuple[str, str]]:
-    """(field, name) of the models that a condition names."""
-    said = (condition, *getattr(condition, "members", ()))
-    return [(f, n) for c in said for f in MODELS if isinstance(n := getattr(c, f, None), str)]

@@ -12,21 +12,24 @@ from functools import cached_property
 from typing import Any
 
 from infuse.conditions.base import Condition, Route, brought
-from infuse.conditions.text import Prompt
 from infuse.curves import value_at
 from infuse.engine import capacity, pace
 from infuse.engine.advice import advice
 from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, opened, region, untold
+from infuse.engine.dressing import dress_of
 from infuse.engine.frame import After, laid_out
 from infuse.engine.view import View
 from infuse.engine.windows import windows
+from infuse.engine.wording import WORDS, chosen, has_choice, must_hear, spoken_by, together, wording
 from infuse.errors import RecipeError, WeightsError, under
 from infuse.media.fitting import padded
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import Recipe, models
 from infuse.samplers import called
+from infuse.scheduler_options import told
 from infuse.solvers import Choice, Plan, evaluations, parse, plan
 from infuse.timetable import PROMPT, Evaluation, Timetable, heard, timetable
+from infuse.words.wording import PLAIN, Wording
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ class Resolved:
     """Floating-point operations of the run. An estimate."""
     after: After | None = None
     """What is done to decoded pictures; None for nothing."""
+    wording: Wording = PLAIN
+    """How its words are read."""
+    each: tuple[Resolved, ...] = ()
+    """Where words leave something to chance: each picture by itself, with what was chosen for it."""
 
     @property
     def steps(self) -> int:
@@ -102,7 +109,7 @@ class Resolved:
 
     def alone(self) -> tuple[Resolved, ...]:
         """The same for each picture by itself, in the order of their seeds: costs excepted, which stay those of all."""
-        return tuple(
+        return self.each or tuple(
             replace(self, asked=self.asked.only((i,)), recipe=self.recipe.only((i,)),
                     speakers={who: c.only((i,)) for who, c in self.speakers.items()})
             for i in range(self.asked.count)
@@ -111,7 +118,7 @@ class Resolved:
     @property
     def differ(self) -> bool:
         """Do its pictures hear different things, apart from their seeds?"""
-        return self.asked.count > 1 and any(c.only((0,)) is not c for c in self.speakers.values())
+        return bool(self.each) or (self.asked.count > 1 and any(c.only((0,)) is not c for c in self.speakers.values()))
 
     def plain(self) -> dict[str, Any]:
         """What a record keeps: the recipe's open fields as they were filled, the machine's part in it, and the timetable."""
@@ -129,19 +136,26 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     """
     recipe = recipe.with_pictures(lambda p: p.on(recipe.background)).seeded().model_copy(update={"model": view.model})
     came = opened(recipe)
-    spec, conditions = view.spec, {who: c.settled(view) for who, c in named(recipe).items()}
+    template, (recipe, each) = recipe, one_by_one(recipe, view, most)
+    own, loras, worded = spoken_by(recipe)
+    view.dress = dress_of(recipe)
+    spec, conditions = view.spec, {who: c.settled(view) for who, c in {**named(recipe), **loras}.items()}
+    must_hear(recipe, spec)
     view.frames, view.count = clip_length(recipe, spec), recipe.count
     frames = view.frames
     view.size = size = canvas(recipe, conditions, spec)
-    choice = parse(recipe.scheduler, view.scheduler.get("_class_name", "PNDMScheduler"))
+    named_choice = parse(recipe.scheduler, view.scheduler.get("_class_name", "PNDMScheduler"))
+    choice = told(named_choice, recipe.scheduler_options, recipe.steps, view.scheduler)
     strength, asked = begins(recipe, conditions, choice, view.scheduler)
     active = {who: c for who, c in conditions.items() if heard(c, asked)}
     laid, after, adjusted = laid_out(conditions, active, size)
-    speakers = joined(recipe, {who: laid[who] for who in active})
+    speakers = joined(own, {who: laid[who] for who in active})
+    together(speakers)
     guidance = spec.guidance if recipe.guidance is None else recipe.guidance
-    own = {who: c.guided for who, c in speakers.items() if c.guided is not None}
-    table = timetable(speakers, asked, guidance, own, recipe.guidance_rescale, spec.embeds_guidance)
-    routes, notes = routed({PROMPT: speakers[PROMPT], **laid}, view)
+    scales = {who: c.guided for who, c in speakers.items() if c.guided is not None}
+    table = timetable(speakers, asked, guidance, scales, recipe.guidance_rescale, spec.embeds_guidance)
+    routes, notes = routed({**{who: speakers.get(who, c) for who, c in own.items()}, **laid}, view)
+    notes = worded + notes
     if spec.unheard:
         raise WeightsError("model", f'"{spec.name}" cannot be run: {spec.unheard}')
     exclusive(routes)
@@ -158,11 +172,11 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     work = pace.flops(spec, size, frames, rows, branched, recipe.count, view.vae_width)
     # fmt: off
     return Resolved(
-        recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
+        template if each else recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
         view.scheduler, strength, speakers, table, tuple(routes), calls, rows, branched, memory, peak, view.dtype, view.device,
         view.version,
-        (*came, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance), *notes),
-        work, after,
+        (*came, *view.dressing.notes, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance, choice), *notes),
+        work, after, wording(recipe, speakers, table, view), each,
     )
     # fmt: on
 
@@ -197,14 +211,22 @@ def begins(
     return next(iter(found.values()), None) or (None, evaluations(choice, schedule, recipe.steps, None))
 
 
-def joined(recipe: Recipe, active: Mapping[str, Condition]) -> dict[str, Condition]:
-    """The prompt and the recipe's conditions, as one where some act as one.
+def one_by_one(recipe: Recipe, view: View, most: int) -> tuple[Recipe, tuple[Resolved, ...]]:
+    """The recipe with all choices made in its words; of several pictures, each resolved by itself, and the recipe as its first says
+    it."""
+    if recipe.count == 1 or not has_choice(recipe):
+        return chosen(recipe, view.roots), ()
+    each = tuple(resolve(recipe.only((i,)), view, most) for i in range(recipe.count))
+    said = {f: getattr(each[0].asked, f) for f in (*WORDS, "styles")}
+    return recipe.model_copy(update=said), each
+
+
+def joined(own: Mapping[str, Condition], active: Mapping[str, Condition]) -> dict[str, Condition]:
+    """The prompt (with its parts) and the recipe's conditions, as one where some act as one.
 
     Whoever is silent in all evaluations has been left out before, so that nothing random is drawn for it.
     """
-    everyone: dict[str, Condition] = {
-        PROMPT: Prompt(kind="text", prompt=recipe.prompt, negative_prompt=recipe.negative_prompt), **active
-    }  # fmt: skip
+    everyone: dict[str, Condition] = {**own, **active}
     for who in list(everyone):
         if who in everyone:
             everyone = everyone[who].join(who, everyone)

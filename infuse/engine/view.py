@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from infuse.engine.dressing import Dress, Dressing, dressing, state
 from infuse.engine.placement import nbytes
 from infuse.engine.places import BRUSHES, eyes_beside, place_of
 from infuse.errors import WeightsError
@@ -58,9 +60,11 @@ class Store(Protocol):
 
     def at_hand(self, model: str) -> Base | None: ...
     def own(self, name: str) -> nn.Module | None: ...
+    def lent(self, name: str, part: str) -> nn.Module | None: ...
     def identity(self, model: str, field: str, kind: str) -> Found: ...
     def version(self, name: str, kind: str = "") -> Hashable: ...
     def card(self, model: str) -> Mapping[str, Any]: ...
+    def outline(self, model: str, base: str, spec: Any) -> Any: ...
 
 
 @dataclass(eq=False)
@@ -75,6 +79,8 @@ class View:
     """(width, height) of what is to be made, in pixels."""
     count: int = 1
     """Of pictures that the recipe makes."""
+    dress: Dress = (None, None)
+    """Names of the (VAE, text encoder) that the recipe has instead of the base's own."""
 
     @cached_property
     def _loaded(self) -> Base | None:
@@ -92,9 +98,19 @@ class View:
         return self._loaded.spec if self._loaded else self._outline.spec
 
     @property
+    def roots(self) -> tuple[Path, ...]:
+        """The user's folders of models."""
+        return self.store.library.roots
+
+    @property
     def version(self) -> Hashable:
-        """What the model's name stands for now."""
-        return self.store.version(self.model)
+        """What the names of the model and of its dress stand for now."""
+        return state(self.store, self.model, self.dress)
+
+    @cached_property
+    def dressing(self) -> Dressing:
+        """Raises WeightsError if a VAE or text encoder does not fit this base."""
+        return dressing(self)
 
     @property
     def dtype(self) -> str:
@@ -111,22 +127,30 @@ class View:
 
     @property
     def memory(self) -> int:
-        """Bytes of the base once loaded."""
+        """Bytes of the base once loaded, and of what it is dressed in."""
+        more = self.dressing.memory
         if self._loaded:
-            return nbytes(self._loaded)
+            return nbytes(self._loaded) + more
         from infuse.weights.estimate import estimate
 
-        return estimate(self.store.library.find(self.model).header, self.store.dtype_name)
+        return estimate(self.store.library.find(self.model).header, self.store.dtype_name) + more
 
     @property
     def vae_width(self) -> int:
         """Channels of the VAE's first level, at the picture's full size."""
+        if self.dressing.vae is not None:
+            return self.dressing.vae.width
         config = self._loaded.vae.config if self._loaded else self.store.library.find(self.model).config("vae")
         return (config.get("block_out_channels") or (VAE_WIDTH,))[0]
 
     def identity(self, model: str, field: str, kind: str) -> Found:
         """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
         return self.store.identity(model, field, kind)
+
+    def lora(self, model: str) -> Any:
+        """What a LoRA changes of this base (`weights.lora_outline.LoraOutline`). Raises WeightsError or RecipeError if it is of another
+        kind or family."""
+        return self.store.outline(model, self.model, self.spec)
 
     def card(self, model: str) -> Mapping[str, Any]:
         """What is written beside a model: its annotator and the like."""
@@ -168,6 +192,16 @@ def found_in_memory(module: nn.Module, kind: str) -> Found:
     tasks = texts.generation.name if texts else ""
     kind = _branch(module) if kind == "controlnet" else kind
     return Found(kind, width, shapes, memory, tasks, getattr(module, "sites", 0))
+
+
+def in_memory(module: Any) -> Any:
+    """What a LoRA that a user added changes. Raises WeightsError if it is none."""
+    from infuse.weights.lora_outline import LoraOutline
+
+    if not hasattr(module, "parts") or not hasattr(module, "change"):
+        raise WeightsError("model", f"a {type(module).__name__} is no LoRA.")
+    changes = {part: {p: module.change(part, p).kind for p in module.paths(part)} for part in module.parts}
+    return LoraOutline("", changes, words=dict.fromkeys(module.words, ()))
 
 
 def _branch(module: Any) -> str:

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infuse.grids import level, on_grid
-from infuse.spoken import Spoken, SpokenDecoupled, SpokenResidual, SpokenShared
+from infuse.grids import level, on_grid, resized
+from infuse.network.edits import NOW
+from infuse.shares import shared_out
+from infuse.spoken import Couple, Spoken, SpokenDecoupled, SpokenResidual, SpokenShared
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +93,21 @@ class PortedAttention:
         q = heads(self.projected(heard, "to_q", attn.to_q, hidden_states), attn.heads)
         k = heads(self.projected(heard, "to_k", attn.to_k, source), attn.heads)
         v = heads(self.projected(heard, "to_v", attn.to_v, source), attn.heads)
-        bias = heard.context.bias_for(hidden_states.shape[1]) if cross and heard.context is not None else None
-        out = merged(attend(q, k, v, bias))
+        context = heard.context if cross else None
+        out = merged(attend(q, k, v, None)) if context is None else words(q, k, v, context)
+        edits = NOW.get()
+        if cross and self.pictured and edits is not None:
+            plain = out
+            for said in edits.of_words(attn, self.path, source):
+                rows = torch.tensor(said.rows, device=q.device)
+                own_k = k[rows] if said.k is None else k[rows] + heads(said.k.to(k), attn.heads)
+                own_v = v[rows] if said.v is None else v[rows] + heads(said.v.to(v), attn.heads)
+                there = (
+                    merged(attend(q[rows], own_k, own_v, None))
+                    if context is None
+                    else words(q[rows], own_k, own_v, context, said.rows)
+                )
+                out = out.index_add(0, rows, inside(there - plain[rows], said.masks, edits.grid).to(out.dtype))
         if not cross:
             for said in heard.shared:
                 out = self.shared_answer(out, q, k, v, said)
@@ -104,14 +119,15 @@ class PortedAttention:
 
     def projected(self, heard: Heard, name: str, linear: nn.Module, x: Tensor) -> Tensor:
         """A projection of x, with what is added to its input (LLLite) and to its output (an adapter's low-rank part)."""
-        out = linear(x)
         if not self.pictured:
-            return out
+            return linear(x)
+        shown = x
         for said in heard.projections:
             rows = said.said.rows
             y = said.added(self.path, name, x[rows]) if name != "to_out" else None
-            if y is not None:  # a projection is linear, so that what is added to x adds to its answer
-                out = out.index_add(0, rows, F.linear(y.to(x.dtype), linear.weight).to(out.dtype))  # type: ignore[arg-type]
+            if y is not None:
+                shown = shown.index_add(0, rows, y.to(x.dtype))
+        out = linear(shown)
         for said in heard.edits:
             assert said.edited is not None
             rows, factors = said.edited
@@ -177,6 +193,40 @@ class Passed(nn.Module):
 
     def forward(self, objs: Any) -> Any:
         return objs
+
+
+def words(q: Tensor, k: Tensor, v: Tensor, context: Spoken, rows: Sequence[int] | None = None) -> Tensor:
+    """(b places c): what cross-attention hears of the words of all rows, or of these: together, and what is attended apart
+    (attention couple) each by itself."""
+    bias = context.bias_for(q.shape[2])
+    bias = bias if rows is None or bias is None else bias[list(rows)]
+    out = merged(attend(q, k, v, bias))
+    for couple in context.couples:
+        mine = [i for i, row in enumerate(rows or range(len(q))) if row // context.frames == couple.row]
+        if mine:
+            i = torch.tensor(mine, device=q.device)
+            out = out.index_copy(
+                0, i, coupled(q[i], k[i], v[i], None if bias is None else bias[i], couple, context.grid).to(out.dtype)
+            )
+    return out
+
+
+def coupled(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, couple: Couple, grid: tuple[int, int]) -> Tensor:
+    """sum of M_i Attn(q, T_i), and what is left of 1 for the row's other words. M_i: weights times regions, normalised where they
+    overlap. Source: laksjdjf/cgem156-ComfyUI@884563c (attention couple); masks by area, on the grid that the layer has."""
+    places = int(q.shape[2])
+    size, one = level(grid, places), q.new_ones(places)
+    where = [one if m is None else resized(m, size, "area").flatten().to(q) for m in couple.masks]
+    shares, left = shared_out(where, couple.weights, couple.rest)
+    others = torch.ones(k.shape[2], dtype=torch.bool, device=k.device)
+    for tokens in couple.tokens:
+        others[tokens] = False
+    out = left[:, None] * merged(
+        attend(q, k[:, :, others], v[:, :, others], None if bias is None else bias[..., others])
+    )
+    for share, tokens in zip(shares, couple.tokens, strict=True):
+        out = out + share[:, None] * merged(attend(q, k[:, :, tokens], v[:, :, tokens], None))
+    return out
 
 
 def inside(said: Tensor, masks: Sequence[Tensor | None], grid: tuple[int, int]) -> Tensor:

@@ -67,6 +67,7 @@ def structure(row: Row) -> Hashable:
         tuple((id(e.adapter), tuple(e.tokens.shape), e.scaling) for e in p.decoupled),
         tuple((spoken_through(e), spelled(e.context)) for e in branches(p)),
         any(isinstance(e, Features) for e in p.residuals),
+        tuple((id(e.network), e.blocks, e.voice.mask is not None) for e in p.edits),
         tuple(
             (e.blocks, e.norms, e.share == 1, e.share == 0, e.voice.weight != 1, e.voice.mask is not None)
             for e in p.shared
@@ -78,9 +79,10 @@ def spelled(context: Sequence[Tokens]) -> Hashable:
     """Of tokens: how many, do they need a bias, and do they need one for each query."""
     voices = [t.voice for t in context]
     return (
-        sum(len(t.values) for t in context),
+        sum(len(t.values) for t in context),  # type: ignore[arg-type]  tensors by now: the job has said which
         any(v.weight != 1 or v.frames is not None for v in voices),
         any(v.mask is not None for v in voices),
+        tuple((len(t.values), t.voice.mask is not None) for t in context if t.apart is not None),
     )
 
 

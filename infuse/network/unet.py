@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from infuse.grids import halved, resized
 from infuse.network.attention import Heard, Projections, install
+from infuse.network.edits import Edits, listen, telling
 from infuse.network.spec import NetworkSpec
 from infuse.network.walk import Ask, Stroll, Visitor, head, walk
 from infuse.spoken import Batch, Spoken, SpokenResidual
@@ -29,7 +30,9 @@ class Network:
     def __init__(self, unet: nn.Module, spec: NetworkSpec) -> None:
         self.unet, self.spec = unet, spec
         self.calls = self.branch_calls = 0
+        self._stacks: dict[Any, dict[Any, Any]] = {}
         install(unet, tuple(path for path, _ in spec.cross_layers))
+        listen(unet, "unet")
 
     @property
     def device(self) -> torch.device:
@@ -49,24 +52,36 @@ class Network:
         visitors += [Lockstep(said, batch) for said in speaking(batch, "lockstep")]
         visitors += [Norms(batch)] if any(e.norms for s in batch.shared for e in s.entries) else []
         self.calls += 1
-        if visitors:
-            self.branch_calls += sum(isinstance(v, Lockstep) for v in visitors)
-            h = walk(
-                self.unet, x, batch.timestep, batch.context.values, attention, Ask(visitors), features=batch.features,
-                skips=skips[:-1] if skips else None, middle=skips[-1] if skips else None, embedding=embedded(batch.embedding),
-            )  # fmt: skip
-            return head(self.unet, h)[: batch.asked]
-        return self.unet(
-            x,
-            batch.timestep,
-            encoder_hidden_states=batch.context.values,
-            cross_attention_kwargs=attention,
-            down_block_additional_residuals=skips and tuple(skips[:-1]),
-            mid_block_additional_residual=skips and skips[-1],
-            down_intrablock_additional_residuals=batch.features and list(batch.features),  # diffusers empties it
-            return_dict=False,
-            **embedded(batch.embedding),
-        )[0][: batch.asked]
+        with telling(self.edits(batch)):
+            if visitors:
+                self.branch_calls += sum(isinstance(v, Lockstep) for v in visitors)
+                h = walk(
+                    self.unet, x, batch.timestep, batch.context.values, attention, Ask(visitors), features=batch.features,
+                    skips=skips[:-1] if skips else None, middle=skips[-1] if skips else None, embedding=embedded(batch.embedding),
+                )  # fmt: skip
+                return head(self.unet, h)[: batch.asked]
+            return self.unet(
+                x,
+                batch.timestep,
+                encoder_hidden_states=batch.context.values,
+                cross_attention_kwargs=attention,
+                down_block_additional_residuals=skips and tuple(skips[:-1]),
+                mid_block_additional_residual=skips and skips[-1],
+                down_intrablock_additional_residuals=batch.features and list(batch.features),  # diffusers empties it
+                return_dict=False,
+                **embedded(batch.embedding),
+            )[0][: batch.asked]
+
+    def edits(self, batch: Batch) -> Edits | None:
+        """What LoRAs say to the layers in this call. Stacked factors are kept while the same networks speak to the same rows."""
+        if not batch.edits:
+            return None
+        who = tuple((id(e.entry.network), e.rows) for e in batch.edits)
+        if who not in self._stacks:
+            self._stacks = {who: {}}
+        frames = int(batch.x.shape[2]) if batch.x.ndim == 5 else 1
+        grid = (int(batch.x.shape[-2]), int(batch.x.shape[-1]))
+        return Edits(batch.edits, len(batch.x) * frames, frames, grid, self._stacks[who])
 
     def heard(self, batch: Batch) -> Heard:
         """What every attention is told. Hints of branches that speak there are embedded once for the call."""

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from infuse.errors import InfuseError
+from infuse.network.edits import telling
 from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network, speaking
 from infuse.network.walk import Stroll, head, walk
@@ -44,7 +45,7 @@ class VideoNetwork(Network):
         skips = self.answers(frames, speaking(frames, "skips"))
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
         self.calls += 1
-        with adding(self.unet, frames.features or ()):
+        with adding(self.unet, frames.features or ()), telling(self.edits(batch)):
             return self.unet(
                 x,
                 batch.timestep,
@@ -63,11 +64,11 @@ class VideoNetwork(Network):
         assert not batch.residuals, "branches are not trained on stills"
         frames, f = unrolled(batch), batch.x.shape[2]
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
-        said = frames.context.values.repeat_interleave(f, 0)
+        words = frames.context.values.repeat_interleave(f, 0)
         heard = self.heard(frames).kwargs
         pictures = _Pictures(self.unet)
         self.calls += 1
-        h = walk(pictures, x.transpose(1, 2).flatten(0, 1), frames.timestep, said, heard, Stroll())
+        h = walk(pictures, x.transpose(1, 2).flatten(0, 1), frames.timestep, words, heard, Stroll())
         return head(pictures, h).unflatten(0, (-1, f)).transpose(1, 2)
 
 

@@ -17,7 +17,7 @@ import mix
 from infuse import ControlNet, Img2Img, IPAdapter, Recipe, Text
 from infuse.curves import Step, value_at
 from infuse.encoders.kit import Kit
-from infuse.ports import Channel, Decoupled, Latent, Ports, Posterior, Residual, Shared, Tokens, Vector
+from infuse.ports import Channel, Decoupled, Edit, Latent, Ports, Posterior, Residual, Shared, Tokens, Vector
 from infuse.timetable import timetable
 
 ENTRIES = {
@@ -28,6 +28,7 @@ ENTRIES = {
     "residuals": Residual(torch.nn.Identity(), torch.ones(3, 8, 8)),
     "embedding": Vector("time_ids", torch.ones(6)),
     "shared": Shared(Posterior(torch.ones(1, 2, 2), torch.ones(1, 2, 2))),
+    "edits": Edit(torch.nn.Identity()),
 }
 some = st.dictionaries(st.sampled_from(sorted(ENTRIES)), st.integers(0, 3)).map(
     lambda d: Ports(**{k: (ENTRIES[k],) * n for k, n in d.items()})
@@ -38,7 +39,7 @@ def same(a: Ports, b: Ports) -> bool:
     return all([id(x) for x in getattr(a, f.name)] == [id(x) for x in getattr(b, f.name)] for f in fields(Ports))
 
 
-def test_the_ports_are_the_documented_seven() -> None:
+def test_the_ports_are_the_documented_eight() -> None:
     assert [f.name for f in fields(Ports)] == list(ENTRIES)
 
 

@@ -168,6 +168,7 @@ class PowerPaint(Holed):
 class PowerPaints(Condition):
     """What a recipe's PowerPaints say together: the holes as one, the words of each in its own hole."""
 
+    WORDS = True
     VOICE = HOLED
     HOLE = "image"
 
@@ -235,13 +236,17 @@ class PowerPaints(Condition):
         factors = guess_sites(branch.sites) if first.mode == "guess" else None
         on, off = (Residual(branch, parts, factors, context=said) for said in self.task_words(kit))
         silent = () if first.mode == "guess" else (off,)
-        return Sides(*(Ports(latent=(latent,), residuals=heard) for heard in ((on,), silent)))
+        heard, unheard = (Ports(latent=(latent,), residuals=said) for said in ((on,), silent))
+        return Sides(heard, unheard)
 
     def base_words(self, kit: Encoders) -> Sides:
         """What the base's own encoder says beside the BrushNet of v2."""
         said = [self.words(self.generation(kit), r) for r in self.regions]
-        return Sides(*(self.spoken_by_base(kit, [str(p) for p in prompts], self.where(kit))
-                       for prompts in ([w.base for w in said], [w.not_base for w in said])))  # fmt: skip
+        on, off = (
+            self.spoken_by_base(kit, [str(p) for p in prompts], self.where(kit))
+            for prompts in ([w.base for w in said], [w.not_base for w in said])
+        )
+        return Sides(on, off)
 
     def generation(self, kit: Encoders) -> Generation:
         model = self.regions[0].model

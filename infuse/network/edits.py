@@ -1,0 +1,304 @@
+"""Layers of a base listen: what LoRAs add to their answers, for the rows that carry them. No weight is ever touched.
+
+A LoRA changes W to W + s D, and (W + s D) x = W x + s D x: what a row's networks say is added to its answer, layer by layer,
+so that users with different LoRAs share a call. What is said in a call is a context variable around it, since diffusers hands
+its arguments to attentions only. Low-rank products of rows with different networks are stacked: two products whatever their
+number. A LoRA with a region is heard at its places; keys and values of words lie on no place, so there attention answers twice
+(`of_words`). Source of the row-wise form: Hu et al. 2021, eq. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from infuse.grids import level, resized
+from infuse.spoken import SpokenEdit
+
+NOW: ContextVar[Edits | None] = ContextVar("edits", default=None)
+"""What is said to the layers in the present call of this thread."""
+OF_WORDS = ("attn2.to_k", "attn2.to_v")
+"""Projections of tokens: what they make lies on no place of the picture."""
+
+
+class _Listens:
+    """A layer that adds what it is told to its answer."""
+
+    edited_as: tuple[str, str] = ("", "")
+    """(part of the base, its module path)."""
+
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        out = super().forward(input, *args, **kwargs)  # type: ignore[misc]
+        now = NOW.get()
+        return out if now is None else now.added(self, input, out)
+
+
+class Linear(_Listens, nn.Linear):
+    pass
+
+
+class Conv2d(_Listens, nn.Conv2d):
+    pass
+
+
+class GroupNorm(_Listens, nn.GroupNorm):
+    pass
+
+
+class LayerNorm(_Listens, nn.LayerNorm):
+    pass
+
+
+LISTENING: Mapping[type, type] = {
+    nn.Linear: Linear, nn.Conv2d: Conv2d, nn.GroupNorm: GroupNorm, nn.LayerNorm: LayerNorm,
+}  # fmt: skip
+
+
+def listen(network: nn.Module, part: str) -> None:
+    """Let every layer of a part of the base (unet, text_encoder, text_encoder_2) listen. Its weights and names stay."""
+    for path, layer in network.named_modules():
+        kind = LISTENING.get(type(layer))
+        if kind is not None:
+            layer.__class__ = kind
+        if isinstance(layer, _Listens):
+            layer.edited_as = (part, path)
+
+
+@contextmanager
+def telling(edits: Edits | None) -> Iterator[None]:
+    """What layers hear in this thread until the end of the block."""
+    token = NOW.set(edits)
+    try:
+        yield
+    finally:
+        NOW.reset(token)
+
+
+@dataclass(frozen=True, eq=False)
+class Speaker:
+    """One LoRA at one layer: what it changes there, and how loudly for each row that carries it."""
+
+    change: Any
+    """A `network.lora.Change`."""
+    rows: tuple[int, ...]
+    weights: tuple[float, ...]
+    masks: tuple[Tensor | None, ...]
+
+    @property
+    def masked(self) -> bool:
+        return any(m is not None for m in self.masks)
+
+
+@dataclass(eq=False)
+class Edits:
+    """What the LoRAs of one call say. `rows`: of the batch, frames of clips as rows; 0: whatever comes is one row's."""
+
+    said: Sequence[SpokenEdit]
+    rows: int = 0
+    frames: int = 1
+    grid: tuple[int, int] = (1, 1)
+    stacks: dict[Any, Any] = field(default_factory=dict)
+    """Factors of rows with different networks, stacked: kept by the base network from call to call."""
+    _at: dict[tuple[str, str], list[Speaker]] = field(default_factory=dict)
+
+    def speakers(self, layer: tuple[str, str]) -> list[Speaker]:
+        """Who changes this layer, and is heard there."""
+        if layer not in self._at:
+            self._at[layer] = [s for e in self.said if (s := self._speaker(e, *layer)) is not None]
+        return self._at[layer]
+
+    def _speaker(self, e: SpokenEdit, part: str, path: str) -> Speaker | None:
+        from infuse.network.blocks import slot
+
+        change = e.entry.network.change(part, path)  # type: ignore[operator]
+        if change is None:
+            return None
+        place = (slot(path) if part == "unet" else 0) if e.entry.blocks else None
+        factor = e.entry.blocks[place] if e.entry.blocks and place is not None else 1.0
+        if not factor:
+            return None
+        rows, weights, masks = [], [], []
+        for row, w, mask, each in zip(e.rows, e.weights, e.masks, e.frames or (None,) * len(e.rows), strict=True):
+            for f in range(self.frames):
+                rows.append(row * self.frames + f)
+                weights.append(w * factor * (each[f] if each else 1.0))
+                masks.append(mask)
+        return Speaker(change, tuple(rows), tuple(weights), tuple(masks))
+
+    def added(self, layer: Any, x: Tensor, out: Tensor) -> Tensor:
+        """A layer's answer with what is said there."""
+        here = self.speakers(layer.edited_as)
+        if not here:
+            return out
+        if layer.edited_as[1].endswith(OF_WORDS):
+            here = [s for s in here if not s.masked]  # attention asks for the others itself
+        plain = out
+        low = [s for s in here if s.change.factors is not None and not s.masked and self.rows]
+        if len(low) > 1 and len({r for s in low for r in s.rows}) > 1:
+            out = self._stacked(layer, low, x, out)
+            here = [s for s in here if s not in low]
+        for s in here:
+            out = self._one(layer, s, x, out, plain)
+        return out
+
+    def _one(self, layer: Any, s: Speaker, x: Tensor, out: Tensor, plain: Tensor) -> Tensor:
+        """One network at one layer, whose own answer is `plain`."""
+        if not self.rows:
+            return out + loud(layer, s.change, x, s.weights * len(x), plain).to(out.dtype)
+        n = len(x) // self.rows
+        rows = [r * n + j for r in s.rows for j in range(n)]
+        weights = [w for w in s.weights for _ in range(n)]
+        whole = rows == list(range(len(x)))
+        picked, mine = (t if whole else t[torch.tensor(rows, device=x.device)] for t in (x, plain))
+        more = loud(layer, s.change, picked, weights, mine)
+        if s.masked:
+            more = more * self._where([m for m in s.masks for _ in range(n)], more)
+        return out + more if whole else out.index_add(0, torch.tensor(rows, device=x.device), more.to(out.dtype))
+
+    def _stacked(self, layer: Any, low: Sequence[Speaker], x: Tensor, out: Tensor) -> Tensor:
+        """Rows with different networks: the factors of each row's networks beside one another, two products for all of them."""
+        n = len(x) // self.rows
+        sets: dict[int, list[tuple[int, float]]] = {}
+        for i, s in enumerate(low):
+            for row, w in zip(s.rows, s.weights, strict=True):
+                sets.setdefault(row, []).append((i, w))
+        rows, kinds = list(sets), [tuple(i for i, _ in said) for said in sets.values()]
+        distinct = list(dict.fromkeys(kinds))
+        if (
+            len({kinds.count(k) for k in distinct}) > 1
+        ):  # rows don't divide evenly among the sets: each row is one of its own
+            distinct, order = kinds, list(range(len(rows)))
+        else:
+            order = sorted(range(len(rows)), key=lambda j: distinct.index(kinds[j]))
+        down, up = self._stack(layer, low, distinct)
+        width = down.shape[1]
+        picked = [rows[j] * n + f for j in order for f in range(n)]
+        scales = down.new_zeros(len(order), width)
+        for j, o in enumerate(order):
+            at = 0
+            for i, w in sets[rows[o]]:
+                r = len(low[i].change.factors[0])
+                scales[j, at : at + r] = w
+                at += r
+        index = torch.tensor(picked, device=x.device)
+        mine = x[index]
+        groups, each = len(distinct), len(picked) // len(distinct)
+        scales = scales.repeat_interleave(n, 0).view(groups, each, width)
+        if isinstance(layer, nn.Conv2d):
+            more = grouped_conv(layer, mine.unflatten(0, (groups, each)), down, up, scales)
+        else:
+            flat = mine.reshape(groups, -1, mine.shape[-1])
+            places = flat.shape[1] // each
+            z = torch.bmm(flat, down.transpose(1, 2)) * scales.repeat_interleave(places, 1)
+            more = torch.bmm(z, up.transpose(1, 2)).view(*mine.shape[:-1], -1)
+        for s in low:
+            if s.change.bias is not None:
+                of = dict(zip(s.rows, s.weights, strict=True))
+                factor = more.new_tensor([of.get(rows[o], 0.0) for o in order for _ in range(n)])
+                more = more + spread(s.change.bias.to(more), more) * factor.view(-1, *(1,) * (more.ndim - 1))
+        return out.index_add(0, index, more.to(out.dtype))
+
+    def _stack(self, layer: Any, low: Sequence[Speaker], sets: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        """((sets r in...), (sets out r)): factors of each set's networks, filled up with zeros to one rank."""
+        key = (layer.edited_as, tuple(tuple(id(low[i].change) for i in k) for k in sets))
+        if key not in self.stacks:
+            pairs = [[low[i].change.factors for i in k] for k in sets]
+            most = max(sum(len(a) for a, _ in p) for p in pairs)
+            down = [F.pad(a := torch.cat([a for a, _ in p]), (0, 0) * (a.ndim - 1) + (0, most - len(a))) for p in pairs]
+            up = [F.pad(b := torch.cat([b for _, b in p], dim=1), (0, most - b.shape[1])) for p in pairs]
+            self.stacks[key] = torch.stack(down), torch.stack(up), [s.change for s in low]  # their ids stay theirs
+        return self.stacks[key][:2]
+
+    def _where(self, masks: Sequence[Tensor | None], like: Tensor) -> Tensor:
+        """Where each row is heard, as it multiplies an answer of one of the network's layers."""
+        return torch.stack([like.new_ones(()).expand(_places(like)) if m is None else self._on(m, like) for m in masks])
+
+    def _on(self, mask: Tensor, like: Tensor) -> Tensor:
+        if like.ndim == 4:
+            return resized(mask, (int(like.shape[-2]), int(like.shape[-1]))).to(like)[None]
+        if like.ndim == 3:
+            return resized(mask, level(self.grid, int(like.shape[1]))).flatten().to(like)[:, None]
+        return mask.mean().to(like).view(1)  # of a vector that is heard everywhere: as much as its region covers
+
+    def of_words(self, attn: Any, path: str, source: Tensor) -> Iterator[Regional]:
+        """What LoRAs with regions make of the keys and values of words in one attention: inside of its region a row hears these
+        instead of its plain ones."""
+        for e in self.said:
+            if all(m is None for m in e.masks):
+                continue
+            found = [self._speaker(e, "unet", f"{path}.{name}") for name in ("to_k", "to_v")]
+            any_of = next((s for s in found if s is not None), None)
+            if any_of is None:
+                continue
+            rows = torch.tensor(any_of.rows, device=source.device)
+            more = [
+                None if s is None else loud(layer, s.change, source[rows], s.weights)
+                for s, layer in zip(found, (attn.to_k, attn.to_v), strict=True)
+            ]
+            yield Regional(any_of.rows, more[0], more[1], any_of.masks)
+
+
+@dataclass(frozen=True, eq=False)
+class Regional:
+    """What one LoRA adds to the keys and values of words, for rows that hear it in a region."""
+
+    rows: tuple[int, ...]
+    k: Tensor | None
+    v: Tensor | None
+    masks: tuple[Tensor | None, ...]
+
+
+def _places(like: Tensor) -> tuple[int, ...]:
+    return (1, *like.shape[-2:]) if like.ndim == 4 else (like.shape[1], 1) if like.ndim == 3 else (1,)
+
+
+def spread(bias: Tensor, like: Tensor) -> Tensor:
+    """A vector of channels as it is added to an answer."""
+    return bias[:, None, None] if like.ndim == 4 else bias
+
+
+def loud(layer: Any, change: Any, x: Tensor, weights: Sequence[float], plain: Tensor | None = None) -> Tensor:
+    """What a change adds to a layer's answer (`plain`, if it is known) to x, with a strength for each row."""
+    shape = (-1, *(1,) * (x.ndim - 1))
+    if change.factors is not None:
+        down, up = change.factors
+        z = (
+            F.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
+            if x.ndim == 4 and down.ndim == 4
+            else F.linear(x, down)
+        )
+        z = z * z.new_tensor(weights).view(shape)
+        more = F.conv2d(z, up[..., None, None]) if z.ndim == 4 else F.linear(z, up)
+        if change.bias is not None:
+            more = more + spread(change.bias.to(more), more) * more.new_tensor(weights).view(shape)
+        return more
+    if change.linear:
+        more = change.answer(layer, x, 1.0, plain)
+        return more * more.new_tensor(weights).view(shape)
+    parts = {w: [i for i, v in enumerate(weights) if v == w] for w in dict.fromkeys(weights)}
+    if len(parts) == 1:
+        return change.answer(layer, x, weights[0], plain)
+    said = []
+    for w, rows in parts.items():
+        here = torch.tensor(rows, device=x.device)
+        said.append(change.answer(layer, x[here], w, None if plain is None else plain[here]))
+    order = torch.tensor([i for part in parts.values() for i in part], device=x.device).argsort()
+    return torch.cat(said)[order]
+
+
+def grouped_conv(layer: nn.Conv2d, x: Tensor, down: Tensor, up: Tensor, scales: Tensor) -> Tensor:
+    """(groups each c h w), a convolution of its own for each group: (groups*each out h' w')."""
+    groups, each = x.shape[:2]
+    beside = x.transpose(0, 1).flatten(1, 2)  # groups as groups of channels
+    z = F.conv2d(beside, down.flatten(0, 1), None, layer.stride, layer.padding, layer.dilation, groups)  # type: ignore[arg-type]
+    z = z.unflatten(1, (groups, -1)).transpose(0, 1) * scales[..., None, None]
+    h, w = z.shape[-2:]
+    out = torch.bmm(up, z.permute(0, 2, 1, 3, 4).reshape(groups, z.shape[2], -1))
+    return out.view(groups, -1, each, h, w).transpose(1, 2).flatten(0, 1)
