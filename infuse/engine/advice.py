@@ -12,10 +12,10 @@ from pathlib import PurePath
 from typing import Any
 
 from infuse.conditions.base import Condition
-from infuse.encoders.prompt_syntax import foreign_syntax
 from infuse.recipe import Recipe
 from infuse.samplers import SPACING, Choice
 from infuse.timetable import Timetable
+from infuse.words.foreign_syntax import foreign_syntax
 
 WORDS = ("prompt", "negative_prompt")
 
