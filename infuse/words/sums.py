@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import re
 
-from infuse.notices import note
-
 AND = re.compile(r"\bAND\b")
 WEIGHT = re.compile(r":\s*([-+]?(?:\d+\.?|\d*\.\d+))\Z")
 
@@ -19,14 +17,10 @@ WEIGHT = re.compile(r":\s*([-+]?(?:\d+\.?|\d*\.\d+))\Z")
 def parts(text: str) -> tuple[tuple[str, float], ...]:
     """(text, weight) of each prompt, in order; at least one. Weights may be negative or 0. Never raises.
 
-    The space before a text stays, that after it goes. A weight without any `AND` is noted: "at 16:9" is hardly meant so.
+    The space before a text stays, that after it goes. Whoever asks should say if a single part has a weight: "at 16:9" is hardly meant
+    so.
     """
-    found = tuple(map(_weighed, AND.split(text)))
-    if len(found) == 1 and found[0][1] != 1:
-        words, weight = found[0]
-        note(f"The prompt's end {text.rstrip()[len(words):].strip()!r} is the weight of all of it, as in the webui: it is followed {weight:g} times as "
-             "strongly. If these are words, put a comma behind them.")  # fmt: skip
-    return found
+    return tuple(map(_weighed, AND.split(text)))
 
 
 def _weighed(text: str) -> tuple[str, float]:

@@ -20,8 +20,8 @@ from infuse.errors import RecipeError
 from infuse.notices import note
 
 BEGIN = re.compile(r"<(\w+):")
-KINDS = {"lora": "lora", "lyco": "lora", "hypernet": "hypernet"}
-"""Kinds of networks that the webui knows, by their names in prompts."""
+KINDS = {"lora": "lora", "lyco": "lora", "lycoris": "lora", "hypernet": "hypernet", "hypernetwork": "hypernet"}
+"""Kinds of networks, by their names in prompts; the webui's own are lora, lyco and hypernet."""
 STRENGTHS = ("te", "unet")
 POSITIONS = (*STRENGTHS, "lbw", "x")
 ALIASES = {"w": "lbw"}

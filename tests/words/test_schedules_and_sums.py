@@ -63,9 +63,8 @@ def test_parts_of_a_sum(prompt: str, wanted: list[tuple[str, float]]) -> None:
     assert list(parts(prompt)) == wanted
 
 
-def test_a_number_at_the_end_is_told() -> None:
-    with pytest.warns(InfuseWarning, match="':9' is the weight of all of it"):
-        assert parts("a field, 16:9") == (("a field, 16", 9.0),)
+def test_a_number_at_the_end_is_a_weight_without_any_and() -> None:
+    assert parts("a field, 16:9") == (("a field, 16", 9.0),)
 
 
 def test_networks_are_taken_out() -> None:
@@ -82,7 +81,7 @@ def test_networks_are_taken_out() -> None:
     ("<lora:a:1:1:MIDD>", Tag("lora", "a", options={"lbw": "MIDD"})), ("<lora:a:1:1:1,0,0:0.5>", Tag("lora", "a", options={"lbw": "1,0,0", "x": "0.5"})),
     ("<lora:a:1:1:64>", Tag("lora", "a", options={"dyn": "64"})), ("<lora:a:w=ALL:x=0.3:step=2-8>", Tag("lora", "a", options={"lbw": "ALL", "x": "0.3", "step": "2-8"})),
     ("<lora:a:lbwe=IN05-OUT05:attn:0.5:te=0>", Tag("lora", "a", 0, 0, {"lbwe": "IN05-OUT05:attn:0.5"})), ("<lora:a b-c_d.e: 1 >", Tag("lora", "a b-c_d.e")),
-    ("<lora:a==b>", Tag("lora", "a==b")),
+    ("<lora:a==b>", Tag("lora", "a==b")), ("<lycoris:a>", Tag("lora", "a")), ("<hypernetwork:a:0.5>", Tag("hypernet", "a", 0.5, 0.5)),
 ])  # fmt: skip
 def test_what_a_tag_says(tag: str, wanted: Tag) -> None:
     assert networks(tag) == ("", (wanted,))
