@@ -142,14 +142,32 @@ def identify_command(
 
 @app.command("convert")
 def convert_command(
-    source: Annotated[Path, typer.Argument(help="A weights file: .bin, .pt, .pth, .ckpt.")],
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    source: Annotated[
+        Path, typer.Argument(help="A weights file (.bin, .pt, .pth, .ckpt, .safetensors), or a model's folder.")
+    ],
+    out: Annotated[Path, typer.Argument(help="What to write: a .safetensors file, or a new folder.")],
+    dtype: Annotated[str | None, typer.Option("--dtype", help="fp16, bf16 or fp32; each part's own.")] = None,
 ) -> None:
-    """A pickle to safetensors: the same tensors under the same names. No code in the file is run."""
+    """A pickle to safetensors, a checkpoint to a diffusers folder, a folder to one checkpoint. No code in a file is run."""
     from infuse.weights.convert import convert
 
     quiet()
-    typer.echo(f"{out}: {convert(source, out)} tensors", err=True)
+    count = convert(source, out, dtype, lambda line: typer.echo(line, err=True))
+    typer.echo(f"{out}: {count} tensors", err=True)
+
+
+@app.command("merge")
+def merge_command(
+    base: Annotated[str, typer.Argument(help="A checkpoint or a diffusers folder, by path or name.")],
+    loras: Annotated[list[str], typer.Argument(help="LoRAs, each with its weight: style.safetensors@0.8.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file, or the folder, to write.")],
+) -> None:
+    """A base with LoRAs in its weights, in the layout and precision that it had. Nothing is overwritten."""
+    from infuse.cli.merge import merge
+
+    quiet()
+    with spoken():
+        typer.echo(f"{out}: {merge(base, loras, out)} tensors changed", err=True)
 
 
 @app.command()

@@ -157,11 +157,12 @@ def vae_names(header: Header) -> dict[str, str]:
     keys = [k.removeprefix(prefix) for k in header if k.startswith(prefix)]
     if any(k.startswith("decoder.up_blocks.") for k in keys):
         own = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
-        return {prefix + k: _renamed(k) for k in keys if k.startswith(own)}
+        return {prefix + k: renamed(k) for k in keys if k.startswith(own)}
     return {prefix + k: new for k, new in ldm_keys.vae(keys).items()}
 
 
-def _renamed(key: str) -> str:
+def renamed(key: str) -> str:
+    """A VAE's key as diffusers has it now."""
     module, _, leaf = key.rpartition(".")
     stem, _, last = module.rpartition(".")
     return f"{stem}.{OLD_ATTENTION[last]}.{leaf}" if ".attentions." in module and last in OLD_ATTENTION else key
