@@ -25,6 +25,7 @@ from infuse.weights.layouts.lora import build
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 LAYOUTS = ("kohya", "kohya, original names", "peft", "middle-aged", "oldest")
+WORDS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 Weights = dict[tuple[str, str], Tensor]
 
 
@@ -107,7 +108,7 @@ CASES = [
 
 @pytest.mark.parametrize(
     ("family", "layout"),
-    some(CASES, quick=[("sd1", "kohya"), ("sd2", "peft"), ("sdxl", "kohya, original names"), ("sd1", "middle-aged")]),
+    some(CASES, quick=[("sd1", "kohya"), ("sd2", "peft"), ("sd1", "middle-aged")]),
 )
 def test_a_layout_changes_what_it_changes_in_diffusers(family: str, layout: str, tmp_path: Path) -> None:
     made = tiny.base(family)
@@ -118,3 +119,63 @@ def test_a_layout_changes_what_it_changes_in_diffusers(family: str, layout: str,
     assert changed == found.keys() and {part for part, _ in changed} == {"unet", *texts(made)}
     for at in changed:
         torch.testing.assert_close(found[at], theirs[at], atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_at_once_add_up_by_their_weights(tmp_path: Path) -> None:
+    made = tiny.base("sd1")
+    states = [written("kohya", made), written("peft", made, seed=5)]
+    theirs = fused(made, states, [0.7, -0.4])
+    found = [deltas(made, ours(made, s, tmp_path), w) for s, w in zip(states, (0.7, -0.4), strict=True)]
+    for at in found[0].keys() | found[1].keys():
+        torch.testing.assert_close(sum(f[at] for f in found if at in f), theirs[at], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", some(["sd1", "sdxl"], quick=["sd1"]))
+def test_what_diffusers_saves_with_its_scales_is_what_it_loads(family: str, tmp_path: Path) -> None:
+    """Its file says rank, alpha and patterns in its metadata."""
+    made = tiny.base(family)
+    lows = lora_files.changes(made.parts["unet"], list(texts(made).values()))
+    layers = {
+        p: {f"{x.path}.lora_{a}.weight": t for x in lows if x.part == p for a, t in (("A", x.down), ("B", x.up))}
+        for p in ("unet", *texts(made))
+    }
+    own = {
+        "r": 4,
+        "lora_alpha": 6,
+        "target_modules": ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"],
+    }
+    words = own | {"target_modules": WORDS}
+    said = {"unet": own | {"alpha_pattern": {"attn1.to_q": 3}}, "text_encoder": words | {"lora_alpha": 2, "use_rslora": True},
+            "text_encoder_2": words}  # fmt: skip
+    keywords: dict[str, Any] = {f"{p}_lora_layers": layers[p] for p in layers} | {
+        f"{p}_lora_adapter_metadata": said[p] for p in layers
+    }
+    pipe = pipeline(made)
+    pipe.save_lora_weights(tmp_path, **keywords)
+    parts = ["unet", *texts(made)]
+    before = weights({p: getattr(pipe, p) for p in parts})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe.load_lora_weights(tmp_path)
+        pipe.fuse_lora(components=parts)
+    after = weights({p: getattr(pipe, p) for p in parts})
+    found = deltas(made, build(str(tmp_path), made.base.network.unet, made.base.texts.models, torch.float32))  # type: ignore[arg-type]
+    assert len(found) == len(lows)
+    for at, delta in found.items():
+        torch.testing.assert_close(delta, after[at] - before[at], atol=1e-5, rtol=0)
+
+
+def test_diffusers_gives_attentions_the_commonest_alpha(tmp_path: Path) -> None:
+    """Where it is not followed: ours are alpha / rank of each module, its are so outside of attentions alone."""
+    made = tiny.base("sd1")
+    lows = lora_files.changes(made.parts["unet"], alphas=(4.0, 4.0, 1.0))
+    state = lora_files.kohya(lows)
+    theirs, found = fused(made, [state], [1.0]), deltas(made, ours(made, state, tmp_path))
+    lost = 0
+    for low in lows:
+        torch.testing.assert_close(found["unet", low.path], low.delta, atol=1e-5, rtol=0)
+        agrees = torch.allclose(theirs["unet", low.path], low.delta, atol=1e-4)
+        assert agrees or "attn" in low.path
+        lost += not agrees
+    assert lost, "diffusers has mended it: this test, and what documents say, can go"

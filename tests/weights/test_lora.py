@@ -113,7 +113,7 @@ def trained(config: dict[str, Any], folder: Path) -> dict[str, Tensor]:
     return {k: t.detach().clone() for k, t in model.merge_and_unload().state_dict().items()}
 
 
-@pytest.mark.parametrize("name", some(PEFT, quick=["ranks and alphas of some", "square roots", "DoRA"]))
+@pytest.mark.parametrize("name", some(PEFT, quick=["ranks and alphas of some"]))
 def test_a_folder_of_peft_is_what_peft_merges(name: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft's, of a config that it cannot ask the Hub for
