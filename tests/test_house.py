@@ -75,7 +75,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("tabletop.demo",),
     ("tabletop.making",),  # the demo shows what is made; how it was made lies above it, out of its reach
     ("",),  # infuse/__init__.py
-    ("cli.words", "cli.show", "cli.train"),
+    ("cli.words", "cli.show", "cli.merge", "cli.train"),
     ("cli.recipe",),
     ("cli.options", "cli.making"),
     ("cli.app",),
