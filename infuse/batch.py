@@ -183,9 +183,9 @@ def couple(row: int, said: Sequence[Tokens]) -> Couple | None:
     own = [(here, t) for here, t in zip(slices, said, strict=True) if t.apart is not None]
     if not own:
         return None
-    weights = tuple(t.apart * t.voice.weight for _, t in own)  # type: ignore[operator]
-    rest = sum(t.rest for _, t in own) / len(own)
-    return Couple(row, tuple(h for h, _ in own), weights, tuple(t.voice.mask for _, t in own), rest)
+    weights: Any = tuple(t.apart for _, t in own)
+    rests = tuple(1 - t.voice.weight * (1 - t.rest) for _, t in own)
+    return Couple(row, tuple(h for h, _ in own), weights, tuple(t.voice.mask for _, t in own), rests)
 
 
 def edit(rows: list[int], entries: list[Edit]) -> SpokenEdit:

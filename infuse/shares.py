@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def shared_out(
-    masks: Sequence[Float[Tensor, "*places"]], weights: Sequence[float], rest: float = 0.0
+    masks: Sequence[Float[Tensor, "*places"]], weights: Sequence[float], rests: Sequence[float]
 ) -> tuple[list[Float[Tensor, "*places"]], Float[Tensor, "*places"]]:
     """(each region's share, what is left): they add up to 1 at every place.
 
-    masks: 0-1. weights: 0 or more; a region of weight 0 is not there. rest: how much is left where regions are (0-1); where none
-    is, all of it. Source: attention couple (laksjdjf/cgem156-ComfyUI@884563c), base ratio (hako-mikan/sd-webui-regional-prompter@be62345).
+    masks: 0-1. weights: 0 or more; a region of weight 0 is not there. rests: how much each leaves where it is (0-1);
+    where none is, all is left. Source: attention couple (laksjdjf/cgem156-ComfyUI@884563c), base ratio (hako-mikan/sd-webui-regional-prompter@be62345).
     """
     loud = [w * m for w, m in zip(weights, masks, strict=True)]
     total = sum(loud[1:], start=loud[0])
     there = sum((m for w, m in zip(weights, masks, strict=True) if w), start=0 * loud[0]).clamp(max=1)
-    each = [(1 - rest) * there * m / total.clamp(min=1e-9) for m in loud]
+    each = [(1 - r) * there * m / total.clamp(min=1e-9) for m, r in zip(loud, rests, strict=True)]
     return each, 1 - sum(each[1:], start=each[0])

@@ -47,8 +47,8 @@ class Couple:
     weights: tuple[float, ...]
     masks: tuple[Tensor | None, ...]
     """(height width); None: everywhere."""
-    rest: float
-    """How much of the other words is heard where these are."""
+    rests: tuple[float, ...]
+    """How much of the other words is heard where each of these is."""
 
 
 @dataclass(frozen=True, eq=False)

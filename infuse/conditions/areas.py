@@ -63,5 +63,5 @@ class Area(Strict):
 
 def counts(areas: tuple[Area, ...], mine: int | None, rest: float, kit: Encoders) -> Tensor:
     """(height width): the share of one region, or (mine None) what all of them leave."""
-    each, left = shared_out([a.on(kit) for a in areas], [a.weight for a in areas], rest)
+    each, left = shared_out([a.on(kit) for a in areas], [a.weight for a in areas], [rest] * len(areas))
     return left if mine is None else each[mine]

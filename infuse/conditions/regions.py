@@ -26,7 +26,7 @@ MOST = 16
 class Regions(Condition):
     """Words for parts of the picture, beside the recipe's prompt.
 
-    way: attention or latent, see above. base: how much of the recipe's prompt is heard inside of the regions (0-1); where no region
+    weight: how much of all this there is (0-1). way: attention or latent, see above. base: how much of the recipe's prompt is heard inside of the regions (0-1); where no region
     is, it is all that is heard. The negative prompt is everywhere. Each region is {prompt, mask or box, weight}; where regions
     overlap, they share by their weights.
     """
@@ -40,7 +40,13 @@ class Regions(Condition):
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.still(net)
-        self.plain("start", "end") if self.way == "attention" else self.plain()
+        self.part()
+        self.plain("weight", "start", "end") if self.way == "attention" else self.plain("weight")
+        if self.way == "latent" and not isinstance(self.weight, float | int):
+            raise RecipeError(
+                "weight",
+                "regions that are terms of guidance have one weight for the whole run. Give a number, or use way: attention.",
+            )
         for i, area in enumerate(self.regions):
             must_be_short(area.prompt, f"regions.{i}.prompt")
         if all(area.weight == 0 for area in self.regions):
@@ -61,8 +67,13 @@ class Regions(Condition):
         if prompt is None:
             raise RecipeError(who, "regions are terms of guidance beside the prompt's, and another condition says the prompt in its own words. "
                                    "Use way: attention.")  # fmt: skip
+        if getattr(everyone[prompt], "areas", ()):
+            raise RecipeError(
+                who, "two conditions share the picture out among their regions. Put all regions into one of them."
+            )
         out = {name: c for name, c in everyone.items() if name != who}
-        said: dict[str, Any] = {"areas": self.regions, "rest": self.base}
+        weight = self.weight if isinstance(self.weight, float | int) else 1.0
+        said: dict[str, Any] = {"areas": self.regions, "rest": 1 - weight * (1 - self.base)}
         out[prompt] = out[prompt].model_copy(update=said)
         for i, area in enumerate(self.regions):
             if area.weight:

@@ -12,6 +12,7 @@ from infuse.engine.dressing import Dress, dressed
 from infuse.engine.kept import Kept, Key
 from infuse.engine.places import Place
 from infuse.engine.view import in_memory
+from infuse.network.blocks import temporal
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +48,7 @@ class Edits:
             if there is None
             else outlines.layers_of(there.network.unet, there.texts.models)
         )
+        layers = {part: {p: s for p, s in paths.items() if not temporal(p)} for part, paths in layers.items()}
         return outlines.outline(self.library.header(model, "model")[0], layers, spec, name=model)
 
     def lora(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> LoraNetwork:

@@ -217,7 +217,7 @@ def coupled(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, couple: Couple
     places = int(q.shape[2])
     size, one = level(grid, places), q.new_ones(places)
     where = [one if m is None else resized(m, size, "area").flatten().to(q) for m in couple.masks]
-    shares, left = shared_out(where, couple.weights, couple.rest)
+    shares, left = shared_out(where, couple.weights, couple.rests)
     others = torch.ones(k.shape[2], dtype=torch.bool, device=k.device)
     for tokens in couple.tokens:
         others[tokens] = False

@@ -66,6 +66,11 @@ def slot(path: str) -> int | None:
     return NAMES.index(first) + at if at < 12 else None
 
 
+def temporal(path: str) -> bool:
+    """Does this module of a video network look along its frames? LoRAs are of pictures, and no condition speaks there."""
+    return "temp_" in path or path.startswith("transformer_in")
+
+
 def blocks(given: str | Sequence[float], family: str = "", kind: str = "", x: float | None = None) -> tuple[float, ...]:
     """26 factors, in the order of `NAMES`.
 

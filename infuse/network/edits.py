@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infuse.grids import level, resized
+from infuse.network.blocks import slot, temporal
 from infuse.spoken import SpokenEdit
 
 NOW: ContextVar[Edits | None] = ContextVar("edits", default=None)
@@ -64,6 +65,8 @@ LISTENING: Mapping[type, type] = {
 def listen(network: nn.Module, part: str) -> None:
     """Let every layer of a part of the base (unet, text_encoder, text_encoder_2) listen. Its weights and names stay."""
     for path, layer in network.named_modules():
+        if temporal(path):  # its rows are places of the picture
+            continue
         kind = LISTENING.get(type(layer))
         if kind is not None:
             layer.__class__ = kind
@@ -115,8 +118,6 @@ class Edits:
         return self._at[layer]
 
     def _speaker(self, e: SpokenEdit, part: str, path: str) -> Speaker | None:
-        from infuse.network.blocks import slot
-
         change = e.entry.network.change(part, path)  # type: ignore[operator]
         if change is None:
             return None

@@ -11,6 +11,7 @@ from typing import Any
 
 import beside_nets
 import gligens
+import loras
 import numpy as np
 import tiny_faces
 import torch
@@ -31,10 +32,12 @@ from infuse.conditions import (
     Img2Img,
     Inpaint,
     IPAdapter,
+    Lora,
     MaskedVideo,
     Motion,
     PowerPaint,
     Reference,
+    Regions,
     SingleImage,
     SingleSketch,
     Size,
@@ -120,6 +123,7 @@ def modules(family: str) -> dict[str, Any]:
     layers = {at.path: (at.width, 4) for at in transformer_blocks(spec).values()}
     boxes: Any = tiny.randomized(gligens.Network("text", context, context, layers), 87)
     out["boxes file"] = boxes
+    out["lora file"] = loras.lora(made.base, 89, 2, "blocks", bias=True)
     out["brush net"] = tiny.randomized(Brush.from_unet(unet, attention=False), 88)
     return {name: tiny.cast(net, torch.float64) for name, net in out.items()}
 
@@ -146,6 +150,9 @@ def common(family: str) -> dict[str, Made]:
     kinds: dict[str, Made] = {
         "text": lambda **v: Text(**{"prompt": "a sphere", "weight": 0.7, **v}),
         "text on the negative side": lambda **v: Text(**{"prompt": "blurred", "applies_to": "negative", **v}),
+        "lora": lambda **v: Lora(**{"model": "lora file", "weight": 0.8, **v}),
+        "regions": lambda **v: Regions(**{"regions": parts(), **v}),
+        "regions (latent)": lambda **v: Regions(**{"regions": parts(), "way": "latent", **v}),
         "img2img": lambda **v: Img2Img(**{"image": picture(90, SIDE), "strength": 0.7, **v}),
         "inpaint": lambda **v: Inpaint(**ground(**v)),
         "inpaint (strength 0.6)": lambda **v: Inpaint(**ground(strength=0.6, **v)),
@@ -173,6 +180,10 @@ def common(family: str) -> dict[str, Made]:
         for name in ("brushnet", "gligen"):  # there are no such files
             del kinds[name]
     return kinds
+
+
+def parts() -> list[dict[str, Any]]:
+    return [{"prompt": "a cone", "mask": half(SIDE)}, {"prompt": "a torus", "box": (0, 0, 0.5, 1), "weight": 0.5}]
 
 
 OWN: dict[str, tuple[str, dict[str, Any], dict[str, Made]]] = {
@@ -245,8 +256,10 @@ def clips() -> World:
          "attention_head_dim": 4}
     )  # fmt: skip
     brought = {"edges net": beside_nets.control(like, 103), "plain file": plain, "full t2i": tiny.randomized(T2I(anatomy(made.base.spec, False)), 104)}  # fmt: skip
+    brought["lora file"] = loras.lora(made.base, 105, 2, "attn")  # type: ignore[assignment]
     kinds: dict[str, Made] = {
         "text": lambda **v: Text(**{"prompt": "a sphere", "weight": 0.7, **v}),
+        "lora": lambda **v: Lora(**{"model": "lora file", "weight": 0.8, **v}),
         "controlnet (film)": lambda **v: ControlNet(**{"model": "edges net", "film": film(110), **v}),
         "t2i-adapter (film)": lambda **v: T2IAdapter(**{"model": "full t2i", "film": film(111), **v}),
         "ip-adapter (plain)": lambda **v: IPAdapter(**{"model": "plain file", "image": picture(112), **v}),
