@@ -20,7 +20,6 @@ from pathlib import Path
 
 from infuse.errors import CapacityError, RecipeError
 from infuse.media.reading import policy
-from infuse.notices import note
 from infuse.words.comments import without_comments
 
 PLACE = "{prompt}"
@@ -51,12 +50,15 @@ class Styles:
             writer.writerows([HEADER, *((name, *texts) for name, texts in self.named.items())])
 
     def applied(self, names: Sequence[str], prompt: str, negative: str) -> tuple[str, str]:
-        """(prompt, negative prompt) in these styles. A name that is none has no effect, and is noted. Comments in all of them are left out."""
+        """(prompt, negative prompt) in these styles; comments in them are left out. Raises RecipeError for a style that there is not, which
+        in the webui has no effect."""
         for name in names:
             if name not in self.named:
                 near = get_close_matches(name, self.named, 1)
-                note(f"There is no style {name!r}, so it has no effect{f'; there is {near[0]!r}' if near else ''}.")
-                continue
+                instead = (
+                    f"Did you mean {near[0]!r}?" if near else "Name one that a styles.csv in a folder of models has."
+                )
+                raise RecipeError("styles", f"there is no style {name!r}. {instead}")
             style, against = self.named[name]
             prompt, negative = _styled(prompt, style), _styled(negative, against)
         return prompt, negative

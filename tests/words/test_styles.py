@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infuse.errors import InfuseWarning, RecipeError
+from infuse.errors import RecipeError
 from infuse.media.reading import STRICT, reading
 from infuse.words.comments import without_comments
 from infuse.words.styles import Styles
@@ -46,9 +46,9 @@ def test_prompts_in_styles(
     assert styles.applied(names, prompt, negative) == wanted
 
 
-def test_a_style_that_is_none_is_told(styles: Styles) -> None:
-    with pytest.warns(InfuseWarning, match="no style 'shrap'.*there is 'sharp'"):
-        assert styles.applied(["shrap"], "a", "b") == ("a", "b")
+def test_a_style_that_is_none_is_a_letter(styles: Styles) -> None:
+    with pytest.raises(RecipeError, match="no style 'shrap'. Did you mean 'sharp'"):
+        styles.applied(["shrap"], "a", "b")
 
 
 def test_styles_are_found_again() -> None:
