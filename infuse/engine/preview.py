@@ -6,13 +6,19 @@ VAE. That shows what becomes of a job at every step for the price of a product w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from infuse.errors import InfuseError
+from infuse.network.spec import NetworkSpec
+from infuse.weights.formats import SUFFIXES
+from infuse.weights.layouts import taesd
+from infuse.weights.source import Source
 
 FAINTEST = 1e-4
 """Share of the signal (alpha_cumprod) below which noise is not divided out any further; SD 1.x ends at 0.0047."""
@@ -88,22 +94,99 @@ COLOURS: Mapping[str, Colours] = {"sd1": SD, "sd2": SD, "sdxl": SDXL, "tabletop"
 """Family -> how its latents look."""
 
 
-def preview(z: Float[Tensor, "4 h w"] | Float[Tensor, "4 f h w"], family: str) -> Any:
+def preview(
+    z: Float[Tensor, "4 h w"] | Float[Tensor, "4 f h w"], family: str, decoder: Callable[[Tensor], Tensor] | None = None
+) -> Any:
     """A PIL image of a latent, of a clip's middle frame: 8 pixels per latent, at most 512 a side, in the job's aspect.
 
-    A family that is not in `COLOURS`, or has other channels, is shown in shades of its first channel: shapes, no colours.
+    decoder: a TAESD, asked instead of the linear map. A family that is not in `COLOURS`, or has other channels, is shown in
+    shades of its first channel: shapes, no colours.
     """
     from PIL import Image
 
     if z.ndim == 4:
         z = z[:, z.shape[1] // 2]
-    z = z.detach().cpu().float().nan_to_num(0.0, 0.0, 0.0)
+    h, w = z.shape[-2:]
+    z = z.detach().nan_to_num(0.0, 0.0, 0.0)
     colours = COLOURS.get(family)
-    rgb = shades(z[0]) if colours is None or len(colours.factors) != len(z) else colours(z)
-    small = Image.fromarray((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
-    scale = min(FACTOR, LONGEST / max(small.size))
-    size = (max(round(small.width * scale), 1), max(round(small.height * scale), 1))
-    return small.resize(size, Image.Resampling.BILINEAR)
+    if decoder is not None:
+        rgb = decoded(z, decoder)
+    elif colours is None or len(colours.factors) != len(z):
+        rgb = shades(z[0].cpu().float())
+    else:
+        rgb = colours(z.cpu())
+    made = Image.fromarray((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+    scale = min(FACTOR, LONGEST / max(h, w))
+    size = (max(round(w * scale), 1), max(round(h * scale), 1))
+    return made if made.size == size else made.resize(size, Image.Resampling.BILINEAR)
+
+
+@torch.no_grad()
+def decoded(z: Float[Tensor, "4 h w"], decoder: Callable[[Tensor], Tensor]) -> Float[Tensor, "height width 3"]:
+    """What a TAESD makes of a scaled latent, 0-1."""
+    at: Any = next(decoder.parameters())  # type: ignore[attr-defined]
+    made = decoder(z[None].to(at.device, at.dtype))[0]
+    return (made.float().nan_to_num(0.0, 0.0, 0.0).cpu() / 2 + 0.5).movedim(0, -1)
+
+
+@dataclass(eq=False)
+class Previews:
+    """Which small decoder shows a base's latents, if any: one that is named, or one that lies beside the model.
+
+    name: of a TAESD; None looks for `taesd*` in the model's folder, or beside its file. Raises WeightsError, under
+    `preview`, for a name that leads to nothing of the kind.
+    """
+
+    store: Any
+    name: str | None
+    tell: Callable[[Iterable[str]], None]
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            taesd.checked(self.store.library.find(self.name, "preview"))
+
+    def decoder(self, model: str, spec: NetworkSpec) -> Callable[[Tensor], Tensor] | None:
+        """None for what only the linear map can show; a decoder that was named and does not fit is told of."""
+        name = self.name or self._beside(model)
+        if name is None:
+            return None
+        try:
+            why = unfit(self.store.library.find(name, "preview"), spec)
+            if not why:
+                dtype = self.store.dtype
+                return self.store._once("taesd", name, lambda place: taesd.load(place.source, dtype), "taesd")
+        except InfuseError as error:  # it was replaced or removed meanwhile
+            why = error.message
+        if self.name is not None:
+            self.tell([f"preview: {why} Previews are a linear map of the latent."])
+        return None
+
+    def _beside(self, model: str) -> str | None:
+        if self.store.is_added(model):
+            return None
+        try:
+            path = self.store.library.find(model).path
+        except InfuseError:
+            return None
+        folder = path if path.is_dir() else path.parent
+        found = sorted(p for p in folder.glob("taesd*") if p.is_dir() or p.suffix in SUFFIXES)
+        found = [p for p in found if "encoder" not in p.stem]
+        return str(found[0]) if found else None
+
+
+def unfit(source: Source, spec: NetworkSpec) -> str:
+    """Why a TAESD cannot show this base's latents; "" if it can. SDXL's is told from SD's by its name alone."""
+    own = taesd.factor(taesd.checked(source)[1])
+    if spec.latent_channels != taesd.CHANNELS or own != spec.vae_factor:
+        return f'"{source.name}" makes {own} pixels of each place of a latent, and this base has {spec.vae_factor}.'
+    named = "xl" in source.path.name.lower()
+    if (
+        spec.family in ("sd1", "sd2", "sdxl")
+        and "taesd" in source.path.name.lower()
+        and named != (spec.family == "sdxl")
+    ):
+        return f'"{source.name}" is by its name for {"SDXL" if named else "SD 1.x and 2.x"}.'
+    return ""
 
 
 def shades(channel: Float[Tensor, "h w"]) -> Float[Tensor, "h w 3"]:

@@ -86,15 +86,17 @@ class Ticket:
     def preview(self) -> tuple[Any, ...]:
         """PIL images of the pictures that have begun, as far as they have come; of a clip its middle frame.
 
-        A linear map of the denoised estimate, so it costs next to nothing.
+        A linear map of the denoised estimate, so it costs next to nothing; or what the engine's small decoder makes of it.
         """
         from infuse.engine.preview import denoised, preview
 
-        seen = []
+        seen, previews = [], getattr(self.engine, "previews", None)
+        began = any(job.last is not None for job in self.jobs)
+        decoder = previews.decoder(str(self.recipe.model), self.resolved.spec) if previews and began else None
         for job in self.jobs:
             if (last := job.last) is not None:
                 z = denoised(*last, job.plan.scheduler.alphas_cumprod, self.resolved.spec.prediction)
-                seen.append(preview(z, self.resolved.spec.family))
+                seen.append(preview(z, self.resolved.spec.family, decoder))
         return tuple(seen)
 
     def cancel(self) -> None:
