@@ -14,6 +14,7 @@ from rich.text import Text
 
 from infuse.engine.pace import in_words
 from infuse.engine.resolve import Resolved
+from infuse.engine.understanding import lines
 from infuse.errors import InfuseError
 
 
@@ -34,6 +35,8 @@ def report(console: Console, found: Resolved) -> None:
     for field, kind, route in found.routes:
         table.add_row(field, kind, route.port, route.shape, bytes_of(route.memory) if route.memory else "", route.note)
     console.print(table)
+    for name, text in lines(found):
+        console.print(Text.assemble((f"{name:<11}", "bold"), text))
     spec, (width, height) = found.spec, found.size
     what, clip = ("clip", clip_of(found)) if spec.frames else ("picture", "")
     facts = {

@@ -6,7 +6,7 @@ Each is a sentence under its field; `resolve` gathers them, the ticket, the resu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -17,7 +17,7 @@ from infuse.samplers import SPACING, Choice
 from infuse.timetable import Timetable
 from infuse.words.foreign_syntax import foreign_syntax
 
-WORDS = ("prompt", "negative_prompt")
+WORDS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 
 
 def advice(
@@ -26,9 +26,11 @@ def advice(
     table: Timetable,
     embedded: bool = False,
     choice: Choice | None = None,
+    known: Collection[str] = (),
 ) -> list[str]:
-    """`active`: conditions that are heard, by field. embedded: the network hears guidance as a number (LCM). choice: the scheduler."""
-    out = [*unguided(recipe, active, table, embedded), *syntax(recipe, active)]
+    """`active`: conditions that are heard, by field. embedded: the network hears guidance as a number (LCM). choice: the scheduler.
+    known: words that are vectors."""
+    out = [*unguided(recipe, active, table, embedded), *syntax(recipe, active, known)]
     return out if choice is None else [*out, *counted(recipe, choice), *accelerated(recipe, active, table, choice)]
 
 
@@ -133,10 +135,13 @@ def unguided(
             yield f"{where}.task: there is no guidance at any step, so the half of what {task} says against objects is never heard. {remedy}"
 
 
-def syntax(recipe: Recipe, active: Mapping[str, Condition]) -> Iterator[str]:
-    """What others would read as more than words."""
+def syntax(recipe: Recipe, active: Mapping[str, Condition], known: Collection[str] = ()) -> Iterator[str]:
+    """What others would read as more than words, and the recipe's syntax does not. known: words that are vectors here."""
     everyone: dict[str, Any] = {"": recipe, **active}
     for where, thing in everyone.items():
-        for field in WORDS:
-            for text in foreign_syntax(getattr(thing, field, None) or ""):
+        texts = {field: getattr(thing, field, None) or "" for field in WORDS}
+        areas = getattr(thing, "regions", ())
+        texts |= {f"regions.{i}.prompt": str(getattr(a, "prompt", "")) for i, a in enumerate(areas)}
+        for field, prompt in texts.items():
+            for text in foreign_syntax(prompt, recipe.syntax, known):
                 yield f"{where}.{field}: {text}".removeprefix(".")

@@ -18,6 +18,9 @@ from infuse.engine.advice import advice
 from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, opened, region, untold
 from infuse.engine.dressing import dress_of
 from infuse.engine.frame import After, laid_out
+from infuse.engine.understanding import Reads, odd
+from infuse.engine.understanding import plain as understood
+from infuse.engine.understanding import reads as reading_of
 from infuse.engine.view import View
 from infuse.engine.windows import windows
 from infuse.engine.wording import WORDS, chosen, has_choice, must_hear, spoken_by, together, wording
@@ -80,6 +83,8 @@ class Resolved:
     """How its words are read."""
     each: tuple[Resolved, ...] = ()
     """Where words leave something to chance: each picture by itself, with what was chosen for it."""
+    store: Any = field(default=None, repr=False, compare=False)
+    """Where its models are found."""
 
     @property
     def steps(self) -> int:
@@ -96,6 +101,11 @@ class Resolved:
     def plan(self) -> Plan:
         """The run's timesteps, made when somebody is about to run it."""
         return plan(self.choice, self.schedule, self.recipe.steps, self.strength)
+
+    @cached_property
+    def reads(self) -> Reads:
+        """What its words are counted with."""
+        return reading_of(self.store, str(self.recipe.model), self.wording)
 
     @property
     def seconds(self) -> float | None:
@@ -126,7 +136,7 @@ class Resolved:
         return {
             "model": r.model, "width": r.width, "height": r.height, "steps": r.steps, "sampler": self.sampler, "scheduler": self.choice.cls,
             "guidance": r.guidance, "dtype": self.dtype, "device": self.device, "timetable": self.timetable.plain(),
-        } | ({"frames": self.frames} if self.spec.frames else {})  # fmt: skip
+        } | ({"frames": self.frames} if self.spec.frames else {}) | ({"words": words} if (words := understood(self)) else {})  # fmt: skip
 
 
 def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
@@ -160,6 +170,8 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
         raise WeightsError("model", f'"{spec.name}" cannot be run: {spec.unheard}')
     exclusive(routes)
     notes += untold(spec, routes, active)
+    how = wording(recipe, speakers, table, view)
+    notes += odd({f: getattr(recipe, f) or "" for f in WORDS}, how)
     one_ground(active, size)
     looks = windows(frames, spec.frames)
     wide = widths(table, routes)
@@ -175,8 +187,8 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
         template if each else recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
         view.scheduler, strength, speakers, table, tuple(routes), calls, rows, branched, memory, peak, view.dtype, view.device,
         view.version,
-        (*came, *view.dressing.notes, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance, choice), *notes),
-        work, after, wording(recipe, speakers, table, view), each,
+        (*came, *view.dressing.notes, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance, choice, [w for w, _ in how.embeddings]), *notes),
+        work, after, how, each, view.store,
     )
     # fmt: on
 

@@ -55,7 +55,12 @@ def _spelling(folder: Path | None) -> Spelling:
 
     if folder is not None and (folder / "tokenizer.json").is_file():
         return Spelling(Tokenizer.from_file(str(folder / "tokenizer.json")), Lock())
-    said: dict[str, Any] = {"continuing_subword_prefix": "", "end_of_word_suffix": "</w>", "fuse_unk": False, "unk_token": END}
+    said: dict[str, Any] = {
+        "continuing_subword_prefix": "",
+        "end_of_word_suffix": "</w>",
+        "fuse_unk": False,
+        "unk_token": END,
+    }
     own = None if folder is None else (folder / "vocab.json", folder / "merges.txt")
     if own is not None and all(p.is_file() for p in own):
         model = BPE.from_file(*map(str, own), **said)
