@@ -100,7 +100,7 @@ class Reader:
 
     def weights(self, chunks: Sequence[Chunk]) -> Float[Tensor, "k 77"]:
         """One per token; start, end and padding have 1."""
-        found = torch.ones(len(chunks), CHUNK + 2, dtype=torch.float64, device=self.model.device)
+        found = torch.ones(len(chunks), CHUNK + 2, dtype=torch.float64)
         for row, chunk in enumerate(chunks):
             found[row, 1 : 1 + len(chunk)] = torch.tensor([t.weight for t in chunk], dtype=torch.float64)
         return found
