@@ -102,7 +102,7 @@ class Resolved:
         """The run's timesteps, made when somebody is about to run it."""
         return plan(self.choice, self.schedule, self.recipe.steps, self.strength)
 
-    @cached_property
+    @property
     def reads(self) -> Reads:
         """What its words are counted with."""
         return reading_of(self.store, str(self.recipe.model), self.wording)

@@ -133,7 +133,7 @@ def lines(found: Resolved) -> Iterator[tuple[str, str]]:
 
 
 def _lines(found: Resolved) -> Iterator[tuple[str, str]]:
-    how, recipe = found.wording, found.recipe
+    how, recipe, reads = found.wording, found.recipe, found.reads
     told = [f"syntax {how.syntax}"] * (how.syntax != "webui")
     told += [f"emphasis {how.emphasis}"] * (how.emphasis != "original")
     told += [f"clip skip {how.clip_skip}, where 1 is the last layer"] * (how.clip_skip is not None)
@@ -142,10 +142,10 @@ def _lines(found: Resolved) -> Iterator[tuple[str, str]]:
     for label, field, text in _texts(recipe):
         bare = tags.networks(text)[0].strip() if how.syntax == "webui" and field == "prompt" else text
         first, *more = _field(bare, field, how)
-        yield label, f"{first}; {counted(bare, how, found.reads, field == 'prompt')}"
+        yield label, f"{first}; {counted(bare, how, reads, field == 'prompt')}"
         yield from (("", line) for line in more)
     yield from (("lora", text) for text in loras(found))
-    yield from (("embedding", text) for text in embeddings(found))
+    yield from (("embedding", text) for text in embeddings(how, reads.places))
 
 
 def _texts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
@@ -229,10 +229,10 @@ def loras(found: Resolved) -> Iterator[str]:
         yield f"{', '.join(said)}: {told.get(who, '')}"
 
 
-def embeddings(found: Resolved) -> Iterator[str]:
+def embeddings(how: Wording, places: Mapping[str, int]) -> Iterator[str]:
     """A line for each that the words name."""
-    places, files = found.reads.places, dict[str, list[str]]()
-    for word, model in found.wording.embeddings:
+    files: dict[str, list[str]] = {}
+    for word, model in how.embeddings:
         files.setdefault(model, []).append(word)
     for model, words in files.items():
         word = max(words, key=len)
@@ -252,7 +252,7 @@ def plain(found: Resolved) -> dict[str, Any]:
             out["parts"] = [{"prompt": text.strip(), "weight": weight} for text, weight in parts]
         for field in LABELS:
             turns = [
-                [end, texts[0]] for end, texts, _ in _changing(bare if field == "prompt" else getattr(made, field), how)
+                [end, *texts] for end, texts, _ in _changing(bare if field == "prompt" else getattr(made, field), how)
             ]
             if len(turns) > 1:
                 out.setdefault("until", {})[field] = turns[:MOST_TURNS]
