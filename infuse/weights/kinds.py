@@ -99,8 +99,8 @@ def wrong_kind(field: str, found: Identity, wanted: str, *, name: str = "", base
 
 RESIDUALS = "Use it in a condition of kind controlnet"
 ADVICE = {
-    "lora": "This version of infuse applies no LoRAs; merge it into a base model first",
-    "textual_inversion": "This version of infuse reads no textual inversions",
+    "lora": "Use it in a condition of kind lora, or merge it into a base model (infuse merge)",
+    "textual_inversion": "Name it among the recipe's `embeddings`, and write its name in the prompt",
     "motion": "This version of infuse runs no motion modules; its video models are VideoComposer and ModelScope's text-to-video",
     "sparsectrl": "This version of infuse runs no motion modules, and so no SparseCtrl",
     "ctrlora": "This version of infuse runs no CtrLoRAs; a ControlNet for the same map does its work",

@@ -51,6 +51,7 @@ def test_every_layout_holds_the_same_vectors(name: str, what: Any, names: tuple[
     said, found = outline(source), read(source)
     assert (said.names, said.widths, said.places) == (names, (768,), (3,)) and found.name == names[0]
     (vectors,) = found.vectors
+    assert (source.identity.kind, source.identity.family, source.identity.tokens) == ("textual_inversion", "sd1", 3)
     assert torch.allclose(vectors.float(), ROWS, atol=1e-3) and not vectors.requires_grad
 
 
@@ -74,6 +75,9 @@ def test_vectors_for_the_output_are_told_and_left(tmp_path: Path) -> None:
     source = saved(tmp_path / "xl.safetensors", PAIR | {"clip_l_out": ROWS, "clip_g_out": ROWS.clone()})
     with pytest.warns(InfuseWarning, match="clip_l_out"):
         assert read(source).widths == (768, 1280)
+    alone = saved(tmp_path / "sd1.safetensors", {"clip_l": ROWS, "clip_l_out": ROWS.clone()})
+    with pytest.warns(InfuseWarning, match="clip_l_out"):
+        assert read(alone).widths == (768,) and alone.identity.family == "sd1"
 
 
 def test_unequal_counts_are_told(tmp_path: Path) -> None:

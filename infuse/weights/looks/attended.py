@@ -95,12 +95,17 @@ def style(table: Table) -> Identity | None:
 def inversion(table: Table) -> Identity | None:
     """A textual inversion: vectors for new words, one table for each text encoder. Asked last, since any tensor could be one."""
     header = table.header
-    if "clip_g" in header and "clip_l" in header:
-        return Identity("textual_inversion", "sdxl", context_width=2048, tokens=table.dim("clip_l", 0))
+    pair = [k for k in ("clip_l", "clip_g") if k in header]
+    if len(pair) == 2:
+        return Identity("textual_inversion", "sdxl", context_width=2048, tokens=table.dim("clip_g", 0))
     if any(k.startswith("string_to_param.") for k in header):
         keys, layout = [k for k in header if k.startswith("string_to_param.")], "webui"
     elif "emb_params" in header:
         keys, layout = ["emb_params"], "webui"
+    elif pair and all(
+        k.removesuffix("_out") in pair for k in header
+    ):  # OneTrainer saves what is said beside what is heard
+        keys, layout = pair, "sdxl"
     elif len(header) == 1 or all(k.startswith("<") for k in header):
         keys, layout = [k for k in header if not k.endswith((".weight", ".bias"))], "diffusers"
     else:
@@ -108,7 +113,9 @@ def inversion(table: Table) -> Identity | None:
     shapes = [header[k].shape for k in keys]
     if not shapes or any(len(s) not in (1, 2) for s in shapes):
         return None
-    called = all(k.startswith("<") and k.endswith(">") for k in keys)  # nothing else is: of any base, the tabletop's too
+    called = all(
+        k.startswith("<") and k.endswith(">") for k in keys
+    )  # nothing else is: of any base, the tabletop's too
     if not called and {s[-1] for s in shapes}.isdisjoint(WIDTHS):
         return None
     if len({s[-1] for s in shapes}) > 1:
