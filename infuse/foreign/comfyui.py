@@ -4,14 +4,17 @@ size and the files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from infuse.foreign.said import Said, mapping, real
+from infuse.foreign.said import Network, Said, mapping, real
 
 SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced", "KSampler (Efficient)")
 SAVERS = ("SaveImage", "PreviewImage", "SaveAnimatedWEBP", "SaveAnimatedPNG", "VHS_VideoCombine", "SaveImageWebsocket")
 EMPTY = ("EmptyLatentImage", "EmptySD3LatentImage", "EmptyLatentImagePresets")
+WORDS = re.compile(r"(?<!\\)[\[\]]")
+WEIGHED = re.compile(r"(?<!\\)\(")
 DEEPEST = 200
 """Nodes between two ends of a graph."""
 PLAIN = (
@@ -47,6 +50,7 @@ def read(data: Mapping[str, Any]) -> Said:
         said.notes.append("no sampler was found in its graph, so that nothing of it can be meant")
         return said
     graph.sampler(row[0], said)
+    said.vae = graph.decoder()
     for other in row[1:]:
         steps, denoise = graph.value(other, "steps"), graph.value(other, "denoise")
         told = ", ".join(f"{n} {v}" for n, v in (("steps", steps), ("denoise", denoise)) if v is not None)
@@ -113,6 +117,11 @@ class Graph:
                 return found[::-1]
         return [n for n in self.nodes if self.kind(n) in SAMPLERS][:1]
 
+    def decoder(self) -> Any:
+        """The file of the VAE that decodes, if it is none of the model's own."""
+        loaders = (self.source(n, "vae") for n in self.nodes if self.kind(n).startswith("VAEDecode"))
+        return next((name for loader in loaders if (name := self.value(loader, "vae_name"))), None)
+
     def sampler(self, node: str, said: Said) -> None:
         guider = self.source(node, "guider")
         asks = guider or node  # who has the words and the model
@@ -127,8 +136,8 @@ class Graph:
         if sigmas and not said.schedule:
             said.schedule = self.kind(sigmas).removesuffix("Scheduler").lower()
         positive = "positive" if "positive" in self.inputs(asks) else "conditioning"
-        said.prompt = self.words(asks, positive, said)
-        said.negative_prompt = self.words(asks, "negative", said)
+        said.prompt = weighed(self.words(asks, positive, said), said)
+        said.negative_prompt = weighed(self.words(asks, "negative", said), said)
         self.files(asks, said)
         self.start(node, self.value(node, "denoise") or self.value(sigmas, "denoise"), said)
         for name, usual in (("start_at_step", 0), ("end_at_step", 10_000)):
@@ -183,7 +192,8 @@ class Graph:
             kind = self.kind(here)
             name = self.value(here, "ckpt_name", "unet_name", "model_name")
             if "lora" in kind.lower() and (lora := self.value(here, "lora_name")):
-                said.loras.append((str(lora), str(self.value(here, "strength_model", "strength") or "")))
+                words = 0 if "ModelOnly" in kind else self.value(here, "strength_clip")
+                said.loras.append(Network(str(lora), self.value(here, "strength_model", "strength"), words))
             elif kind == "RescaleCFG":
                 said.guidance_rescale = self.value(here, "multiplier")
             elif name:
@@ -208,3 +218,13 @@ class Graph:
             if kind in SAMPLERS:
                 return
             said.left.setdefault(kind, "a node between the start and the sampler")
+
+
+def weighed(words: str, said: Said) -> str:
+    """Its words in the webui's syntax: both weigh (a:1.2), but square brackets and AND are words there."""
+    if (
+        WEIGHED.search(words)
+        and (text := "its weights of words are read as the webui's, which sound a little different") not in said.notes
+    ):
+        said.notes.append(text)
+    return WORDS.sub(r"\\\g<0>", words)

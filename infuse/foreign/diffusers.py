@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from infuse.foreign.said import Said, mapping
+from infuse.foreign.said import Said, mapping, whole
 
 NAMES = {
     "prompt": ("prompt", "Prompt", "positive_prompt"),
@@ -35,7 +35,7 @@ def is_theirs(data: Mapping[str, Any]) -> bool:
 
 
 def read(data: Mapping[str, Any]) -> Said:
-    said = Said("diffusers")
+    said = Said("diffusers", syntax="plain")
     used: set[str] = set()
     for name, theirs in NAMES.items():
         for key in theirs:
@@ -47,6 +47,8 @@ def read(data: Mapping[str, Any]) -> Said:
         said.sampler = mapping(said.sampler).get("_class_name")
     skipped = {k for names in NAMES.values() for k in names} | used
     said.left = {k: v for k, v in data.items() if k not in skipped and k not in UNHEARD and v not in (None, False, "")}
-    if isinstance(said.clip_skip, int):  # diffusers counts the layers that are left out, from 1
-        said.clip_skip += 1
+    if (
+        skip := whole(said.clip_skip)
+    ) is not None:  # diffusers counts the layers that are left out, of SDXL from the last but one
+        said.clip_skip = skip + (2 if "xl" in str(said.model).lower() else 1) if skip > 0 else None
     return said

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from infuse.foreign.said import Said, mapping
+from infuse.foreign.said import Network, Said, mapping
 
 MEANT = {"positive_prompt": "prompt", "negative_prompt": "negative_prompt", "steps": "steps", "scheduler": "sampler", "seed": "seed",
          "cfg_scale": "guidance", "cfg_rescale_multiplier": "guidance_rescale", "width": "width", "height": "height",
          "clip_skip": "clip_skip"}  # fmt: skip
-UNHEARD = ("generation_mode", "rand_device", "app_version", "model", "loras", "strength", "init_image", "created_by", "type", "prompt",
+UNHEARD = ("generation_mode", "rand_device", "app_version", "model", "vae", "loras", "strength", "init_image", "created_by", "type", "prompt",
            "sampler", "sampler_name", "positive_style_prompt", "negative_style_prompt")  # fmt: skip
 FLAGS = {
     "-s": "steps",
@@ -28,7 +28,7 @@ NEGATIVES = re.compile(r"\[([^\[\]]*)\]")
 
 def read(data: Mapping[str, Any]) -> Said:
     """`invokeai_metadata`, and its forerunner `Core metadata`."""
-    said = Said("InvokeAI")
+    said = Said("InvokeAI", syntax="compel", vae=_name(data.get("vae")))
     for key, value in data.items():
         if key in MEANT:
             setattr(said, MEANT[key], value)
@@ -38,12 +38,8 @@ def read(data: Mapping[str, Any]) -> Said:
     model = data.get("model")
     said.model, said.model_hash = _name(model), mapping(model).get("hash") or mapping(model).get("model_hash")
     for one in data.get("loras") or () if isinstance(data.get("loras"), list) else ():
-        said.loras.append(
-            (
-                str(_name(mapping(one).get("model") or mapping(one).get("lora")) or "?"),
-                str(mapping(one).get("weight", "")),
-            )
-        )
+        if name := _name(mapping(one).get("model") or mapping(one).get("lora")):
+            said.loras.append(Network(str(name), mapping(one).get("weight")))
     if data.get("init_image"):
         said.strength = data.get("strength", 0.75)
     return said
@@ -52,7 +48,7 @@ def read(data: Mapping[str, Any]) -> Said:
 def read_old(data: Mapping[str, Any]) -> Said:
     """`sd-metadata`: the picture's facts lie in `image`, negative words in square brackets of the prompt."""
     image = mapping(data.get("image"))
-    said = Said("InvokeAI", steps=image.get("steps"), sampler=image.get("sampler"), guidance=image.get("cfg_scale"), seed=image.get("seed"),
+    said = Said("InvokeAI", syntax="compel", steps=image.get("steps"), sampler=image.get("sampler"), guidance=image.get("cfg_scale"), seed=image.get("seed"),
                 width=image.get("width"), height=image.get("height"))  # fmt: skip
     words = image.get("prompt")
     if isinstance(words, list):
@@ -79,7 +75,7 @@ def read_old(data: Mapping[str, Any]) -> Said:
 
 def read_command(text: str) -> Said:
     """`Dream`: "a red cube [blue]" -s 50 -S 12 -W 512 -H 512 -C 7.5 -A k_lms."""
-    said = Said("InvokeAI")
+    said = Said("InvokeAI", syntax="compel")
     quoted = re.match(r'\s*"((?:[^"\\]|\\.)*)"', text)
     words = quoted[1] if quoted else re.split(r"\s-{1,2}[A-Za-z]", text)[0]
     said.prompt, said.negative_prompt = parted(words.replace('\\"', '"'))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from infuse.foreign.said import Said, mapping
 
 MEANT = {"prompt": "prompt", "uc": "negative_prompt", "steps": "steps", "sampler": "sampler", "noise_schedule": "schedule", "scale": "guidance",
          "cfg_rescale": "guidance_rescale", "seed": "seed", "width": "width", "height": "height", "strength": "strength"}  # fmt: skip
+ROUND = re.compile(r"(?<!\\)[()]")
+NUMBERED = re.compile(r"(-?\d+(?:\.\d+)?)::([^:()]+)::")
 UNHEARD = ("signed_hash", "n_samples", "request_type", "version", "legacy", "legacy_v3_extend", "params_version", "v4_prompt",
            "v4_negative_prompt", "uncond_scale", "extra_noise_seed", "noise", "lora_unet_weights", "lora_clip_weights", "stream",
            "reference_information_extracted_multiple", "reference_strength_multiple")  # fmt: skip
@@ -33,6 +36,14 @@ def read(data: Mapping[str, Any], description: str, source: str) -> Said:
             setattr(said, name, caption.get("base_caption"))
         if others := caption.get("char_captions"):
             said.left[f"{key}: words for single characters"] = others
-    if any(c in str(said.prompt) for c in "{}"):
-        said.notes.append("curly brackets weigh words there, and are words here")
+    said.prompt, said.negative_prompt = weighed(said.prompt), weighed(said.negative_prompt)
     return said
+
+
+def weighed(words: Any) -> Any:
+    """Its weights in the webui's syntax: {a} is 1.05, [a] 1/1.05, 1.3::a:: is 1.3, and round brackets are words."""
+    if not isinstance(words, str):
+        return words
+    words = ROUND.sub(r"\\\g<0>", words)
+    words = words.replace("{", "(").replace("}", ":1.05)").replace("[", "(").replace("]", ":0.952)")
+    return NUMBERED.sub(r"(\g<2>:\g<1>)", words)

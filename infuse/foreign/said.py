@@ -15,8 +15,19 @@ from infuse.errors import cut
 from infuse.samplers import foreign as known_sampler
 
 MOST_SEED = 2**63
-NETWORKS = re.compile(r"[ \t]*<(lora|lyco|hypernet):([^:<>]+)((?::[^:<>]*)*)>")
-"""The webui's tag of a LoRA in a prompt, with the blanks before it."""
+MOST_SKIP = 24
+ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+SIGNS = re.compile(r"[()\[\]{}<>|\\\"]|\+\+|--|[+-](?=[\s,.]|$)|:\s*[-+]?[.\d]+\s*$|\b(?:AND|BREAK)\b|__")
+"""What some syntax reads as more than words."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A LoRA as it is said: its file's name, and weights as they are written (None: not said)."""
+
+    name: str
+    weight: Any = None
+    text_weight: Any = None
 
 
 @dataclass
@@ -39,8 +50,14 @@ class Said:
     """Of a start picture."""
     model: Any = None
     model_hash: Any = None
-    loras: list[tuple[str, str]] = field(default_factory=list)
-    """(name, weight as it is written)."""
+    vae: Any = None
+    syntax: str = "webui"
+    """How its prompts are read."""
+    emphasis: str = ""
+    loras: list[Network] = field(default_factory=list)
+    """Those that its prompt does not name."""
+    embeddings: list[str] = field(default_factory=list)
+    """Names of textual inversions."""
     left: dict[str, Any] = field(default_factory=dict)
     """Whatever else it says, by its own name."""
     notes: list[str] = field(default_factory=list)
@@ -52,11 +69,8 @@ def meant(said: Said) -> tuple[dict[str, Any], tuple[str, ...]]:
     notes = list(said.notes)
     for name in ("prompt", "negative_prompt"):
         text = getattr(said, name)
-        if isinstance(text, str):
-            plain, networks = untagged(text)
-            said.loras += [n for n in networks if n not in said.loras]
-            if plain:
-                data[name] = plain
+        if isinstance(text, str) and text:
+            data[name] = text
     _number(data, notes, "steps", said.steps, 1, 1000)
     _number(data, notes, "seed", said.seed, 0, MOST_SEED - 1)
     for name in ("width", "height"):
@@ -68,6 +82,8 @@ def meant(said: Said) -> tuple[dict[str, Any], tuple[str, ...]]:
             else:
                 data[name] = number
     _sampler(data, notes, said)
+    _words(data, notes, said)
+    _networks(data, notes, said)
     _rest(notes, said)
     return data, tuple(f"{said.program}: {note}" for note in notes)
 
@@ -94,12 +110,6 @@ def _rest(notes: list[str], said: Said) -> None:
         notes.append(f"it was made with the model {shown(said.model)}{told}; set model to the same one")
     elif said.model_hash:
         notes.append(f"it was made with a model of hash {shown(said.model_hash)}, whose name it does not say")
-    if said.loras:
-        all_of = ", ".join(f"{shown(n)}{f' ({shown(w)})' if w else ''}" for n, w in said.loras[:20])
-        notes.append(f"LoRAs and the like were left out: {all_of}")
-    skip = real(said.clip_skip)
-    if skip is not None and abs(skip) > 1:
-        notes.append(f"clip skip {abs(skip):g} was left out: the whole text encoder is asked here")
     if (strength := real(said.strength)) is not None and strength < 1:
         notes.append(
             f"it started from a picture that is not inside, with a strength of {strength:g}. Give it: --init PICTURE@{strength:g}"
@@ -109,10 +119,48 @@ def _rest(notes: list[str], said: Said) -> None:
         notes.append(f"left out: {some}" + (f"; and {len(left) - 30} more" if len(left) > 30 else ""))
 
 
-def untagged(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """A prompt without the webui's tags of LoRAs, and those: (name, weight)."""
-    found = [(m[2], m[3].lstrip(":").partition(":")[0]) for m in NETWORKS.finditer(text)]
-    return (NETWORKS.sub("", text).strip() if found else text), found
+def _words(data: dict[str, Any], notes: list[str], said: Said) -> None:
+    """How its prompts are read, which says nothing of words alone."""
+    if said.syntax != "webui" and any(SIGNS.search(data.get(name, "")) for name in ("prompt", "negative_prompt")):
+        data["syntax"] = said.syntax
+    if said.emphasis and said.emphasis != "original":
+        data["emphasis"] = said.emphasis
+    skip = real(said.clip_skip)
+    if skip is not None and abs(skip) > 1:
+        if not skip.is_integer() or abs(skip) > MOST_SKIP:
+            notes.append(f"its clip skip {shown(said.clip_skip)} is no number of a layer and was left out")
+        else:
+            data["clip_skip"] = abs(int(skip))
+
+
+def _networks(data: dict[str, Any], notes: list[str], said: Said) -> None:
+    """LoRAs, words that are vectors and a VAE by their names, as they may lie in the user's folders."""
+    loras: list[dict[str, Any]] = []
+    for one in dict.fromkeys(said.loras):
+        weights = [real(w) for w in (one.weight, one.text_weight)]
+        if not (name := named(one.name)) or any(
+            w is None and v not in (None, "") for w, v in zip(weights, (one.weight, one.text_weight), strict=True)
+        ):
+            notes.append(f"its LoRA {shown(one.name)} with the weight {shown(one.weight)} was left out")
+            continue
+        weight, text = (1.0 if weights[0] is None else weights[0]), weights[1]
+        loras.append(
+            {"kind": "lora", "model": name, "weight": weight}
+            | ({} if text in (None, weight) else {"text_weight": text})
+        )
+    if loras:
+        data["conditions"] = loras
+    if words := [n for n in map(named, said.embeddings) if n]:
+        data["embeddings"] = words
+    if isinstance(said.vae, str) and (vae := named(said.vae)) and vae.lower() not in ("automatic", "none", "baked vae"):
+        data["vae"] = vae
+
+
+def named(text: str) -> str:
+    """A file of another program as a name that is looked for in the user's folders: without its ending."""
+    name = " ".join(text.replace("\\", "/").split())
+    ending = next((e for e in ENDINGS if name.lower().endswith(e)), "")
+    return name.removesuffix(name[len(name) - len(ending) :]) if ending else name
 
 
 def _number(data: dict[str, Any], notes: list[str], name: str, value: Any, least: int, most: int) -> None:

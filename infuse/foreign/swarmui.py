@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from infuse.foreign.said import Said, mapping, real
+from infuse.foreign.said import Network, Said, mapping, real
 
 MEANT = {"prompt": "prompt", "negativeprompt": "negative_prompt", "steps": "steps", "sampler": "sampler", "scheduler": "schedule",
-         "cfgscale": "guidance", "seed": "seed", "width": "width", "height": "height", "model": "model"}  # fmt: skip
+         "cfgscale": "guidance", "seed": "seed", "width": "width", "height": "height", "model": "model", "vae": "vae"}  # fmt: skip
 UNHEARD = ("swarm_version", "date", "generation_time", "aspectratio", "imageformat", "nopreviews", "loras", "loraweights", "original_prompt",
            "initimagecreativity", "initimage", "clipstopatlayer", "wildcardseed", "images", "personalnote", "donotsave")  # fmt: skip
 
@@ -22,7 +22,7 @@ def read(data: Mapping[str, Any]) -> Said:
         elif key not in UNHEARD and value not in (None, False, "", [], {}, -1):
             said.left[key] = value
     names, weights = _listed(params.get("loras")), _listed(params.get("loraweights"))
-    said.loras = [(n, weights[i] if i < len(weights) else "") for i, n in enumerate(names)]
+    said.loras = [Network(n, weights[i] if i < len(weights) else None) for i, n in enumerate(names)]
     layer = real(params.get("clipstopatlayer"))
     said.clip_skip = -layer if layer else None
     if params.get("initimage"):

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from infuse.foreign.said import Said
+from infuse.foreign.said import Said, shown
+from infuse.words.wording import MODES
 
 KEY, STRING, PLAIN = r"\w[\w /-]+", r'"(?:[^"\\]|\\.)*"', r"[^,]*"
 PAIR = re.compile(rf"\s*({KEY}):\s*({STRING}|{PLAIN})(?:,|$)")
@@ -20,12 +21,12 @@ FEWEST = 3
 """Pairs of a last line that is settings and no prompt."""
 NEGATIVE = "Negative prompt:"
 MEANT = {"Steps": "steps", "Sampler": "sampler", "Schedule type": "schedule", "CFG scale": "guidance", "Seed": "seed",
-         "Clip skip": "clip_skip", "Denoising strength": "strength", "Model": "model", "Model hash": "model_hash"}  # fmt: skip
+         "Clip skip": "clip_skip", "Denoising strength": "strength", "Model": "model", "Model hash": "model_hash", "VAE": "vae"}  # fmt: skip
 USUAL = {"Clip skip": "1", "Schedule type": "Automatic", "RNG": "GPU", "Mask mode": "Inpaint masked", "Masked content": "original",
          "Inpaint area": "Whole picture", "Masked area padding": "32", "Hires sampler": "Use same sampler",
          "Hires schedule type": "Use same scheduler", "Hires checkpoint": "Use same checkpoint", "Tiling": "False"}  # fmt: skip
 """What these say when they say nothing."""
-UNHEARD = ("Version", "Lora hashes", "TI hashes", "Hashes")
+UNHEARD = ("Version", "Hashes", "VAE hash")
 """Tells of the program or of files, and asks for nothing."""
 
 
@@ -35,11 +36,18 @@ def read(text: str) -> Said:
     said = Said("webui", prompt, negative)
     width, _, height = pairs.pop("Size", "").partition("x")
     said.width, said.height = width or None, height or None
+    hashed: list[str] = []
     for key, value in pairs.items():
         if key in MEANT:
             setattr(said, MEANT[key], value)
         elif key == "Lora hashes":
-            said.loras = [(part.partition(":")[0].strip(), "") for part in value.split(",") if part.strip()]
+            hashed = _hashed(value)
+        elif key == "TI hashes":
+            said.embeddings = _hashed(value)
+        elif key == "Emphasis" and value in MODES:
+            said.emphasis = MODES[value]
+        elif key == "Emphasis" and value == "None":
+            said.syntax = "plain"
         elif key not in UNHEARD and USUAL.get(key) != value:
             said.left[key] = value
     if said.schedule == USUAL["Schedule type"]:
@@ -48,11 +56,17 @@ def read(text: str) -> Said:
         k.startswith("Hires") for k in pairs
     ):  # of the second pass, and no start picture
         said.left["Hires denoising strength"], said.strength = said.strength, None
-    named = {n for n, _ in said.loras}
-    for n in re.findall(r"<lora:([^:<>]+)", f"{prompt}\n{negative}"):  # the tag says the weight, too
-        if n in named:
-            said.loras = [one for one in said.loras if one[0] != n]
+    tagged = set(re.findall(r"<(?:lora|lyco):([^:<>]+)", f"{prompt}\n{negative}"))  # these say their weight
+    if others := [name for name in hashed if name not in tagged]:
+        said.notes.append(
+            f"its LoRAs {', '.join(map(shown, others))} are in none of its words, which would say their weights, and were left out"
+        )
     return said
+
+
+def _hashed(value: str) -> list[str]:
+    """Names of "name: hash, other: hash"."""
+    return list(dict.fromkeys(name for part in value.split(",") if (name := part.partition(":")[0].strip())))
 
 
 def split(text: str) -> tuple[str, str, dict[str, str]]:

@@ -18,7 +18,6 @@ from infuse import Img2Img, Recipe
 from infuse.engine.result import Result
 from infuse.errors import InfuseError, InfuseWarning, RecipeError
 from infuse.foreign import foreign, told, webui
-from infuse.foreign.said import untagged
 from infuse.media.reading import STRICT
 from infuse.media.texts import block, texts
 from infuse.recipe import read
@@ -46,9 +45,15 @@ WEBUI: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "unknown sampler": ("a cat\n" + PAIRS.replace("Euler a", "Restart"), {"prompt": "a cat", "scheduler": None}, ["its sampler Restart is not known here"]),
     "model": (f"a cat\n{PAIRS}, Model hash: 0123456789, Model: my model", {"prompt": "a cat"}, ["the model my model, hash 0123456789"]),
     "hash alone": (f"a cat\n{PAIRS}, Model hash: 0123456789", {"prompt": "a cat"}, ["a model of hash 0123456789"]),
-    "lora": (f'a <lora:style:0.8> cat\n{PAIRS}, Lora hashes: "style: 0123456789ab, other: 0123456789ac"', {"prompt": "a cat"}, ["left out: other, style (0.8)"]),
-    "hypernet": (f"a cat <hypernet:h:1>, b\n{PAIRS}", {"prompt": "a cat, b"}, ["h (1)"]),
-    "clip skip": (f"a cat\n{PAIRS}, Clip skip: 2", {"prompt": "a cat"}, ["clip skip 2 was left out"]),
+    "lora": (f'a <lora:style:0.8> cat\n{PAIRS}, Lora hashes: "style: 0123456789ab, other: 0123456789ac"', {"prompt": "a <lora:style:0.8> cat"}, ["its LoRAs other are in none of its words"]),
+    "hypernet": (f"a cat <hypernet:h:1>, b\n{PAIRS}", {"prompt": "a cat <hypernet:h:1>, b"}, []),
+    "clip skip": (f"a cat\n{PAIRS}, Clip skip: 2", {"prompt": "a cat", "clip_skip": 2}, []),
+    "clip skip of nothing": (f"a cat\n{PAIRS}, Clip skip: 99", {"prompt": "a cat"}, ["its clip skip 99 is no number of a layer"]),
+    "embeddings": (f'a cat\nNegative prompt: easynegative\n{PAIRS}, TI hashes: "easynegative: c74b4e810b03, easynegative: c74b4e810b03"',
+                   {"prompt": "a cat", "negative_prompt": "easynegative", "embeddings": ["easynegative"]}, []),
+    "emphasis": (f"a (red:1.3) cat\n{PAIRS}, Emphasis: No norm", {"prompt": "a (red:1.3) cat", "emphasis": "no_norm"}, []),
+    "no emphasis at all": (f"a (red:1.3) cat\n{PAIRS}, Emphasis: None", {"prompt": "a (red:1.3) cat", "syntax": "plain"}, []),
+    "schedules, sums and breaks": (f"a [cat:dog:0.5] BREAK x AND y:0.5\n{PAIRS}", {"prompt": "a [cat:dog:0.5] BREAK x AND y:0.5"}, []),
     "clip skip of all": (f"a cat\n{PAIRS}, Clip skip: 1", {"prompt": "a cat"}, []),
     "img2img": (f"a cat\n{PAIRS}, Denoising strength: 0.6", {"prompt": "a cat"}, ["a strength of 0.6. Give it: --init"]),
     "hires": (f"a cat\n{PAIRS}, Denoising strength: 0.6, Hires upscale: 2, Hires upscaler: Latent", {"prompt": "a cat"},
@@ -57,7 +62,7 @@ WEBUI: dict[str, tuple[str, dict[str, Any], list[str]]] = {
                    {"prompt": "a cat"}, ["ControlNet 0 Module: canny, Model: control_v11p_sd15_canny"]),
     "inpaint": (f"a cat\n{PAIRS}, Denoising strength: 0.75, Mask blur: 4, Mask mode: Inpaint masked, Masked content: original", {"prompt": "a cat"},
                 ["strength of 0.75", "Mask blur 4"]),
-    "vae and others": (f"a cat\n{PAIRS}, VAE hash: 7, VAE: a.pt, ENSD: 31337, RNG: CPU, Version: v1.9.4", {"prompt": "a cat"}, ["VAE a.pt", "ENSD 31337"]),
+    "vae and others": (f"a cat\n{PAIRS}, VAE hash: 7, VAE: a.pt, ENSD: 31337, RNG: CPU, Version: v1.9.4", {"prompt": "a cat", "vae": "a"}, ["ENSD 31337"]),
     "JSON escapes": (f'a cat\n{PAIRS}, Wildcard: "a \\"b\\", c:\\nd"', {"prompt": "a cat"}, ['Wildcard a "b", c: d']),
     "random seed": ("a cat\n" + PAIRS.replace("123", "-1"), {"prompt": "a cat", "seed": None}, ["its seed was random"]),
     "a seed too large": ("a cat\n" + PAIRS.replace("123", str(2**64)), {"prompt": "a cat", "seed": None}, ["seed 18446744073709551616 is no whole number"]),
@@ -236,8 +241,13 @@ COMFY: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
     "a seed node": ({"n3": ("", {"seed": ["30", 0]}), "n30": ("PrimitiveInt", {"value": 77})}, {"seed": 77}, []),
     "a text node": ({"n6": ("", {"text": ["30", 0]}), "n30": ("PrimitiveString", {"value": "a bird"})}, {"prompt": "a bird"}, []),
     "loras": ({"n3": ("", {"model": ["30", 0]}), "n30": ("LoraLoader", {"lora_name": "l.safetensors", "strength_model": 0.5, "strength_clip": 1,
-                                                                       "model": ["4", 0], "clip": ["4", 1]})}, {}, ["l.safetensors (0.5)"]),
-    "clip skip": ({"n6": ("", {"clip": ["30", 0]}), "n30": ("CLIPSetLastLayer", {"stop_at_clip_layer": -2, "clip": ["4", 1]})}, {}, ["clip skip 2"]),
+                                                                       "model": ["4", 0], "clip": ["4", 1]})},
+              {"conditions": [{"kind": "lora", "model": "l", "weight": 0.5, "text_weight": 1.0}]}, []),
+    "clip skip": ({"n6": ("", {"clip": ["30", 0]}), "n30": ("CLIPSetLastLayer", {"stop_at_clip_layer": -2, "clip": ["4", 1]})}, {"clip_skip": 2}, []),
+    "brackets": ({"n6": ("", {"text": "a (red:1.2) cat [sitting:0.5]"})}, {"prompt": "a (red:1.2) cat \\[sitting:0.5\\]"}, ["its weights of words"]),
+    "a VAE": ({"n8": ("", {"vae": ["30", 0]}), "n30": ("VAELoader", {"vae_name": "vae-ft-mse.safetensors"})}, {"vae": "vae-ft-mse"}, []),
+    "a model's part alone": ({"n3": ("", {"model": ["30", 0]}), "n30": ("LoraLoaderModelOnly", {"lora_name": "sub\\l.safetensors", "strength_model": 0.5, "model": ["4", 0]})},
+                             {"conditions": [{"kind": "lora", "model": "sub/l", "weight": 0.5, "text_weight": 0.0}]}, []),
     "controlnet": ({"n3": ("", {"positive": ["30", 0], "negative": ["30", 1]}),
                     "n30": ("ControlNetApplyAdvanced", {"positive": ["6", 0], "negative": ["7", 0], "control_net": ["31", 0], "image": ["32", 0], "strength": 0.7}),
                     "n31": ("ControlNetLoader", {"control_net_name": "canny.pth"}), "n32": ("LoadImage", {"image": "a.png"})}, {},
@@ -305,14 +315,21 @@ ALIKE = {
     "height": 768,
     "scheduler": "Euler a",
 }
+STYLE = {"kind": "lora", "model": "style", "weight": 0.7}
 OTHERS: dict[str, tuple[dict[str, str], dict[str, Any], list[str]]] = {
-    "invokeai": ({"invokeai_metadata": json.dumps(INVOKE)}, {"guidance_rescale": 0.2}, ["model dreamshaper, hash blake3:12", "style (0.7)", "controlnets"]),
+    "invokeai": ({"invokeai_metadata": json.dumps(INVOKE)}, {"guidance_rescale": 0.2, "conditions": [STYLE]}, ["model dreamshaper, hash blake3:12", "controlnets"]),
     "invokeai 2": ({"sd-metadata": json.dumps(OLD)}, {}, ["model sd-1.5, hash abc", "hires_fix"]),
     "dream": ({"Dream": '"a cat [a dog]" -s 30 -S 9 -W 512 -H 768 -C 7.5 -A k_euler_a --hires'}, {}, ["--hires"]),
-    "swarmui": ({"parameters": json.dumps(SWARM)}, {}, ["model sdxl/base", "style (0.7)", "vae x.vae"]),
+    "swarmui": ({"parameters": json.dumps(SWARM)}, {"conditions": [STYLE], "vae": "x.vae"}, ["model sdxl/base"]),
     "novelai": ({"Software": "NovelAI", "Source": "Stable Diffusion XL 7BCCAA2C", "Description": "a cat", "Comment": json.dumps(NOVEL)},
                 {"guidance_rescale": 0.2}, ["Stable Diffusion XL 7BCCAA2C"]),
     "a script, chunk by chunk": (SCRIPT, {}, ["model owner/name", "eta 0.3"]),
+    "invokeai, compel": ({"invokeai_metadata": json.dumps({**INVOKE, "loras": [], "controlnets": [], "clip_skip": 1, "vae": {"name": "mse"}, "positive_prompt": "a cat++ (here)1.2"})},
+                         {"guidance_rescale": 0.2, "prompt": "a cat++ (here)1.2", "syntax": "compel", "clip_skip": 2, "vae": "mse"}, []),
+    "novelai, weighed": ({"Software": "NovelAI", "Comment": json.dumps({**NOVEL, "prompt": "{{a}} cat [b] (c) 1.3::d::"})},
+                         {"guidance_rescale": 0.2, "prompt": "((a:1.05):1.05) cat (b:0.952) \\(c\\) (d:1.3)"}, []),
+    "a script that skips": ({"parameters": json.dumps({**SCRIPT, "prompt": "a (cat)", "clip_skip": 1})}, {"prompt": "a (cat)", "syntax": "plain", "clip_skip": 2}, []),
+    "a script of SDXL that skips": ({"parameters": json.dumps({**SCRIPT, "model": "stabilityai/sdxl", "clip_skip": 1})}, {"clip_skip": 3}, []),
     "a script, JSON": ({"parameters": json.dumps(SCRIPT)}, {}, ["model owner/name", "eta 0.3"]),
 }  # fmt: skip
 
@@ -364,11 +381,6 @@ def test_any_text_is_a_recipe_or_a_letter(said: dict[str, str]) -> None:
         assert all(len(n) < 5_000 for n in notes)
     except InfuseError:
         pass
-
-
-def test_tags_of_networks() -> None:
-    assert untagged("a <lora:b c:0.5:1> d <lyco:e>") == ("a d", [("b c", "0.5"), ("e", "")])
-    assert untagged("a < b > c") == ("a < b > c", [])
 
 
 def test_our_own_record_wins() -> None:
