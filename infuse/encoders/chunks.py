@@ -57,7 +57,7 @@ def filled(runs: Iterable[Run], comma: int, late: bool = False) -> list[Chunk]:
             close(len(chunk))
             continue
         is_comma = run[0].id == comma and not run[0].begins
-        if len(chunk) == CHUNK and (late or not is_comma) and 0 <= comma_at and CHUNK - comma_at <= LOOK_BACK:
+        if len(chunk) == CHUNK and (late or not is_comma) and comma_at >= 0 and CHUNK - comma_at <= LOOK_BACK:
             close(comma_at + 1)
         if len(chunk) + len(run) > CHUNK:
             close(len(chunk))
