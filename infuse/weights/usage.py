@@ -13,6 +13,7 @@ from infuse.errors import WeightsError
 from infuse.weights.formats import Header
 from infuse.weights.kinds import ADVICE, KINDS, NAMED, Identity
 from infuse.weights.layouts.powerpaint import FOLDERS
+from infuse.weights.lora_outline import UNRUN
 from infuse.weights.source import Source, weights_of
 
 PHOTO, MAP, MASK, FACE = "photo.png", "map.png", "mask.png", "face.npy"
@@ -180,6 +181,8 @@ def advice(found: Identity) -> str:
     """What to do with a file that no recipe names; "" if there is nothing to say."""
     if found.kind in ("base", "unet") and found.variant not in BASES:
         return f"This version of infuse runs no networks of this variant ({found.variant.replace('_', ' ')})."
+    if found.kind == "lora" and (why := UNRUN.get(found.variant) or UNRUN.get(found.layout)):
+        return f"It {why}."
     if found.kind == "gligen":
         what = {"keypoints": "the joints of people", "semantic": "semantic maps"}.get(found.variant, "maps")
         return f"This version of infuse hears boxes with words or pictures in them, not {what}."
@@ -191,6 +194,8 @@ def recipe(found: Identity, model: str) -> dict[str, Any] | None:
     if found.kind == "base":
         add = BASES.get(found.variant)
         return None if add is None else {"model": model, "prompt": "what to paint", **add}
+    if (found.kind, found.variant) in UNUSED or found.layout == "numbered":
+        return None
     make = CONDITIONS.get((found.kind, found.variant)) or CONDITIONS.get((found.kind, ""))
     lines = make(model) if make else None
     if lines is None:
@@ -242,6 +247,7 @@ CONDITIONS: Mapping[tuple[str, str], Lines] = {
     ("ip_adapter", "faceid"): lambda m: _adapter(m, face=FACE),
     ("ip_adapter", "faceid_plus"): lambda m: _adapter(m, image=PHOTO, face=FACE),
     ("ip_adapter", "instantid"): lambda m: _adapter(m, face=FACE),
+    ("lora", ""): lambda m: {"kind": "lora", "model": m, "weight": 0.8},
     ("gligen", "text"): lambda m: {"kind": "gligen", "model": m, "boxes": [{"box": [0.1, 0.2, 0.5, 0.9], "phrase": "a cat"}]},
     ("gligen", "text_image"): lambda m: {"kind": "gligen", "model": m,
                                          "boxes": [{"box": [0.1, 0.2, 0.5, 0.9], "phrase": "a cat", "image": PHOTO}]},
@@ -250,6 +256,10 @@ CONDITIONS: Mapping[tuple[str, str], Lines] = {
     ("image_encoder", ""): lambda m: _adapter("an-ip-adapter.safetensors", image=PHOTO, image_encoder=m),
 }  # fmt: skip
 """(kind, variant or "" for all others) -> the lines of a condition."""
+
+
+UNUSED = (("lora", "motion"), ("lora", "faceid"))
+"""Variants of kinds that conditions take, which none takes."""
 
 
 def lines(data: Mapping[str, Any]) -> str:

@@ -224,3 +224,14 @@ def test_metadata_that_is_broken_is_a_letter(tmp_path: Path) -> None:
     place = lora_files.save(tmp_path / "x.safetensors", state, {"lora_adapter_metadata": "{"})
     with pytest.raises(WeightsError, match='metadata "lora_adapter_metadata"'):
         loaded(made, place)
+    for said in ({"unet.lora_alpha": "many"}, {"unet.lora_alpha": 1, "unet.alpha_pattern": [1]}, {"unet.lora_alpha": 1, "unet.alpha_pattern": {"x": None}},
+                 {"unet.lora_alpha": float("inf")}):  # fmt: skip
+        place = lora_files.save(tmp_path / "x.safetensors", state, {"lora_adapter_metadata": json.dumps(said)})
+        with pytest.raises(WeightsError, match="is no alpha"):
+            loaded(made, place)
+    place = lora_files.save(
+        tmp_path / "x.safetensors",
+        state,
+        {"lora_adapter_metadata": '{"unet.lora_alpha": 4, "unet.alpha_pattern": {"(": 1}}'},
+    )
+    assert loaded(made, place).paths("unet"), "a pattern that is none is of no module"

@@ -203,3 +203,31 @@ def test_what_cannot_be_merged_is_a_letter_and_leaves_nothing(tmp_path: Path) ->
             merge(base, loras, tmp_path / out)
         assert letter.value.field == field and words in str(letter.value), str(letter.value)
         assert {p.name for p in tmp_path.iterdir()} == there
+
+
+def test_pickles_become_safetensors_under_the_names_that_folders_have(tmp_path: Path) -> None:
+    base = disk.base(tmp_path / "base", image_encoder=False)
+    for part, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "pytorch_model")):
+        (place,) = (base / part).glob("*.safetensors")
+        torch.save(load_file(place), base / part / f"{name}.bin")
+        place.unlink()
+    parts = tiny.base("sd1").parts
+    lows = lora_files.changes(parts["unet"], [parts["text_encoder"]])
+    lora = lora_files.save(tmp_path / "x.safetensors", lora_files.peft(lows))
+    merge(base, [(lora, 1.0)], tmp_path / "out")
+    names = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*model.*")}
+    assert {"unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"} <= names
+    is_base_and(sums((lows, 1.0)), load_base(str(base)), load_base(str(tmp_path / "out")))
+
+
+def test_shards_stay_shards(tmp_path: Path) -> None:
+    base = disk.base(tmp_path / "base", image_encoder=False)
+    parts = tiny.base("sd1").parts
+    (base / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    parts["unet"].save_pretrained(base / "unet", max_shard_size="300KB")
+    lows = lora_files.changes(parts["unet"])
+    lora = lora_files.save(tmp_path / "x.safetensors", lora_files.kohya(lows))
+    assert merge(base, [(lora, 1.0)], tmp_path / "out") == len(lows)
+    assert {p.name for p in (base / "unet").iterdir()} == {p.name for p in (tmp_path / "out" / "unet").iterdir()}
+    assert len(list((tmp_path / "out" / "unet").glob("*-of-*"))) > 1
+    is_base_and(sums((lows, 1.0)), load_base(str(base)), load_base(str(tmp_path / "out")))

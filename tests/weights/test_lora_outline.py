@@ -225,6 +225,8 @@ def test_bundled_words_are_heard_where_their_widths_fit() -> None:
     found = told(low(xl, 1280, 1280) | two, "sdxl")
     assert found.words == {"cat": ("bundle_emb.cat.clip_l", "bundle_emb.cat.clip_g")}
     assert "this base hears 768 and 1280: it is not heard" in found.warnings[0]
+    nameless = told(lora | {"bundle_emb..clip_l": (1, 768)})
+    assert not nameless.words and nameless.warnings == ('"style": a bundled word has no name: it is not heard',)
     assert "words are bundled with it: cat, dog" in identify(header(low(xl, 1280, 1280) | two)).notes
 
 

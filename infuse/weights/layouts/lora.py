@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,25 @@ class Scales:
         for part in ("unet", "text_encoder", "text_encoder_2"):
             said = read_json(source.path / part / CONFIG, source.field) if source.is_folder else {}
             self.of[part] = said or _metadata(source, part) or _beside(source)
+            _must_be_alphas(self.of[part], source)
 
     def alpha(self, part: str, path: str, own: Mapping[str, Tensor]) -> float | None:
         """The alpha whose alpha / rank is this module's scale; None if nothing is said. peft's rule, with its own patterns."""
         said, down = self.of.get(part, {}), own.get("lora_down.weight")
         if down is None or "lora_alpha" not in said:
             return None
-        alpha = next((a for pattern, a in dict(said.get("alpha_pattern") or {}).items() if _is_at(pattern, path)), said["lora_alpha"])  # fmt: skip
-        rank = len(down)
-        return float(alpha) * (rank**0.5 if said.get("use_rslora") else 1)
+        patterns = said.get("alpha_pattern") or {}
+        alpha = next((a for pattern, a in patterns.items() if _is_at(pattern, path)), said["lora_alpha"])
+        return float(alpha) * (len(down) ** 0.5 if said.get("use_rslora") else 1)
+
+
+def _must_be_alphas(said: Mapping[str, Any], source: Source) -> None:
+    patterns = said.get("alpha_pattern") or {}
+    alphas = [said.get("lora_alpha", 1), *(patterns.values() if isinstance(patterns, dict) else (None,))]
+    bad = next((a for a in alphas if not isinstance(a, int | float) or not isfinite(a)), 0)
+    if bad != 0:
+        raise WeightsError(source.field, f'what is said beside the tensors of "{source.name}" is broken: {bad!r} is no alpha. Download its '
+                                         f"{CONFIG} again, or choose another file.")  # fmt: skip
 
 
 def _is_at(pattern: str, path: str) -> bool:

@@ -24,6 +24,9 @@ def words_of(
     found: dict[str, tuple[str, ...]] = {}
     unheard: list[str] = []
     for word, tensors in words.items():
+        if not word:
+            unheard.append("a bundled word has no name: it is not heard")
+            continue
         keys = _keys({n: k for n, k in tensors.items() if not n.endswith("_out")}, len(widths))
         has = tuple(shapes[k][-1] if shapes[k] else 0 for k in keys)
         if has == widths and all(0 not in shapes[k] for k in keys):

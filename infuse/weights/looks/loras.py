@@ -7,6 +7,7 @@ shapes are those of `layouts.lora_names` and `layouts.lora_kinds`, where their s
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from infuse.weights.kinds import Identity
@@ -25,6 +26,7 @@ SMALL_ONLY = re.compile(
 READS_TEXT = re.compile(r"attn2_to_[kv]$")
 FACEID = re.compile(r"(ip_adapter\.)?\d+\.to_(q|k|v|out)(_lora\.|$)")
 PARTS = {"unet": "the UNet", "text_encoder": "the text encoder", "text_encoder_2": "the second text encoder"}
+ELSEWHERE = "what no base of infuse has"
 CALLED = {"diff": "full", "set": "full", "bias": "full", "oft2": "oft"}
 """Kind -> its name among an identity's variants, where that is another."""
 
@@ -73,11 +75,9 @@ def lora(table: Table) -> Identity | None:
 
 def _counted(modules: Iterable[str]) -> str:
     """ "the UNet (192 modules) and the text encoder (72)"."""
-    counts: dict[str, int] = {}
-    for name in modules:
-        part = PARTS.get(addressed(name)[0], "what no base of infuse has")
-        counts[part] = counts.get(part, 0) + 1
-    said = [f"{part} ({n}{' modules' * (i == 0)})" for i, (part, n) in enumerate(counts.items())]
+    found = Counter(PARTS.get(addressed(name)[0], ELSEWHERE) for name in modules)
+    counts = [(part, found[part]) for part in (*PARTS.values(), ELSEWHERE) if found[part]]
+    said = [f"{part} ({n}{' modules' * (i == 0)})" for i, (part, n) in enumerate(counts)]
     return " and ".join(filter(None, (", ".join(said[:-1]), said[-1])))
 
 
