@@ -44,8 +44,8 @@ def report(console: Console, found: Resolved) -> None:
         "vae": recipe.vae or "",
         "text": f"through {recipe.text_encoder}" if recipe.text_encoder else "",
         "size": f"{width} x {height} px, {clip}{recipe.count} {what}{'s' if recipe.count > 1 else ''}",
-        "scheduler": f"{found.sampler} ({found.choice.cls})",
-        "steps": f"{recipe.steps}" + (f", the last {found.strength:g} of them" if (found.strength or 1) < 1 else ""),
+        "scheduler": f"{found.sampler} ({found.choice.cls})" + knobs(recipe),
+        "steps": f"{found.choice.count(recipe.steps)}" + (f", the last {found.strength:g} of them" if (found.strength or 1) < 1 else ""),
         "work": f"{found.calls} network calls, {found.rows} rows"
         + (f", {found.branch_rows} rows of branch networks" if found.branch_rows else ""),
         "memory": f"{bytes_of(found.memory)} of weights, about {bytes_of(found.peak)} at the peak, {found.dtype} on {found.device}",
@@ -62,6 +62,12 @@ def report(console: Console, found: Resolved) -> None:
         console.print(Text.assemble(("heard      ", "bold"), heard_in(stretch.plain())))
     for warning in found.warnings:
         console.print(Text.assemble(("warning: ", "yellow"), warning))
+
+
+def knobs(recipe: Any) -> str:
+    """A scheduler's options in words: ", eta 0.5, order 3"."""
+    said = {} if recipe.scheduler_options is None else recipe.scheduler_options.said
+    return "".join(f", {n} {list(v) if isinstance(v, tuple) else v}" for n, v in said.items())
 
 
 def heard_in(stretch: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from infuse.weights.overrides import (
     VaeOutline,
     text_fits,
     text_outline,
-    text_width,
+    text_own,
     vae_fits,
     vae_outline,
     vae_scaling,
@@ -63,8 +63,11 @@ def dressing(view: Any) -> Dressing:
     if text is not None:
         module = store.lent(text, "text_encoder")
         found_text = text_outline(store.library.find(text, "text_encoder"), store.dtype_name) if module is None else _text_of(module)  # fmt: skip
-        width = there.texts.models[0].config.hidden_size if there else text_width(source, view.spec) if source else None  # fmt: skip
-        text_fits(found_text, width, view.spec, text)
+        if there is not None:
+            own = there.texts.models[0].config
+            text_fits(found_text, (own.hidden_size, own.vocab_size), view.spec, text)
+        elif source is not None:
+            text_fits(found_text, text_own(source, view.spec), view.spec, text)
     return Dressing(found_vae, found_text, tuple(notes))
 
 
@@ -75,7 +78,8 @@ def _vae_of(module: Any) -> VaeOutline:
 
 
 def _text_of(module: Any) -> TextOutline:
-    return TextOutline(module.config.hidden_size, "diffusers", {}, nbytes(module))
+    config = module.config
+    return TextOutline(config.hidden_size, config.vocab_size, "diffusers", {}, nbytes(module))
 
 
 def lent(bases: dict[str, Base], own: dict[str, nn.Module], name: str, part: str) -> nn.Module | None:

@@ -35,7 +35,7 @@ def convert(
     source, out = Path(source).expanduser(), Path(out).expanduser()
     kind = _dtype(dtype)
     if not source.exists():
-        raise WeightsError("source", f"{source} is not there. Check the path.")
+        source = _found(source).path
     if out.suffix in PICKLES or (out.suffix != ".safetensors" and source.is_dir()):
         raise WeightsError("out", f"{out} is no name of a safetensors file. Let it end with .safetensors.")
     if out.exists():
@@ -66,7 +66,7 @@ def _dtype(said: str | None) -> Any:
 
 
 def _found(folder: Path) -> Source:
-    """A folder with what lends to it."""
+    """A model by its path or name, with what lends to it. Raises WeightsError if there is none."""
     from infuse.weights.library import Library
 
     return Library(offline=True).find(str(folder), "source")

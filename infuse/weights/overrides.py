@@ -78,16 +78,13 @@ def vae_outline(source: Source, dtype: str) -> VaeOutline:
     """Read headers and configs of a VAE. Raises WeightsError, with the remedy, for what can neither encode nor decode."""
     source, field = part_of(source, "vae"), source.field
     config = _config(source)
-    name = config.get("_class_name", USUAL)
-    if name in OTHER_VAES:
-        raise WeightsError(field, f'"{source.name}" is {OTHER_VAES[name]}.')
-    if name != USUAL:
-        raise WeightsError(field, f'"{source.name}" is a {name}, of another family. Choose a VAE of SD 1.x, SD 2.x or SDXL.')  # fmt: skip
-    found = source.identity
-    if found.kind == "taesd":
-        raise WeightsError(field, f'"{source.name}" is {OTHER_VAES["AutoencoderTiny"]}.')
+    name, found = config.get("_class_name", USUAL), source.identity
+    if name in OTHER_VAES or found.kind == "taesd":
+        raise WeightsError(field, f'"{source.name}" is {OTHER_VAES.get(name, OTHER_VAES["AutoencoderTiny"])}.')
     if found.kind not in ("vae", "foreign") and "vae" not in found.parts:
         raise wrong_kind(field, found, "vae", name=source.name)
+    if name != USUAL:
+        raise WeightsError(field, f'"{source.name}" is a {name}, of another family. Choose a VAE of SD 1.x, SD 2.x or SDXL.')  # fmt: skip
     if found.variant == "decoder":
         raise WeightsError(field, f'"{source.name}" holds a decoder alone, and pictures that come in are encoded, too. Choose the whole VAE.')  # fmt: skip
     names = vae_names(source.header)
@@ -176,6 +173,8 @@ class TextOutline:
     """A CLIP text tower in numbers."""
 
     width: int
+    words: int
+    """Rows of its table of words."""
     layout: str
     """diffusers or open_clip."""
     names: Mapping[str, str]
@@ -201,20 +200,24 @@ def text_outline(source: Source, dtype: str) -> TextOutline:
         words, width = shapes[key]
     except (KeyError, StopIteration, ValueError) as e:
         raise WeightsError(field, f'"{source.name}" is incomplete: its text encoder lacks its table of words. Choose the whole file.') from e  # fmt: skip
-    if words != VOCABULARY:
-        raise WeightsError(field, f'"{source.name}" knows {words:,} words, and CLIP\'s tokenizer has {VOCABULARY:,}. Choose a CLIP text encoder.')  # fmt: skip
     memory = sum(header[prefix + k].numel for k in names) * WIDTHS[dtype]
-    return TextOutline(width, layout, {prefix + k: n for k, n in names.items()}, memory)
+    return TextOutline(width, words, layout, {prefix + k: n for k, n in names.items()}, memory)
 
 
-def text_fits(found: TextOutline, width: int | None, spec: NetworkSpec, name: str, field: str = "text_encoder") -> None:
-    """width: of the base's own (first) text encoder. Raises WeightsError for another one, and for bases that bring task tokens."""
+def text_fits(
+    found: TextOutline, own: tuple[int | None, int], spec: NetworkSpec, name: str, field: str = "text_encoder"
+) -> None:
+    """own: (width, words) of the base's own (first) text encoder. Raises WeightsError for others, and for bases that bring task tokens."""
+    width, words = own
     if spec.tasks:
         raise WeightsError(field, "this base has task tokens inside of its own text encoder. Remove it, or choose another base.")  # fmt: skip
     if width is not None and found.width != width:
         family = FAMILIES.get(spec.family, described(spec.context_width))
         raise WeightsError(field, f'"{name}" speaks words {found.width} wide, and the (first) text encoder of {family} speaks {width}. Choose one '
                                   f"for {family}.")  # fmt: skip
+    if found.words != words:
+        raise WeightsError(field, f'"{name}" knows {found.words:,} words, and the tokenizer of this base has {words:,}. Choose a text encoder of its '
+                                  "kind.")  # fmt: skip
 
 
 def load_text_encoder(source: Source, like: Mapping[str, Any], dtype: torch.dtype) -> Any:
@@ -236,13 +239,16 @@ def load_text_encoder(source: Source, like: Mapping[str, Any], dtype: torch.dtyp
     return assemble(lambda: CLIPTextModel(config), tensors, dtype, "cpu", what, source.field, outer="text_model.")
 
 
-def text_width(source: Source, spec: NetworkSpec) -> int | None:
-    """Width of a base's own (first) text encoder, from its headers; None if it has none."""
-    if source.is_folder and (width := source.config("text_encoder").get("hidden_size")):
-        return width
+def text_own(source: Source, spec: NetworkSpec) -> tuple[int | None, int]:
+    """(width, words) of a base's own (first) text encoder, from its headers; None if the width is not told."""
+    config = source.config("text_encoder") if source.is_folder else {}
+    if width := config.get("hidden_size"):
+        return width, config.get("vocab_size", VOCABULARY)
     ends = tuple(f"{p}{n}" for p in TEXTS for n in (EMBEDDED, EMBEDDED.removeprefix("text_model."), "token_embedding.weight"))  # fmt: skip
     table = next((e for k, e in source.header.items() if k in ends), None)
-    return spec.context_width if table is None else table.shape[1]
+    if table is None:
+        return (None if spec.embedding_slots else spec.context_width), VOCABULARY
+    return table.shape[1], table.shape[0]
 
 
 def vae_scaling(source: Source, family: str) -> float | None:

@@ -189,6 +189,13 @@ def _text(folder: Path, width: int) -> str:
     return str(folder)
 
 
+def _few(folder: Path) -> str:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    CLIPTextModel(CLIPTextConfig(vocab_size=100, hidden_size=32, intermediate_size=40, num_attention_heads=4, num_hidden_layers=1)).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
 BAD: list[tuple[str, Any, tuple[str, ...]]] = [
     ("vae", lambda p: _vae(p / "x", latent_channels=16), ("16 channels (the VAE of SD3 or FLUX.1)", "have 4")),
     ("vae", lambda p: _vae(p / "x", block_out_channels=(32, 32, 64), down_block_types=("DownEncoderBlock2D",) * 3,
@@ -198,6 +205,7 @@ BAD: list[tuple[str, Any, tuple[str, ...]]] = [
     ("vae", lambda p: _lora(p / "x.safetensors"), ("a LoRA", "needs a VAE")),
     ("vae", lambda p: str(p / "missing.safetensors"), ("was not found",)),
     ("text_encoder", lambda p: _text(p / "x", 48), ("48 wide", "speaks 32")),
+    ("text_encoder", lambda p: _few(p / "x"), ("knows 100 words", "has 49,408")),
     ("text_encoder", lambda p: _vae(p / "x"), ("a VAE", "needs a text encoder")),
     ("text_encoder", lambda p: str(p / "missing"), ("was not found",)),
 ]  # fmt: skip
