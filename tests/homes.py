@@ -53,6 +53,8 @@ def released(home: Path, hub: Path) -> None:
     disk.base(home / "my-sdxl", "sdxl")
     ldm.save(home / "v1-5-pruned-emaonly.safetensors", checkpoint("sd1")[0])
     ldm.save(home / "sd_xl_base_1.0.safetensors", checkpoint("sdxl", cross_attention_dim=48 + 64)[0])
+    vae = {k: v.contiguous() for k, v in ldm.ldm_vae(tiny.vae()).items()}
+    save_file(vae, home / "vae-ft-mse-840000-ema-pruned.safetensors")
     for repo, make in HUB.items():
         cached = hub / ("models--" + repo.replace("/", "--"))
         snapshot = cached / "snapshots" / ("0" * 40)
