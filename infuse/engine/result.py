@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from infuse.curves import value_at
 from infuse.engine.carried import Kind, public, recorded
+from infuse.engine.webui_words import hashed, in_webui_words, stem
 from infuse.errors import InfuseError, RecipeError
 from infuse.foreign import webui
 from infuse.media.film_writer import writable, write_film
@@ -19,7 +20,6 @@ from infuse.media.pictures import Picture
 from infuse.notices import note
 from infuse.recipe import Recipe
 from infuse.samplers import parse, spoken
-from infuse.weights.formats import SUFFIXES
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,8 @@ class Result:
     """What the recipe left open, as it was filled, and who spoke when: `Resolved.plain`."""
     warnings: tuple[str, ...] = ()
     """What was adjusted on the way."""
+    chosen: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Seed -> fields, where each picture has words of its own: what was chosen for it."""
     glimpses: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Field -> PIL image: what an image encoder saw of a picture that is too large to travel."""
 
@@ -50,8 +52,10 @@ class Result:
         """What the i-th picture says of itself: the recipe that makes exactly it, as it was asked and as it was resolved, versions,
         hashes. kind: "hashes" names inputs by their hashes alone. most: about how many characters it may have."""
         seed = self.recipe.seeds[i]
-        one = self.recipe.only((i,))
+        one = self.recipe.only((i,)).model_copy(update=dict(self.chosen.get(seed, {})))
         resolved = {**self.resolved, "seed": seed} if self.resolved else {}
+        if of_each := resolved.get("words", {}).get("pictures"):
+            resolved["words"] = of_each.get(str(seed), {})
         if isinstance(device := resolved.get("device"), str):
             resolved["device"] = device.partition(":")[0]
         parameters = self._parameters(resolved, i)
@@ -83,11 +87,13 @@ class Result:
         strength = next(
             (getattr(c, "strength", None) for c in recipe.conditions if c.strength_of_start() is not None), None
         )
-        return webui.written(recipe.prompt, recipe.negative_prompt, {
+        prompt, negative = in_webui_words(recipe, resolved.get("words", {}))
+        return webui.written(prompt, negative, {
             "Steps": recipe.steps, "Sampler": name, "Schedule type": schedule, "CFG scale": scale if scale is None else f"{scale:g}",
-            "Seed": recipe.seeds[i], "Size": f"{size[0]}x{size[1]}", "Model hash": digest[:10] or None,
-            "Model": Path(model).stem if model and Path(model).suffix in SUFFIXES else model, "Denoising strength": strength, "RNG": "CPU",
-            "Version": f"infuse {sys.modules['infuse'].__version__}",
+            "Seed": recipe.seeds[i], "Size": f"{size[0]}x{size[1]}", "Model hash": digest[:10] or None, "Model": model and stem(model),
+            "VAE": recipe.vae and stem(public(recipe.vae)), "Denoising strength": strength, "Clip skip": recipe.clip_skip,
+            "Hashes": hashed(recipe, self.weights), "RNG": "CPU",
+            "Emphasis": {"no_norm": "No norm", "ignore": "Ignore"}.get(recipe.emphasis), "Version": f"infuse {sys.modules['infuse'].__version__}",
         })  # fmt: skip
 
     def save(self, path: str | Path, fps: float = 8, record: Kind = "full") -> list[Path]:

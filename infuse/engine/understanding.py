@@ -18,6 +18,7 @@ from infuse.curves import span
 from infuse.encoders.chunks import BREAK, Run, at_sentences, filled
 from infuse.encoders.embeddings import Names
 from infuse.encoders.prompt_syntax import words as unescaped
+from infuse.engine.carried import public
 from infuse.notices import gathers
 from infuse.recipe import Recipe
 from infuse.timetable import Timetable
@@ -140,12 +141,18 @@ def _lines(found: Resolved) -> Iterator[tuple[str, str]]:
     if told:
         yield "words", ", ".join(told)
     for label, field, text in _texts(recipe):
-        bare = tags.networks(text)[0].strip() if how.syntax == "webui" and field == "prompt" else text
+        bare = _bare(text, field, how)
         first, *more = _field(bare, field, how)
         yield label, f"{first}; {counted(bare, how, reads, field == 'prompt')}"
         yield from (("", line) for line in more)
     yield from (("lora", text) for text in loras(found))
     yield from (("embedding", text) for text in embeddings(how, reads.places))
+
+
+def _bare(text: str, field: str, how: Wording) -> str:
+    """Without tags of networks, which have lines of their own."""
+    with gathers():  # told already
+        return tags.networks(text)[0].strip() if how.syntax == "webui" and field == "prompt" else text
 
 
 def _texts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
@@ -241,14 +248,17 @@ def embeddings(how: Wording, places: Mapping[str, int]) -> Iterator[str]:
         yield f"{word}: {n} vector{'s' * (n != 1)}{file}"
 
 
-def plain(found: Resolved) -> dict[str, Any]:
-    """What a record keeps of it, as far as it differs from the recipe: words with all choices made, parts, turns, LoRAs, embeddings."""
-    how, asked, made = found.wording, found.asked, found.recipe
+def plain(found: Resolved, asked: Recipe | None = None) -> dict[str, Any]:
+    """What a record keeps of it, as far as it differs from what was asked: words with all choices made, parts, turns, LoRAs,
+    embeddings. Where each picture has words of its own: "pictures", by seed."""
+    if found.each:
+        return {"pictures": {str(one.asked.seeds[0]): plain(one, found.asked) for one in found.each}}
+    how, made, asked = found.wording, found.recipe, asked or found.asked
     out: dict[str, Any] = {f: t for f in LABELS if (t := getattr(made, f)) and t != getattr(asked, f)}
-    bare = tags.networks(made.prompt)[0] if how.syntax == "webui" else made.prompt
+    bare = _bare(made.prompt, "prompt", how)
     with gathers():
         parts = sums.parts(bare) if how.syntax == "webui" else ((bare, 1.0),)
-        if len(parts) > 1 or parts[0][1] != 1:
+        if len(parts) > 1 or any(weight != 1 for _, weight in parts):
             out["parts"] = [{"prompt": text.strip(), "weight": weight} for text, weight in parts]
         for field in LABELS:
             turns = [
@@ -256,8 +266,16 @@ def plain(found: Resolved) -> dict[str, Any]:
             ]
             if len(turns) > 1:
                 out.setdefault("until", {})[field] = turns[:MOST_TURNS]
-    said = {c.model: c.weight for who, c in found.speakers.items() if isinstance(c, Lora) and who.startswith("prompt ")}
-    return out | ({"loras": said} if said else {}) | ({"embeddings": dict(how.embeddings)} if how.embeddings else {})
+    said = {
+        public(c.model): c.weight
+        for who, c in found.speakers.items()
+        if isinstance(c, Lora) and who.startswith("prompt ")
+    }
+    return (
+        out
+        | ({"loras": said} if said else {})
+        | ({"embeddings": {w: public(m) for w, m in how.embeddings}} if how.embeddings else {})
+    )
 
 
 def _changing(text: str | None, how: Wording) -> list[Any]:
