@@ -85,6 +85,8 @@ def vae_outline(source: Source, dtype: str) -> VaeOutline:
         raise wrong_kind(field, found, "vae", name=source.name)
     if name != USUAL:
         raise WeightsError(field, f'"{source.name}" is a {name}, of another family. Choose a VAE of SD 1.x, SD 2.x or SDXL.')  # fmt: skip
+    if any(".condition_encoder." in k for k in source.header):
+        raise WeightsError(field, f'"{source.name}" is {OTHER_VAES["AsymmetricAutoencoderKL"]}.')
     if found.variant == "decoder":
         raise WeightsError(field, f'"{source.name}" holds a decoder alone, and pictures that come in are encoded, too. Choose the whole VAE.')  # fmt: skip
     names = vae_names(source.header)

@@ -194,6 +194,8 @@ def recipe(found: Identity, model: str) -> dict[str, Any] | None:
     if found.kind == "base":
         add = BASES.get(found.variant)
         return None if add is None else {"model": model, "prompt": "what to paint", **add}
+    if found.kind in DRESS and not found.variant and found.encoder_width != SECOND:
+        return {found.kind: model, "prompt": "what to paint"}
     if (found.kind, found.variant) in UNUSED or found.layout == "numbered":
         return None
     make = CONDITIONS.get((found.kind, found.variant)) or CONDITIONS.get((found.kind, ""))
@@ -203,6 +205,10 @@ def recipe(found: Identity, model: str) -> dict[str, Any] | None:
     if BRUSH in found.notes:
         lines = {"kind": "powerpaint", "task": "text", "model": model, "image": PHOTO, "mask": MASK}
     return {"conditions": [lines]}
+
+
+DRESS, SECOND = ("vae", "text_encoder"), 1280
+"""What a recipe names instead of its base's own; width of SDXL's second text encoder, which it cannot."""
 
 
 def _one(**fields: Any) -> dict[str, Any]:

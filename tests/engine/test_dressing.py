@@ -172,6 +172,12 @@ def _tiny_vae(folder: Path) -> str:
     return str(folder)
 
 
+def _asymmetric(path: Path) -> str:
+    state = {k: v.contiguous() for k, v in tiny.vae().state_dict().items()}
+    save_file(state | {"decoder.condition_encoder.layers.0.weight": torch.zeros(2, 2)}, path)
+    return str(path)
+
+
 def _decoder(path: Path) -> str:
     state = {k: v.contiguous() for k, v in tiny.vae().state_dict().items() if "encoder" not in k and not k.startswith("quant")}  # fmt: skip
     save_file(state, path)
@@ -202,6 +208,7 @@ BAD: list[tuple[str, Any, tuple[str, ...]]] = [
                            up_block_types=("UpDecoderBlock2D",) * 3), ("4 pixels", "has 2")),
     ("vae", lambda p: _tiny_vae(p / "x"), ("TAESD", "preview=")),
     ("vae", lambda p: _decoder(p / "x.safetensors"), ("a decoder alone", "whole VAE")),
+    ("vae", lambda p: _asymmetric(p / "x.safetensors"), ("also reads a masked picture",)),
     ("vae", lambda p: _lora(p / "x.safetensors"), ("a LoRA", "needs a VAE")),
     ("vae", lambda p: str(p / "missing.safetensors"), ("was not found",)),
     ("text_encoder", lambda p: _text(p / "x", 48), ("48 wide", "speaks 32")),
