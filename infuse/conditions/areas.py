@@ -37,7 +37,7 @@ class Area(Strict):
             return tuple(float(v) for v in value.split(":"))
         except ValueError:
             raise RecipeError(
-                "box", f"{value[:60]!r} is no box. Write x:y:width:height in fractions of the picture, as in 0:0:0.5:1."
+                "", f"{value[:60]!r} is no box. Write x:y:width:height in fractions of the picture, as in 0:0:0.5:1."
             ) from None
 
     @model_validator(mode="after")
@@ -55,6 +55,20 @@ class Area(Strict):
                     f"{x:g}:{y:g}:{w:g}:{h:g} (x:y:width:height) does not lie in the picture, which goes from 0 to 1.",
                 )
         return self
+
+    def somewhere(self, size: tuple[int, int]) -> None:
+        """Raises RecipeError if it is nowhere in a picture of this (width, height)."""
+        if self.mask is not None and not self.mask.mask.getextrema()[1]:
+            raise RecipeError(
+                "mask", "it is black everywhere, so these words would be heard nowhere. White is where they are heard."
+            )
+        if self.box is not None:
+            x, y, w, h = self.box
+            if any(round(n * (a + b)) <= round(n * a) for n, a, b in ((size[0], x, w), (size[1], y, h))):
+                raise RecipeError(
+                    "box",
+                    f"{x:g}:{y:g}:{w:g}:{h:g} covers no pixel of a picture of {size[0]} x {size[1]} px. Make it larger.",
+                )
 
     def on(self, kit: Encoders) -> Tensor:
         """Where it is on the canvas, (height width), 0-1."""

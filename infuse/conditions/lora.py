@@ -7,7 +7,7 @@ Source: Hu et al. 2021 (LoRA); kinds and layouts as in `network.lora` and `weigh
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -16,6 +16,7 @@ from infuse.curves import span
 from infuse.errors import RecipeError
 from infuse.network.blocks import blocks
 from infuse.network.spec import NetworkSpec
+from infuse.notices import gathers
 from infuse.ports import Edit, Ports, Sides
 
 
@@ -34,11 +35,19 @@ class Lora(Condition):
     blocks: str | tuple[float, ...] | None = None
     merge: bool = False
 
-    @field_validator("blocks")
+    @field_validator("blocks", mode="before")
     @classmethod
-    def _known(cls, value: str | tuple[float, ...] | None) -> str | tuple[float, ...] | None:
-        if value is not None:
+    def _known(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, str | list | tuple):
+            raise RecipeError(
+                "", f"{value!r:.60} are no blocks. Name a preset such as MIDD, or write 12, 17, 20 or 26 numbers."
+            )
+        try:
             blocks(value)
+        except RecipeError as error:
+            raise RecipeError("", error.message) from None
         return value
 
     @property
@@ -63,6 +72,11 @@ class Lora(Condition):
                     )
         found = view.lora(self.model)
         warnings = list(found.warnings)
+        if self.blocks is not None:
+            inner = all("attentions" in path for path in found.changes.get("unet", ()))
+            with gathers() as notes:
+                blocks(self.blocks, net.family, "lora" if inner else "locon")
+            warnings += notes
         if self.applies_to != "both" and any(part != "unet" for part in found.parts):
             warnings.append(
                 f'"{self.model}": its part of the text encoders changes both prompts. Set text_weight: 0 to leave it out.'

@@ -16,7 +16,7 @@ from pydantic import Field
 from infuse.conditions.areas import Area
 from infuse.conditions.base import Condition, Encoders, Route, View
 from infuse.conditions.text import Part, Prompt, must_be_short
-from infuse.errors import RecipeError
+from infuse.errors import RecipeError, under
 from infuse.network.spec import NetworkSpec
 from infuse.ports import Ports, Sides, Tokens, Voice
 
@@ -49,6 +49,8 @@ class Regions(Condition):
             )
         for i, area in enumerate(self.regions):
             must_be_short(area.prompt, f"regions.{i}.prompt")
+            with under(f"regions.{i}"):
+                area.somewhere(view.size)
         if all(area.weight == 0 for area in self.regions):
             raise RecipeError("regions", "all of them have weight 0, so that none is heard. Give one of them a weight.")
         if self.way == "latent" and net.embeds_guidance:
@@ -64,9 +66,8 @@ class Regions(Condition):
         if self.way == "attention":
             return dict(everyone)
         prompt = next((name for name, c in everyone.items() if isinstance(c, Prompt) and not isinstance(c, Part)), None)
-        if prompt is None:
-            raise RecipeError(who, "regions are terms of guidance beside the prompt's, and another condition says the prompt in its own words. "
-                                   "Use way: attention.")  # fmt: skip
+        if prompt is None:  # whoever says the prompt in its own words is refused beside parts, when all have joined
+            return dict(everyone)
         if getattr(everyone[prompt], "areas", ()):
             raise RecipeError(
                 who, "two conditions share the picture out among their regions. Put all regions into one of them."

@@ -35,8 +35,8 @@ class Text(Condition):
             own = "prompt" if self.applies_to == "prompt" else "negative"
             raise RecipeError("negative_prompt", f"this text is heard on the {own} side alone, where only its prompt would be said. Remove "
                                                  "it, or applies_to.")  # fmt: skip
-        for field in ("prompt", "negative_prompt"):
-            must_be_short(getattr(self, field), field)
+        for field in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
+            must_be_short(getattr(self, field, None) or "", field)
         chunks = 1 + len(self.prompt.split()) // 75
         return [Route("context", f"({77 * chunks} {net.context_width})", note="77 tokens per chunk of 75")]
 

@@ -19,6 +19,7 @@ from infuse.engine.holes import stays
 from infuse.engine.job import Job
 from infuse.engine.resolve import Resolved
 from infuse.engine.result import Result
+from infuse.engine.wording import WORDS
 from infuse.errors import InfuseError, RecipeError
 from infuse.notices import gathers
 from infuse.recipe import Recipe
@@ -56,11 +57,12 @@ def finished(ticket: Asked, base: Base, jobs: Sequence[Job], develop: Callable[.
     recipe = ticket.recipe
     if lost:
         recipe = recipe.only([i for i, job in enumerate(jobs) if any(job is one for one, _ in made)])
+    chosen = {one.asked.seeds[0]: {f: getattr(one.asked, f) for f in (*WORDS, "styles")} for one in resolved.each}
     frames: tuple[tuple[Any, ...], ...] = tuple(f for _, f in made)
     latents = torch.stack([job.latent for job, _ in made if job.latent is not None])
     return Result(
         tuple(f[0] for f in frames), recipe, latents, ticket.weights, frames if base.spec.frames else (), resolved.plain(),
-        tuple(ticket.warnings), glimpsed(recipe, base.feature_extractor, resolved.speakers),
+        tuple(ticket.warnings), chosen, glimpsed(recipe, base.feature_extractor, resolved.speakers),
     )  # fmt: skip
 
 

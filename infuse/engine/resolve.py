@@ -18,6 +18,7 @@ from infuse.engine.advice import advice
 from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, opened, region, untold
 from infuse.engine.dressing import dress_of
 from infuse.engine.frame import After, laid_out
+from infuse.engine.places import admitted_names
 from infuse.engine.understanding import Reads, odd
 from infuse.engine.understanding import plain as understood
 from infuse.engine.understanding import reads as reading_of
@@ -27,6 +28,7 @@ from infuse.engine.wording import WORDS, chosen, has_choice, must_hear, spoken_b
 from infuse.errors import RecipeError, WeightsError, under
 from infuse.media.fitting import padded
 from infuse.network.spec import NetworkSpec
+from infuse.notices import gathers
 from infuse.recipe import Recipe, models
 from infuse.samplers import called
 from infuse.scheduler_options import told
@@ -146,11 +148,13 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     """
     recipe = recipe.with_pictures(lambda p: p.on(recipe.background)).seeded().model_copy(update={"model": view.model})
     came = opened(recipe)
-    template, (recipe, each) = recipe, one_by_one(recipe, view, most)
-    own, loras, worded = spoken_by(recipe)
+    with gathers() as worded:
+        template, (recipe, each) = recipe, one_by_one(recipe, view, most)
+        own, loras = spoken_by(recipe)
+    loras = admitted_names(view.store, recipe, loras)
     view.dress = dress_of(recipe)
     spec, conditions = view.spec, {who: c.settled(view) for who, c in {**named(recipe), **loras}.items()}
-    must_hear(recipe, spec)
+    must_hear(recipe, spec, view)
     view.frames, view.count = clip_length(recipe, spec), recipe.count
     frames = view.frames
     view.size = size = canvas(recipe, conditions, spec)
@@ -170,7 +174,9 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
         raise WeightsError("model", f'"{spec.name}" cannot be run: {spec.unheard}')
     exclusive(routes)
     notes += untold(spec, routes, active)
-    how = wording(recipe, speakers, table, view)
+    with gathers() as late:
+        how = wording(recipe, speakers, table, view)
+    notes += late
     notes += odd({f: getattr(recipe, f) or "" for f in WORDS}, how)
     one_ground(active, size)
     looks = windows(frames, spec.frames)

@@ -12,15 +12,21 @@ from infuse.conditions.base import Condition
 from infuse.conditions.lora import Lora
 from infuse.conditions.text import Part, Prompt
 from infuse.engine.view import View
-from infuse.errors import RecipeError, WeightsError, under
-from infuse.network.spec import NetworkSpec
+from infuse.errors import CapacityError, InfuseError, RecipeError, cut, under
+from infuse.network.spec import NetworkSpec, described
+from infuse.notices import note
 from infuse.recipe import Recipe
 from infuse.timetable import PROMPT, Timetable
 from infuse.words import compel, sums, tags
+from infuse.words.comments import without_comments
 from infuse.words.wording import WordEdit, Wording
 
 LORAS = ("lora", "lyco", "lycoris")
 WORDS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
+MOST_PARTS = 32
+"""Of a prompt (AND): each is a row of the network at every step."""
+LONGEST_NAME = 60
+"""Characters of a network's name in a letter's field."""
 SHELF = "embeddings"
 """The folder in which the webui and ComfyUI keep words that are vectors."""
 
@@ -56,12 +62,16 @@ def chosen(recipe: Recipe, roots: Sequence[Path]) -> Recipe:
     return recipe.model_copy(update=made)
 
 
-def spoken_by(recipe: Recipe) -> tuple[dict[str, Condition], dict[str, Condition], list[str]]:
-    """(the prompt and its other parts, LoRAs that it names, what is said of it): conditions by the field that they come from."""
-    prompt, named, notes = _named(recipe)
+def spoken_by(recipe: Recipe) -> tuple[dict[str, Condition], dict[str, Condition]]:
+    """(the prompt and its other parts, LoRAs that it names): conditions by the field that they come from. Notes what is left out."""
+    recipe = uncommented(recipe)
+    prompt, named = _named(recipe)
     parts = sums.parts(prompt) if recipe.syntax == "webui" else ((prompt, 1.0),)
+    if len(parts) > MOST_PARTS:
+        raise CapacityError(PROMPT, f"{len(parts)} parts (AND) are as many rows of the network at every step, and {MOST_PARTS} are the most. Write "
+                                    "and for the word, or set syntax: plain.")  # fmt: skip
     if len(parts) == 1 and parts[0][1] != 1:
-        notes.append(f"prompt: its last number, {parts[0][1]:g}, weighs all of it, as in the webui (AND). If it belongs to the words, "
+        note(f"prompt: its last number, {parts[0][1]:g}, weighs all of it, as in the webui (AND). If it belongs to the words, "
                      "set syntax: plain.")  # fmt: skip
     said: dict[str, Condition] = {
         PROMPT: Prompt(kind="text", prompt=parts[0][0], negative_prompt=recipe.negative_prompt, prompt_2=recipe.prompt_2,
@@ -69,34 +79,52 @@ def spoken_by(recipe: Recipe) -> tuple[dict[str, Condition], dict[str, Condition
     }  # fmt: skip
     for i, (text, share) in enumerate(parts[1:], 1):
         said[f"{PROMPT}.{i}"] = Part(kind="text", prompt=text, share=share)
-    return said, named, notes
+    return said, named
 
 
-def _named(recipe: Recipe) -> tuple[str, dict[str, Condition], list[str]]:
+def uncommented(recipe: Recipe) -> Recipe:
+    """The webui's prompts without their comments."""
+    if recipe.syntax != "webui":
+        return recipe
+    said = {f: without_comments(text) for f in WORDS if (text := getattr(recipe, f)) and "#" in text}
+    for field in said:
+        note(
+            f"{field}: what follows a # on its line is a comment, as in the webui. If it belongs to the words, set syntax: plain."
+        )
+    return recipe.model_copy(update=said) if said else recipe
+
+
+def _named(recipe: Recipe) -> tuple[str, dict[str, Condition]]:
     """A prompt without the networks that it names, and these."""
     named: dict[str, Condition] = {}
-    notes: list[str] = []
     if recipe.syntax == "compel":
-        for name, weight in compel.read(recipe.prompt).loras:
-            named[f"{PROMPT} {name}"] = Lora(model=name, weight=weight)
-        return recipe.prompt, named, notes
+        with under(PROMPT):
+            found = compel.read(recipe.prompt).loras
+        for name, weight in found:
+            named[_where(name, named)] = Lora(model=name, weight=weight)
+        return recipe.prompt, named
     if recipe.syntax == "plain":
-        return recipe.prompt, named, notes
-    prompt, found = tags.networks(recipe.prompt)
-    for i, tag in enumerate(found):
+        return recipe.prompt, named
+    with under(PROMPT):
+        prompt, found = tags.networks(recipe.prompt)
+    for tag in found:
         if tag.kind not in LORAS:
             what = (
                 "a hypernetwork, and infuse runs none"
                 if tag.kind.startswith("hyper")
                 else "no network that infuse knows"
             )
-            notes.append(f"prompt: <{tag.kind}:{tag.name}> is {what}. It is left out.")
+            note(f"prompt: <{tag.kind}:{tag.name}> is {what}. It is left out.")
             continue
         with under(PROMPT):
-            named[
-                f"{PROMPT} <{tag.kind}:{tag.name}>" + f" ({i + 1})" * (f"{PROMPT} <{tag.kind}:{tag.name}>" in named)
-            ] = _lora(tag, recipe.steps)
-    return prompt, named, notes
+            named[_where(f"<{tag.kind}:{cut(tag.name, LONGEST_NAME)}>", named)] = _lora(tag, recipe.steps)
+    return prompt, named
+
+
+def _where(name: str, named: Mapping[str, Condition]) -> str:
+    """Where a network of a prompt stands: as it is written there, with a number where it is not the first of its name."""
+    where = f"{PROMPT} {cut(name, LONGEST_NAME + 20)}"
+    return where if where not in named else f"{where} ({len(named) + 1})"
 
 
 def _lora(tag: tags.Tag, steps: int) -> Lora:
@@ -131,18 +159,21 @@ def _number(text: str, tag: tags.Tag) -> float:
         raise RecipeError("", f"<{tag.kind}:{tag.name}>: x={text[:40]} is no number.") from None
 
 
-def must_hear(recipe: Recipe, spec: NetworkSpec) -> None:
-    """Raises RecipeError for words that nobody reads."""
+def must_hear(recipe: Recipe, spec: NetworkSpec, view: View) -> None:
+    """Raises RecipeError for words that nobody reads, and for a layer of text encoders that there is not."""
     for field in ("prompt_2", "negative_prompt_2"):
         if getattr(recipe, field) is not None and "text_embeds" not in spec.embedding_slots:
             raise RecipeError(field, f"{spec.name} has one text encoder, which reads the prompt. Put the words there.")
+    if recipe.clip_skip is not None and 0 < view.text_layers < recipe.clip_skip:
+        raise RecipeError("clip_skip", f"{recipe.clip_skip}, counted from the last layer, and a text encoder of {spec.name} has {view.text_layers}. Choose 1 "
+                                       f"(the last) to {view.text_layers}.")  # fmt: skip
 
 
 def together(speakers: Mapping[str, Condition]) -> None:
     """Raises RecipeError if a prompt's parts stand beside a condition that says the prompt in its own words."""
-    if PROMPT not in speakers and any(isinstance(c, Part) for c in speakers.values()):
-        raise RecipeError("prompt", "its parts (AND) would be summed beside a condition that says the prompt in its own words. Write one "
-                                    "prompt.")  # fmt: skip
+    if not isinstance(speakers.get(PROMPT), Prompt) and any(isinstance(c, Part) for c in speakers.values()):
+        raise RecipeError("prompt", "its parts (AND, or regions as terms of guidance) would be summed beside a condition that says the prompt "
+                                    "in its own words. Write one prompt, or regions with way: attention.")  # fmt: skip
 
 
 def wording(recipe: Recipe, speakers: Mapping[str, Condition], table: Timetable, view: View) -> Wording:
@@ -154,43 +185,79 @@ def wording(recipe: Recipe, speakers: Mapping[str, Condition], table: Timetable,
             heard = tuple(who in e.weights for e in table)
             if found.words or any(part != "unet" for part in found.parts):
                 edits.append(WordEdit(c.model, c.text_strength, () if all(heard) else heard))
+    for where, c in speakers.items() if recipe.syntax == "webui" else ():
+        for field, text in _words_of(c):
+            if found := painted(text):
+                note(
+                    f"{where}.{field}: {found} is painted as it stands, since it is read in the recipe's own prompt alone. Write it there."
+                )
     texts = [str(getattr(c, f, None) or "") for c in speakers.values() for f in WORDS]
     texts += [a.prompt for c in speakers.values() for a in getattr(c, "regions", ()) if getattr(a, "prompt", None)]
     said = vectors(recipe, "\n".join(texts), view)
     return Wording(recipe.syntax, recipe.emphasis, recipe.clip_skip, len(table), said, tuple(edits))
 
 
+def _words_of(c: Condition) -> list[tuple[str, str]]:
+    """(field, text) of a condition: its prompts, and those of its regions."""
+    said = [(f, str(getattr(c, f, None) or "")) for f in WORDS]
+    return said + [
+        (f"regions.{i}.prompt", str(getattr(a, "prompt", ""))) for i, a in enumerate(getattr(c, "regions", ()))
+    ]
+
+
+def painted(text: str) -> str:
+    """What of a text beside the prompt is a network's name: "" if there is none."""
+    tag = next((m for m in tags.BEGIN.finditer(text) if m[1] in tags.KINDS and ">" in text[m.end() :]), None)
+    return "" if tag is None else cut(text[tag.start() : text.index(">", tag.end()) + 1], LONGEST_NAME)
+
+
 def vectors(recipe: Recipe, text: str, view: View) -> tuple[tuple[str, str], ...]:
     """(word, model) of the textual inversions that these words name: those of the recipe, of a shelf of embeddings, and what comes with
-    infuse."""
+    infuse. Of a shelf, what is of another family is left out, and noted.
+
+    Raises RecipeError or WeightsError for one of the recipe that is of another kind or family.
+    """
     library, said = view.store.library, text.lower()
     found: dict[str, str] = {}
-    for name in recipe.embeddings:
-        found |= dict.fromkeys(called(name, Path(name).stem, view), name)
-    if said:
-        near = [
-            (e.name, e.path.stem, str(e.path))
-            for e in library.stock
-            if e.shelf.name.lower() == SHELF and e.path.stem.lower() in said
-        ]
-        for _, stem, place in near:
-            found = dict.fromkeys(called(place, stem, view), place) | found
-        for name, source in library.embedded.items():
-            if f"<{name}>" in said and source.identity.kind == "textual_inversion":
-                found = {f"<{name}>": name} | found
+    for i, name in enumerate(recipe.embeddings):
+        with under(f"embeddings.{i}"):
+            found |= dict.fromkeys(called(name, Path(name).stem, view), name)
+    for entry in library.stock if said else ():
+        if entry.shelf.name.lower() == SHELF and entry.path.stem.lower() in said:
+            try:
+                found = dict.fromkeys(called(entry.name, entry.path.stem, view), entry.name) | found
+            except InfuseError as error:
+                note(
+                    f"{entry.path.stem!r} is a word in {entry.shelf.name}, and is painted as a plain one: {error.message}"
+                )
+    for name, source in library.embedded.items():
+        if f"<{name}>" in said and source.identity.kind == "textual_inversion" and fits(source, view.spec):
+            found = {f"<{name}>": name} | found
     return tuple((word, model) for word, model in sorted(found.items()) if word.lower() in said)
 
 
 def called(model: str, stem: str, view: View) -> tuple[str, ...]:
-    """The words that stand for a textual inversion: its file's name, as the webui, ComfyUI and diffusers' callers write it.
+    """The words that stand for a textual inversion: its file's name, as the webui, ComfyUI and diffusers' callers write it, and its own.
 
-    Raises RecipeError or WeightsError if it is of another kind or width.
+    Raises RecipeError or WeightsError if it is of another kind or family.
     """
-    try:
-        view.identity(model, "embeddings", "textual_inversion")
-    except WeightsError as e:
-        raise e.under("") from None
-    return (stem, f"<{stem.strip('<>')}>", f"embedding:{stem}")
+    from infuse.weights.layouts.textual_inversion import outline
+
+    view.identity(model, "", "textual_inversion")
+    source = view.store.library.find(model, "")
+    if not fits(source, view.spec):
+        own = sum(outline(source).widths)
+        raise RecipeError("", f"{model!r} was trained for {described(own)}, this recipe's base is {view.spec.described}. Choose an embedding of "
+                              "the base's family, or another base.")  # fmt: skip
+    return tuple(dict.fromkeys((stem, f"<{stem.strip('<>')}>", f"embedding:{stem}", *outline(source).names)))
+
+
+def fits(source: Any, net: NetworkSpec) -> bool:
+    """Are its vectors as wide as the words that this base reads? SDXL's are those of two encoders; its refiner has the second."""
+    from infuse.weights.layouts.textual_inversion import outline
+
+    own = outline(source).widths
+    return net.context_width in (sum(own), sum(own[1:]))
 
 
 def named_in(speakers: Mapping[str, Condition], words: Wording) -> list[tuple[str, str]]:

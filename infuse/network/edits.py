@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from infuse.grids import level, resized
 from infuse.network.blocks import slot, temporal
+from infuse.network.stacks import Speaker, Stack
 from infuse.spoken import SpokenEdit
 
 NOW: ContextVar[Edits | None] = ContextVar("edits", default=None)
@@ -84,21 +85,6 @@ def telling(edits: Edits | None) -> Iterator[None]:
         NOW.reset(token)
 
 
-@dataclass(frozen=True, eq=False)
-class Speaker:
-    """One LoRA at one layer: what it changes there, and how loudly for each row that carries it."""
-
-    change: Any
-    """A `network.lora.Change`."""
-    rows: tuple[int, ...]
-    weights: tuple[float, ...]
-    masks: tuple[Tensor | None, ...]
-
-    @property
-    def masked(self) -> bool:
-        return any(m is not None for m in self.masks)
-
-
 @dataclass(eq=False)
 class Edits:
     """What the LoRAs of one call say. `rows`: of the batch, frames of clips as rows; 0: whatever comes is one row's."""
@@ -109,13 +95,10 @@ class Edits:
     grid: tuple[int, int] = (1, 1)
     stacks: dict[Any, Any] = field(default_factory=dict)
     """Factors of rows with different networks, stacked: kept by the base network from call to call."""
-    _at: dict[tuple[str, str], list[Speaker]] = field(default_factory=dict)
 
     def speakers(self, layer: tuple[str, str]) -> list[Speaker]:
         """Who changes this layer, and is heard there."""
-        if layer not in self._at:
-            self._at[layer] = [s for e in self.said if (s := self._speaker(e, *layer)) is not None]
-        return self._at[layer]
+        return [s for e in self.said if (s := self._speaker(e, *layer)) is not None]
 
     def _speaker(self, e: SpokenEdit, part: str, path: str) -> Speaker | None:
         change = e.entry.network.change(part, path)  # type: ignore[operator]
@@ -125,6 +108,8 @@ class Edits:
         factor = e.entry.blocks[place] if e.entry.blocks and place is not None else 1.0
         if not factor:
             return None
+        if self.frames == 1 and factor == 1:
+            return Speaker(change, e.rows, e.weights, e.masks)
         rows, weights, masks = [], [], []
         for row, w, mask, each in zip(e.rows, e.weights, e.masks, e.frames or (None,) * len(e.rows), strict=True):
             for f in range(self.frames):
@@ -166,56 +151,14 @@ class Edits:
     def _stacked(self, layer: Any, low: Sequence[Speaker], x: Tensor, out: Tensor) -> Tensor:
         """Rows with different networks: the factors of each row's networks beside one another, two products for all of them."""
         n = len(x) // self.rows
-        sets: dict[int, list[tuple[int, float]]] = {}
-        for i, s in enumerate(low):
-            for row, w in zip(s.rows, s.weights, strict=True):
-                sets.setdefault(row, []).append((i, w))
-        rows, kinds = list(sets), [tuple(i for i, _ in said) for said in sets.values()]
-        distinct = list(dict.fromkeys(kinds))
-        if (
-            len({kinds.count(k) for k in distinct}) > 1
-        ):  # rows don't divide evenly among the sets: each row is one of its own
-            distinct, order = kinds, list(range(len(rows)))
-        else:
-            order = sorted(range(len(rows)), key=lambda j: distinct.index(kinds[j]))
-        down, up = self._stack(layer, low, distinct)
-        width = down.shape[1]
-        picked = [rows[j] * n + f for j in order for f in range(n)]
-        scales = down.new_zeros(len(order), width)
-        for j, o in enumerate(order):
-            at = 0
-            for i, w in sets[rows[o]]:
-                r = len(low[i].change.factors[0])
-                scales[j, at : at + r] = w
-                at += r
-        index = torch.tensor(picked, device=x.device)
-        mine = x[index]
-        groups, each = len(distinct), len(picked) // len(distinct)
-        scales = scales.repeat_interleave(n, 0).view(groups, each, width)
-        if isinstance(layer, nn.Conv2d):
-            more = grouped_conv(layer, mine.unflatten(0, (groups, each)), down, up, scales)
-        else:
-            flat = mine.reshape(groups, -1, mine.shape[-1])
-            places = flat.shape[1] // each
-            z = torch.bmm(flat, down.transpose(1, 2)) * scales.repeat_interleave(places, 1)
-            more = torch.bmm(z, up.transpose(1, 2)).view(*mine.shape[:-1], -1)
-        for s in low:
-            if s.change.bias is not None:
-                of = dict(zip(s.rows, s.weights, strict=True))
-                factor = more.new_tensor([of.get(rows[o], 0.0) for o in order for _ in range(n)])
-                more = more + spread(s.change.bias.to(more), more) * factor.view(-1, *(1,) * (more.ndim - 1))
-        return out.index_add(0, index, more.to(out.dtype))
-
-    def _stack(self, layer: Any, low: Sequence[Speaker], sets: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
-        """((sets r in...), (sets out r)): factors of each set's networks, filled up with zeros to one rank."""
-        key = (layer.edited_as, tuple(tuple(id(low[i].change) for i in k) for k in sets))
+        key = (layer.edited_as, n, tuple(id(s.change) for s in low))
         if key not in self.stacks:
-            pairs = [[low[i].change.factors for i in k] for k in sets]
-            most = max(sum(len(a) for a, _ in p) for p in pairs)
-            down = [F.pad(a := torch.cat([a for a, _ in p]), (0, 0) * (a.ndim - 1) + (0, most - len(a))) for p in pairs]
-            up = [F.pad(b := torch.cat([b for _, b in p], dim=1), (0, most - b.shape[1])) for p in pairs]
-            self.stacks[key] = torch.stack(down), torch.stack(up), [s.change for s in low]  # their ids stay theirs
-        return self.stacks[key][:2]
+            self.stacks[key] = Stack.of(low, n, len(x), x.device)
+        stack = self.stacks[key]
+        weights = [s.weights for s in low]
+        if stack.index is None:
+            return stack.answer(layer, x, weights, out)
+        return out.index_add(0, stack.index, stack.answer(layer, x[stack.index], weights).to(out.dtype))
 
     def _where(self, masks: Sequence[Tensor | None], like: Tensor) -> Tensor:
         """Where each row is heard, as it multiplies an answer of one of the network's layers."""
@@ -292,14 +235,3 @@ def loud(layer: Any, change: Any, x: Tensor, weights: Sequence[float], plain: Te
         said.append(change.answer(layer, x[here], w, None if plain is None else plain[here]))
     order = torch.tensor([i for part in parts.values() for i in part], device=x.device).argsort()
     return torch.cat(said)[order]
-
-
-def grouped_conv(layer: nn.Conv2d, x: Tensor, down: Tensor, up: Tensor, scales: Tensor) -> Tensor:
-    """(groups each c h w), a convolution of its own for each group: (groups*each out h' w')."""
-    groups, each = x.shape[:2]
-    beside = x.transpose(0, 1).flatten(1, 2)  # groups as groups of channels
-    z = F.conv2d(beside, down.flatten(0, 1), None, layer.stride, layer.padding, layer.dilation, groups)  # type: ignore[arg-type]
-    z = z.unflatten(1, (groups, -1)).transpose(0, 1) * scales[..., None, None]
-    h, w = z.shape[-2:]
-    out = torch.bmm(up, z.permute(0, 2, 1, 3, 4).reshape(groups, z.shape[2], -1))
-    return out.view(groups, -1, each, h, w).transpose(1, 2).flatten(0, 1)
