@@ -28,6 +28,7 @@ from infuse.engine.finish import developed, finished
 from infuse.engine.job import Job, ground
 from infuse.engine.model_store import ModelStore
 from infuse.engine.places import admitted
+from infuse.engine.preview import Previews
 from infuse.engine.resolve import Resolved, resolve
 from infuse.engine.result import Result
 from infuse.engine.scheduler import Scheduler, Waiting
@@ -62,7 +63,8 @@ class Engine:
     model: what recipes mean that name none. dtype, device: as people write them ("float16", "cuda:1"); memory: what loaded
     models may take ("8GB"), beyond which those used longest ago leave. max_rows: rows of a network call (frames, of clips).
     row_width: pad every network call to this many rows of one structure, so that float32 results do not depend, to the
-    last bit, on whatever runs beside them. None: calls are as wide as the work. cache, cache_bytes: how many encoded
+    last bit, on whatever runs beside them. None: calls are as wide as the work. preview: a TAESD that shows what becomes of
+    a picture; None: one beside the model, else a linear map. cache, cache_bytes: how many encoded
     conditions are kept for recipes to come, and how much memory they may take. clock: seconds, for estimates.
 
     Raises RecipeError for a dtype or device that is not there.
@@ -79,6 +81,7 @@ class Engine:
         offline: bool | None = None,
         max_rows: int = 64,
         row_width: int | None = None,
+        preview: str | None = None,
         cache: int = 256,
         cache_bytes: int = 2**30,
         clock: Callable[[], float] = time.monotonic,
@@ -100,6 +103,7 @@ class Engine:
         self._telling: set[int] = set()
         """Threads that are inside of a watch."""
         self._teller = Teller()
+        self.previews = Previews(self.store, preview, self.tell)
 
     # ── reception ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -162,7 +166,9 @@ class Engine:
         with torch.no_grad(), gathers() as notes:
             base = self.store.base(str(resolved.asked.model))
             holes = tuple(hole for c in resolved.speakers.values() for hole in c.openings())
-            base = self.store.merged(base, tuple(c for c in resolved.speakers.values() if isinstance(c, Lora) and c.merge))
+            base = self.store.merged(
+                base, tuple(c for c in resolved.speakers.values() if isinstance(c, Lora) and c.merge)
+            )
             base = self.store.dressed(base, dress)
             kit = Kit(base, resolved.size, self.store, resolved.frames, resolved.windows, holes, resolved.wording)
             ones = resolved.alone() if resolved.differ else (resolved,)
