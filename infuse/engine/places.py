@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os.path import normpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from infuse.conditions.base import Condition
 from infuse.errors import WeightsError
 from infuse.recipe import Recipe
 from infuse.weights.overrides import part_of
@@ -127,3 +128,22 @@ def admitted(store: Any, recipe: Recipe) -> Recipe:
         return name if store.is_added(name) else admitted(store.library, name, recipe.reading, field)
 
     return recipe.with_models(place)
+
+
+def admitted_names(store: Any, recipe: Recipe, named: Mapping[str, Condition]) -> dict[str, Condition]:
+    """Conditions that stand in a recipe's words, by where: those of a stranger's may use what his fields may, and nothing else.
+
+    Raises WeightsError as `admitted` does.
+    """
+    from infuse.weights.admission import admitted
+
+    if recipe.reading.trusting:
+        return dict(named)
+
+    def place(where: str, name: str) -> str:
+        return name if store.is_added(name) else admitted(store.library, name, recipe.reading, f"{where}.model")
+
+    return {
+        where: c.model_copy(update={"model": place(where, str(model))}) if (model := getattr(c, "model", None)) else c
+        for where, c in named.items()
+    }

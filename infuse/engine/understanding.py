@@ -24,6 +24,7 @@ from infuse.recipe import Recipe
 from infuse.timetable import Timetable
 from infuse.weights.spelling import spelling
 from infuse.words import compel, sums, tags, understood
+from infuse.words.comments import without_comments
 from infuse.words.emphasis import Piece, pieces
 from infuse.words.wording import Wording
 
@@ -150,9 +151,12 @@ def _lines(found: Resolved) -> Iterator[tuple[str, str]]:
 
 
 def _bare(text: str, field: str, how: Wording) -> str:
-    """Without tags of networks, which have lines of their own."""
+    """Without comments, and tags of networks, which have lines of their own."""
+    if how.syntax != "webui":
+        return text
     with gathers():  # told already
-        return tags.networks(text)[0].strip() if how.syntax == "webui" and field == "prompt" else text
+        text = without_comments(text)
+        return tags.networks(text)[0].strip() if field == "prompt" else text
 
 
 def _texts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
@@ -224,7 +228,7 @@ def loras(found: Resolved) -> Iterator[str]:
         if not isinstance(c, Lora):
             continue
         low, high = span(c.weight)
-        said = [f"{c.model} {low:g}" + f" to {high:g}" * (low != high)]
+        said = [f"{public(c.model)} {low:g}" + f" to {high:g}" * (low != high)]
         if c.text_weight is not None or (c.factors and c.factors[0] != 1):
             said[0] += f" (text encoders {c.text_strength:g})"
         if c.blocks is not None:
