@@ -34,13 +34,14 @@ def texts(made: tiny.Tiny) -> dict[str, Any]:
 
 
 def pipeline(made: tiny.Tiny) -> Any:
-    parts = {k: copy.deepcopy(v) for k, v in made.parts.items() if k not in ("image_encoder", "feature_extractor")}
+    parts: dict[str, Any] = {
+        k: copy.deepcopy(v) for k, v in made.parts.items() if k not in ("image_encoder", "feature_extractor")
+    }
     parts["scheduler"] = diffusers.DDIMScheduler.from_config(tiny.SCHEDULE)
     if made.family == "sdxl":
         return diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)
-    return diffusers.StableDiffusionPipeline(
-        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
+    parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return diffusers.StableDiffusionPipeline(**parts)
 
 
 def weights(nets: dict[str, Any]) -> Weights:

@@ -195,7 +195,7 @@ def test_convolutions_of_one_pixel_are_matrices_or_not() -> None:
 
 
 def test_the_first_convolution_of_an_inpainting_base_hears_one_of_latents() -> None:
-    own: dict[str, Any] = {"unet": layers("sd15")["unet"] | {"conv_in": (320, 9, 3, 3)}}
+    own: dict[str, Any] = {"unet": {**layers("sd15")["unet"], "conv_in": (320, 9, 3, 3)}}
     state: Shapes = {
         "lora_unet_conv_in.lora_down.weight": (4, 4, 3, 3),
         "lora_unet_conv_in.lora_up.weight": (320, 4, 1, 1),
