@@ -6,14 +6,14 @@ names. What others know and infuse does not is named in a letter, never dropped;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from infuse.elsewhere import ELSEWHERE, says_nothing
 from infuse.errors import RecipeError
+from infuse.meanings import RECIPE, VALUES, plain
 
-RECIPE = "recipe"
 VOICE = {
     "scale": "weight", "conditioning_scale": "weight", "strength": "weight",
     "start_at": "start", "start_percent": "start", "guidance_start": "start", "control_guidance_start": "start",
@@ -39,7 +39,11 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         "checkpoint": "model", "ckpt": "model", "ckpt_name": "model", "sd_model_checkpoint": "model", "model_name": "model",
         "model_id": "model", "base_model": "model", "pretrained_model_name_or_path": "model",
         "vae_name": "vae", "sd_vae": "vae", "vae_model": "vae", "vae_path": "vae", "clip_name": "text_encoder", "clip": "text_encoder",
-        "scheduler_kwargs": "scheduler_options", "sampler_options": "scheduler_options",
+        "clip_stop_at_last_layers": "clip_skip", "clipskip": "clip_skip", "stop_at_clip_layer": "clip_skip", "clipstopatlayer": "clip_skip",
+        "embedding": "embeddings", "textual_inversion": "embeddings", "textual_inversions": "embeddings", "style": "styles",
+        "prompt_style": "styles", "prompt2": "prompt_2", "style_prompt": "prompt_2", "positive_style_prompt": "prompt_2",
+        "negative_style_prompt": "negative_prompt_2", "negative_prompt2": "negative_prompt_2", "prompt_syntax": "syntax",
+        "emphasis_mode": "emphasis", "scheduler_kwargs": "scheduler_options", "sampler_options": "scheduler_options",
     },
     "scheduleroptions": {
         "timestep_spacing": "spacing", "solver_order": "order", "predictor_order": "order", "algorithm_type": "algorithm",
@@ -94,6 +98,13 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         "gligen_boxes": "boxes", "gligen_scheduled_sampling_beta": "end", "gligen": "model", "clip_vision": "image_encoder",
         "image_encoder_path": "image_encoder",
     },
+    "lora": {
+        "lora_name": "model", "lora": "model", "path": "model", "name": "model", "adapter_name": "model", "strength_model": "weight",
+        "lora_scale": "weight", "adapter_weight": "weight", "adapter_weights": "weight", "multiplier": "weight", "unet_multiplier": "weight",
+        "strength_clip": "text_weight", "te_multiplier": "text_weight", "text_encoder_weight": "text_weight", "te": "text_weight", "unet": "weight",
+        "lbw": "blocks", "block_weights": "blocks", "cross_attention_kwargs": "weight", "fuse": "merge", "fused": "merge",
+    },
+    "regions": {"areas": "regions", "mode": "way", "base_ratio": "base"},
     "size": {"original_size": "original", "crops_coords_top_left": "crop", "crop_coords": "crop"},
     "video_to_video": {**FILMED, **STRENGTH}, "masked_video": {**FILMED, **STRENGTH, "mask_video": "mask"}, "depth_video": FILMED, "sketch_video": FILMED, "motion": FILMED,
 }  # fmt: skip
@@ -108,16 +119,10 @@ KINDS = {
                      "control_net_lllite"), "controlnet"),
     **dict.fromkeys(("faceid", "face_id", "ip_adapter_faceid", "ip_adapter_plus"), "ip_adapter"), "gligen_textbox": "gligen",
     "reference_only": "reference", "outpaint": "inpaint", "differential_diffusion": "inpaint", "style_model": "t2i_style",
+    **dict.fromkeys(("loras", "lycoris", "locon", "loha", "lokr", "dora", "lyco"), "lora"),
+    **dict.fromkeys(("regional", "regional_prompter", "attention_couple", "latent_couple", "region"), "regions"),
     "vid2vid": "video_to_video", "video2video": "video_to_video",
 }  # fmt: skip
-
-WEBUI_MODES = {"balanced": "balanced", "my_prompt_is_more_important": "prompt", "controlnet_is_more_important": "control",
-               "more_prompt": "prompt", "more_control": "control", "0": "balanced", "1": "prompt", "2": "control"}  # fmt: skip
-
-
-def plain(name: str) -> str:
-    """A field's name as it is compared: "CFG scale", "cfg-scale" and "cfg_scale" are one."""
-    return "_".join(name.strip().lower().replace("-", " ").replace("_", " ").split())
 
 
 def ours(kind: str, fields: Iterable[str], name: str) -> str | None:
@@ -230,111 +235,6 @@ def _meant(kind: str, name: str, field: str, value: Any) -> Any:
     key = plain(name)
     special = VALUES.get((kind, key))
     return value if special is None else special(name, value)
-
-
-def _mode(name: str, value: Any) -> Any:
-    return WEBUI_MODES.get(plain(str(value)), value)
-
-
-def _content(name: str, value: Any) -> Any:
-    """The webui counts its four, the first of which is fill."""
-    kinds = ("fill", "original", "noise", "nothing")
-    key = plain(str(value)).removeprefix("latent_")
-    return kinds[int(key)] if key in ("0", "1", "2", "3") else key if key in kinds else value
-
-
-def _area(name: str, value: Any) -> Any:
-    """Only masked, as the webui's flag or words say it."""
-    said = {
-        "true": "masked",
-        "false": "whole",
-        "only_masked": "masked",
-        "whole_picture": "whole",
-        "1": "masked",
-        "0": "whole",
-    }
-    return said.get(plain(str(value)), value)
-
-
-def _inverted(name: str, value: Any) -> Any:
-    return {"inpaint_masked": False, "inpaint_not_masked": True}.get(plain(str(value)), value)
-
-
-def _guess(name: str, value: Any) -> Any:
-    return {True: "guess", False: "balanced"}.get(value, value) if isinstance(value, bool) else value
-
-
-def _invokeai(name: str, value: Any) -> Any:
-    """InvokeAI's methods, some of which mean other blocks than the presets that others call so."""
-    return f"invokeai {value}" if isinstance(value, str) else value
-
-
-def _vae(name: str, value: Any) -> Any:
-    """The webui's words for the model's own."""
-    return None if isinstance(value, str) and plain(value) in ("automatic", "none", "") else value
-
-
-def _turned(name: str, value: Any) -> Any:
-    """(height, width) or (top, left), as diffusers has them, to (width, height) or (left, top)."""
-    return value[::-1] if isinstance(value, list | tuple) else value
-
-
-RESIZE_MODES = {"just_resize": "stretch", "just_resize_simple": "stretch", "crop_and_resize": "crop", "crop_resize": "crop", "resize_and_fill": "pad",
-                "fill_resize": "pad", "scale_to_fit_(inner_fit)": "crop", "envelope_(outer_fit)": "pad", "0": "stretch", "1": "crop", "2": "pad"}  # fmt: skip
-WEBUI_ANNOTATORS = {"recolor_luminance": "luminance", "recolor_intensity": "intensity", "tile_resample": "tile", "blur_gaussian": "blur",
-              "scribble_xdog": "scribble", "content_shuffle": "shuffle", "t2ia_color_grid": "color", "none": "none"}  # fmt: skip
-
-
-def _fit(name: str, value: Any) -> Any:
-    return RESIZE_MODES.get(plain(str(value)), value)
-
-
-def _annotator(name: str, value: Any) -> Any:
-    return "none" if value is None else WEBUI_ANNOTATORS.get(plain(str(value)), value)
-
-
-def _method(name: str, value: Any) -> Any:
-    """The webui's preprocessors of references."""
-    return {"only": "attention", "adain": "norms", "adain+attn": "both"}.get(
-        plain(str(value)).removeprefix("reference_"), value
-    )
-
-
-def _level(name: str, value: Any) -> Any:
-    """ComfyUI's node has 0 to 1."""
-    return round(999 * value) if isinstance(value, float) and 0 <= value <= 1 else value
-
-
-def _perfect(name: str, value: Any) -> Any:
-    return {True: "perfect", False: None}.get(value, value) if isinstance(value, bool) else value
-
-
-def _generator(name: str, value: Any) -> Any:
-    """Seeds of torch generators that have not drawn yet. Raises RecipeError for one that has."""
-    if isinstance(value, list | tuple):
-        return [_generator(name, v) for v in value]
-    if not hasattr(value, "initial_seed"):
-        return value
-    seed = value.initial_seed()
-    if not bool((type(value)(device=value.device).manual_seed(seed).get_state() == value.get_state()).all()):
-        raise RecipeError(
-            name, f"this generator has drawn already, and a recipe holds seeds. Give a seed, as in seed={seed % 2**32}."
-        )
-    return seed
-
-
-VALUES: Mapping[tuple[str, str], Callable[[str, Any], Any]] = {
-    ("controlnet", "resize_mode"): _fit, ("controlnet", "pixel_perfect"): _perfect,
-    **{("controlnet", name): _annotator for name in ("annotator", "module", "preprocessor", "processor")},
-    **{("t2i_adapter", name): _annotator for name in ("annotator", "module", "preprocessor", "processor")}, ("t2i_adapter", "resize_mode"): _fit,
-    **{(kind, name): _mode for kind in ("t2i_adapter", "coadapter") for name in ("mode", "control_mode")},
-    ("controlnet", "mode"): _mode, ("controlnet", "control_mode"): _mode, ("controlnet", "guess_mode"): _guess,
-    **{("inpaint", name): _content for name in ("content", "inpainting_fill", "masked_content")},
-    **{("inpaint", name): _area for name in ("inpaint_full_res", "inpaint_area")}, ("inpaint", "mask_mode"): _inverted,
-    **{("reference", name): _method for name in ("module", "preprocessor")}, ("reference", "resize_mode"): _fit, ("unclip", "noise_augmentation"): _level,
-    ("ip_adapter", "method"): _invokeai, ("size", "original_size"): _turned, ("size", "crops_coords_top_left"): _turned, (RECIPE, "generator"): _generator,
-    **{(RECIPE, name): _vae for name in ("vae", "sd_vae", "vae_name")},
-}  # fmt: skip
 
 
 def _same(a: Any, b: Any) -> bool:

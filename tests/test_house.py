@@ -27,7 +27,7 @@ SOURCES = {
 BUDGET = 350
 
 LAYERS: list[tuple[str, ...]] = [
-    ("errors", "friends", "notices", "elsewhere"),
+    ("errors", "friends", "notices", "elsewhere", "meanings"),
     ("spellings", "seeds"),
     ("curves", "validation", "guidance", "timetable", "network.spec", "network.ldm_names", "network.blocks"),
     ("media", "media.*", "samplers", "schedulers", "solvers", "scheduler_options"),

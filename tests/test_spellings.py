@@ -30,6 +30,10 @@ THE_SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     # ComfyUI
     ({"cfg": 8, "noise_seed": 5, "ckpt_name": "tabletop"}, {"guidance": 8, "seed": 5, "model": "tabletop"}),
     # what says nothing
+    ({"CLIP_stop_at_last_layers": 2, "style": "noir", "textual_inversion": "bad-hands", "prompt 2": "b"},
+     {"clip_skip": 2, "styles": ["noir"], "embeddings": ["bad-hands"], "prompt_2": "b"}),
+    ({"stop_at_clip_layer": -2, "emphasis": "No norm"}, {"clip_skip": 2, "emphasis": "no_norm"}),
+    ({"clip_skip": 0}, {}),
     ({"clip_skip": None, "eta": 0.0, "styles": [], "tiling": False, "subseed": -1, "output_type": "pil"}, {}),
     ({"prompt": ["a"]}, {}),
     # the same twice
@@ -73,6 +77,13 @@ CONDITIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"kind": "unclip", "image": PICTURE, "noise_augmentation": 0.5}, {"kind": "unclip", "image": PICTURE, "noise_level": 500}),
     ({"kind": "controlnet_union", "model": "u", "image": PICTURE, "union_type": "depth", "module": "None"},
      {"kind": "controlnet", "model": "u", "image": PICTURE, "type": "depth"}),
+    ({"kind": "LoRA", "lora_name": "l", "strength_model": 0.5, "strength_clip": 0.2}, {"kind": "lora", "model": "l", "weight": 0.5, "text_weight": 0.2}),
+    ({"kind": "lycoris", "path": "l", "unet": 0.5, "te": 0.2, "lbw": "MIDD"}, {"kind": "lora", "model": "l", "weight": 0.5, "text_weight": 0.2, "blocks": "MIDD"}),
+    ({"kind": "lora", "adapter_name": "l", "cross_attention_kwargs": {"scale": 0.5}}, {"kind": "lora", "model": "l", "weight": 0.5}),
+    ({"kind": "lora", "lora": "l", "adapter_weights": [0.5]}, {"kind": "lora", "model": "l", "weight": 0.5}),
+    ({"kind": "lora", "model": "l", "lora_scale": 0.5}, {"kind": "lora", "model": "l", "weight": 0.5}),
+    ({"kind": "regional prompter", "areas": [{"prompt": "a", "box": "0:0:1:1"}], "mode": "Latent Couple", "base_ratio": 0.3},
+     {"kind": "regions", "regions": [{"prompt": "a", "box": (0, 0, 1, 1)}], "way": "latent", "base": 0.3}),
     # diffusers counts (height, width) and (top, left)
     ({"kind": "size", "original_size": (512, 768), "crops_coords_top_left": (1, 2)}, {"kind": "size", "original": (768, 512), "crop": (2, 1)}),
 ]  # fmt: skip
@@ -100,10 +111,11 @@ def test_own_fields_win_over_others_spellings() -> None:
 @pytest.mark.parametrize(("data", "field", "words"), [
     ({"cfg": 4, "guidance": 5}, "guidance", ("it is 5, and cfg is 4", "Keep one")),
     ({"size": "512x768", "width": 500}, "width", ("500", "512")),
-    ({"clip_skip": 2}, "clip_skip", ("last layer",)),
+    ({"clip_skip": -2}, "clip_skip", ("greater than or equal to 1",)),
+    ({"cross_attention_kwargs": {"scale": 0.5}}, "cross_attention_kwargs", ("kind: lora", "<lora:style:0.8>")),
     ({"eta": 3}, "scheduler_options.eta", ("less than or equal to 1",)),
     ({"eta": 0.3, "scheduler_options": {"eta": 0.4}}, "eta", ("scheduler_options says 0.4",)),
-    ({"loras": ["x"]}, "loras", ("none yet",)),
+    ({"loras": ["x"]}, "loras", ("kind: lora", "<lora:style:0.8>")),
     ({"image": "a.png"}, "image", ("img2img", "--init")),
     ({"mask_image": "a.png"}, "mask_image", ("inpaint", "--inpaint")),
     ({"denoising_strength": 0.5}, "denoising_strength", ("img2img",)),
