@@ -49,7 +49,9 @@ def letter(model: type[BaseModel], error: ValidationError) -> RecipeError:
     field = errors[0][0]
     # Of a union's members, the one that got furthest into the value is the one that was meant.
     _, owner, first = max((e for e in errors if e[0] == field), key=lambda e: len(e[2]["loc"]))
-    more = len({path for path, _, _ in errors}) - 1
+    paths = {path for path, _, _ in errors}
+    # A list whose member is wrong may be too short without it: that is no mistake of its own.
+    more = len({p for p in paths if p == field or not any(q.startswith(f"{p}.") for q in paths)}) - 1
     inner = first.get("ctx", {}).get("error")
     if isinstance(inner, InfuseError):  # a condition inside of a recipe has already written its letter
         field, text = inner.under(field).field, inner.message
@@ -91,14 +93,17 @@ def _path(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[str, type[B
     parts: list[str] = []
     owner: type[BaseModel] | None = model
     steps = list(loc)
+    tag: str | None = None  # of the union's member that was entered last: it stands once before the member's own fields
     for i, step in enumerate(steps):
         if isinstance(step, int):
             parts.append(str(step))
+        elif step == tag:
+            tag = None
         elif owner is not None and step in owner.model_fields:
             parts.append(step)
-            owner = (
-                owner if i + 1 == len(steps) else _member(owner.model_fields[step].annotation, steps[i + 1 :]) or owner
-            )
+            inner = None if i + 1 == len(steps) else _member(owner.model_fields[step].annotation, steps[i + 1 :])
+            kind = inner.model_fields.get("kind") if inner else None
+            owner, tag = inner or owner, str(kind.default) if kind else None
         elif step.startswith("dict["):
             break  # what follows are points of a curve, not fields
         elif i + 1 == len(steps) and not _is_type_name(step) and not _is_kind(step, owner):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from infuse.encoders.embeddings import Embedding
     from infuse.encoders.kit import Base
     from infuse.network.lora import LoraNetwork
-    from infuse.weights.lora_outline import LoraOutline
+    from infuse.weights.lora_outline import Layers, LoraOutline
 
 
 class Edits:
@@ -42,14 +42,19 @@ class Edits:
 
         if (own := self.own(model)) is not None:
             return in_memory(own)
+        return outlines.outline(self.library.header(model, "model")[0], self.layers(base), spec, name=model)
+
+    def layers(self, base: str) -> Layers:
+        """Those of a base and of its text encoders that LoRAs of pictures may change, by part, with their shapes; from headers."""
+        from infuse.weights import lora_outline as outlines
+
         there = self.at_hand(base)
-        layers = (
+        found = (
             outlines.base_layers(self.library.find(base))
             if there is None
             else outlines.layers_of(there.network.unet, there.texts.models)
         )
-        layers = {part: {p: s for p, s in paths.items() if not temporal(p)} for part, paths in layers.items()}
-        return outlines.outline(self.library.header(model, "model")[0], layers, spec, name=model)
+        return {part: {p: s for p, s in paths.items() if not temporal(p)} for part, paths in found.items()}
 
     def lora(self, model: str, base: Base, dtype: torch.dtype, device: torch.device) -> LoraNetwork:
         """What a LoRA's file changes of this base and of its text encoders."""

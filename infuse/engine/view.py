@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -65,6 +65,7 @@ class Store(Protocol):
     def version(self, name: str, kind: str = "") -> Hashable: ...
     def card(self, model: str) -> Mapping[str, Any]: ...
     def outline(self, model: str, base: str, spec: Any) -> Any: ...
+    def layers(self, base: str) -> Mapping[str, Mapping[str, tuple[int, ...]]]: ...
 
 
 @dataclass(eq=False)
@@ -81,6 +82,7 @@ class View:
     """Of pictures that the recipe makes."""
     dress: Dress = (None, None)
     """Names of the (VAE, text encoder) that the recipe has instead of the base's own."""
+    _loras: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def _loaded(self) -> Base | None:
@@ -150,7 +152,16 @@ class View:
     def lora(self, model: str) -> Any:
         """What a LoRA changes of this base (`weights.lora_outline.LoraOutline`). Raises WeightsError or RecipeError if it is of another
         kind or family."""
-        return self.store.outline(model, self.model, self.spec)
+        if model not in self._loras:
+            self._loras[model] = self.store.outline(model, self.model, self.spec)
+        return self._loras[model]
+
+    @cached_property
+    def text_layers(self) -> int:
+        """Of that text encoder of the base which has the fewest; 0 if none is known."""
+        own = (paths for part, paths in self.store.layers(self.model).items() if part != "unet")
+        counts = [len({p.split("layers.")[1].split(".")[0] for p in paths if "layers." in p}) for paths in own]
+        return min((n for n in counts if n), default=0)
 
     def card(self, model: str) -> Mapping[str, Any]:
         """What is written beside a model: its annotator and the like."""
