@@ -188,8 +188,9 @@ def wording(recipe: Recipe, speakers: Mapping[str, Condition], table: Timetable,
     for where, c in speakers.items() if recipe.syntax == "webui" else ():
         for field, text in _words_of(c):
             if found := painted(text):
+                at = field if where == PROMPT else f"{where}.{field}"
                 note(
-                    f"{where}.{field}: {found} is painted as it stands, since it is read in the recipe's own prompt alone. Write it there."
+                    f"{at}: {found} is painted as it stands, since it is read in the recipe's own prompt alone. Write it there."
                 )
     texts = [str(getattr(c, f, None) or "") for c in speakers.values() for f in WORDS]
     texts += [a.prompt for c in speakers.values() for a in getattr(c, "regions", ()) if getattr(a, "prompt", None)]
@@ -221,7 +222,10 @@ def vectors(recipe: Recipe, text: str, view: View) -> tuple[tuple[str, str], ...
     found: dict[str, str] = {}
     for i, name in enumerate(recipe.embeddings):
         with under(f"embeddings.{i}"):
-            found |= dict.fromkeys(called(name, Path(name).stem, view), name)
+            words = called(name, Path(name).stem, view)
+        found |= dict.fromkeys(words, name)
+        if not any(w.lower() in said for w in words):
+            note(f"embeddings.{i}: no prompt says {words[0]!r}, so it is not heard. Write it where it is meant.")
     for entry in library.stock if said else ():
         if entry.shelf.name.lower() == SHELF and entry.path.stem.lower() in said:
             try:

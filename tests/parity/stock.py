@@ -6,12 +6,15 @@ This is the reference. It reads the recipe, and shares no line with infuse after
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from diffusers.image_processor import IPAdapterMaskProcessor
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from infuse.conditions import Condition
@@ -32,6 +35,7 @@ PIPELINES = {  # (SDXL, ControlNet, how it starts)
     (True, True, "img2img"): "StableDiffusionXLControlNetImg2ImgPipeline",
     (True, True, "inpaint"): "StableDiffusionXLControlNetInpaintPipeline",
 }
+WRITTEN = ("unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "DDIM": ("DDIMScheduler", {}),
     "DDPM": ("DDPMScheduler", {}),
@@ -64,7 +68,8 @@ def latents(tiny: Tiny, recipe: Recipe, modules: Mapping[str, nn.Module]) -> Ten
     controls = [c for c in recipe.conditions if c.kind == "controlnet"]
     adapters = [c for c in recipe.conditions if c.kind == "ip_adapter"]
     sizes = [c for c in recipe.conditions if c.kind == "size"]
-    assert len(controls) + len(adapters) + len(sizes) + (start is not None) == len(recipe.conditions), (
+    loras = [c for c in recipe.conditions if c.kind == "lora"]
+    assert len([*controls, *adapters, *sizes, *loras]) + (start is not None) == len(recipe.conditions), (
         "no stock pipeline can do that"
     )
     sdxl = tiny.family == "sdxl"
@@ -72,11 +77,17 @@ def latents(tiny: Tiny, recipe: Recipe, modules: Mapping[str, nn.Module]) -> Ten
     parts = {**tiny.parts, "scheduler": scheduler(tiny, recipe)}
     if adapters:  # diffusers writes them into the network
         parts["unet"] = copy.deepcopy(parts["unet"])
+    if loras or recipe.embeddings:  # and these into text encoders and tokenizers, too
+        parts |= {k: copy.deepcopy(v) for k, v in parts.items() if k in WRITTEN}
     parts |= {"add_watermarker": False} if sdxl else {"safety_checker": None, "requires_safety_checker": False}
     if controls:
         parts["controlnet"] = one_or_list([modules[c.model] for c in controls])
     pipe = getattr(diffusers, PIPELINES[sdxl, bool(controls), start.kind if start else "text"])(**parts)
     pipe.set_progress_bar_config(disable=True)
+    if loras:
+        changed(pipe, loras)
+    for name in recipe.embeddings:
+        learned(pipe, Path(name))
 
     width, height = recipe.width or start.image.size[0], recipe.height or start.image.size[1]
     asked: dict[str, Any] = {
@@ -88,6 +99,10 @@ def latents(tiny: Tiny, recipe: Recipe, modules: Mapping[str, nn.Module]) -> Ten
         "num_images_per_prompt": recipe.count,
         "generator": one_or_list([torch.Generator("cpu").manual_seed(recipe.seed + i) for i in range(recipe.count)]),
     }
+    if recipe.clip_skip:
+        asked["clip_skip"] = recipe.clip_skip - (2 if sdxl else 1)  # SDXL's context is the layer before the last anyway
+    if sdxl:
+        asked |= {"prompt_2": recipe.prompt_2, "negative_prompt_2": recipe.negative_prompt_2}
     if recipe.guidance_rescale:
         asked["guidance_rescale"] = recipe.guidance_rescale
     if start is None or start.kind == "inpaint" or controls:
@@ -104,6 +119,42 @@ def latents(tiny: Tiny, recipe: Recipe, modules: Mapping[str, nn.Module]) -> Ten
     if adapters:
         asked |= adapted(pipe, adapters, modules, (width, height))
     return pipe(**asked).images
+
+
+def changed(pipe: Any, conditions: Sequence[Condition]) -> None:
+    """Load LoRAs, and say how loud each is: block by block where a condition has factors (of attentions, which is all that
+    diffusers weighs)."""
+    names = [f"lora{i}" for i in range(len(conditions))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft's, of a second network, and of alphas that diffusers cannot place
+        for name, c in zip(names, conditions, strict=True):
+            pipe.load_lora_weights(load_file(c.model), adapter_name=name)
+    scales: list[Any] = []
+    for c in conditions:
+        texts = c.weight if c.text_weight is None else c.text_weight
+        said: dict[str, Any] = {"text_encoder": texts, "text_encoder_2": texts, "unet": c.weight}
+        if c.blocks is not None:
+            ins, mid, outs = ([f * c.weight for f in part] for part in (c.blocks[1:13], c.blocks[13:14], c.blocks[14:]))
+            net = pipe.unet
+            said["unet"] = {
+                "down": {f"block_{i}": [ins[1 + 3 * i + j] for j in range(len(b.attentions))] for i, b in enumerate(net.down_blocks)},
+                "mid": mid[0],
+                "up": {f"block_{i}": [outs[3 * i + j] for j in range(len(b.attentions))] for i, b in enumerate(net.up_blocks)},
+            }  # fmt: skip
+            said |= dict.fromkeys(("text_encoder", "text_encoder_2"), texts * c.blocks[0])
+        scales.append({k: v for k, v in said.items() if hasattr(pipe, k)})
+    pipe.set_adapters(names, scales)
+
+
+def learned(pipe: Any, path: Path) -> None:
+    """Load a textual inversion under its file's name: of SDXL a vector for each encoder."""
+    state, token = load_file(path), f"<{path.stem}>"
+    if "clip_g" not in state:
+        pipe.load_textual_inversion(state, token=token)
+        return
+    for key, end in (("clip_l", ""), ("clip_g", "_2")):
+        encoder, tokenizer = getattr(pipe, f"text_encoder{end}"), getattr(pipe, f"tokenizer{end}")
+        pipe.load_textual_inversion(state[key], token=token, text_encoder=encoder, tokenizer=tokenizer)
 
 
 def scheduler(tiny: Tiny, recipe: Recipe) -> Any:
