@@ -98,8 +98,7 @@ def open_clip(names: Iterable[str]) -> dict[str, str]:
             found[name] = plain[name]
             continue
         m = re.fullmatch(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name)
-        if m and (q := re.fullmatch(r"self_attn\.[qkv]_proj", m[2])):
-            del q
+        if m and re.fullmatch(r"self_attn\.[qkv]_proj", m[2]):
             found[name] = f"transformer.resblocks.{m[1]}.attn.in_proj_{m[3]}"
         elif m and m[2] in layer:
             found[name] = f"transformer.resblocks.{m[1]}.{layer[m[2]]}.{m[3]}"
