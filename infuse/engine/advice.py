@@ -27,10 +27,11 @@ def advice(
     embedded: bool = False,
     choice: Choice | None = None,
     known: Collection[str] = (),
+    written: Recipe | None = None,
 ) -> list[str]:
     """`active`: conditions that are heard, by field. embedded: the network hears guidance as a number (LCM). choice: the scheduler.
-    known: words that are vectors."""
-    out = [*unguided(recipe, active, table, embedded), *syntax(recipe, active, known)]
+    known: words that are vectors. written: the recipe before choices were made in its words."""
+    out = [*unguided(recipe, active, table, embedded), *syntax(written or recipe, active, known)]
     return out if choice is None else [*out, *counted(recipe, choice), *accelerated(recipe, active, table, choice)]
 
 

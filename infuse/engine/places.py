@@ -133,17 +133,32 @@ def admitted(store: Any, recipe: Recipe) -> Recipe:
 def admitted_names(store: Any, recipe: Recipe, named: Mapping[str, Condition]) -> dict[str, Condition]:
     """Conditions that stand in a recipe's words, by where: those of a stranger's may use what his fields may, and nothing else.
 
-    Raises WeightsError as `admitted` does.
+    A name alone is found wherever below the user's folders its file lies, as the webui finds it. Raises WeightsError as `admitted`
+    does, and for a name of several files.
     """
     from infuse.weights.admission import admitted
 
-    if recipe.reading.trusting:
-        return dict(named)
-
     def place(where: str, name: str) -> str:
-        return name if store.is_added(name) else admitted(store.library, name, recipe.reading, f"{where}.model")
+        if store.is_added(name):
+            return name
+        name = anywhere(store.library, name, where)
+        return name if recipe.reading.trusting else admitted(store.library, name, recipe.reading, f"{where}.model")
 
     return {
         where: c.model_copy(update={"model": place(where, str(model))}) if (model := getattr(c, "model", None)) else c
         for where, c in named.items()
     }
+
+
+def anywhere(library: Any, name: str, where: str) -> str:
+    """The name under which a library finds the file of this name, in whatever folder it is; else the name itself."""
+    if "/" in name or "\\" in name or name in library.embedded or library.in_roots(name, f"{where}.model"):
+        return name
+    near = [e for e in library.stock if e.path.stem.lower() == name.lower()]
+    found = [e for e in near if e.path.stem == name] or near
+    if len(found) > 1:
+        listed = ", ".join(e.name for e in found)
+        raise WeightsError(
+            f"{where}.model", f"{name!r} is the name of {len(found)} files: {listed}. Write the folder, too."
+        )
+    return found[0].name if found else name

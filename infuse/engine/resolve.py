@@ -193,7 +193,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
         template if each else recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
         view.scheduler, strength, speakers, table, tuple(routes), calls, rows, branched, memory, peak, view.dtype, view.device,
         view.version,
-        (*came, *view.dressing.notes, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance, choice, [w for w, _ in how.embeddings]), *notes),
+        (*came, *view.dressing.notes, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance, choice, [w for w, _ in how.embeddings], template), *notes),
         work, after, how, each, view.store,
     )
     # fmt: on
