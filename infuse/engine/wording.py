@@ -137,7 +137,8 @@ def _lora(tag: tags.Tag, steps: int) -> Lora:
     options = dict(tag.options)
     x = options.pop("x", None)
     if (given := options.pop("lbw", None)) is not None:
-        said["blocks"] = tuple(blocks(given, x=None if x is None else _number(x, tag)))
+        # as it is written, so that what is said of it speaks of that
+        said["blocks"] = given if x is None else tuple(blocks(given, x=_number(x, tag)))
     begin, end = options.pop("start", None), options.pop("stop", None)
     if (both := options.pop("step", None)) is not None:
         begin, _, end = both.partition("-")
