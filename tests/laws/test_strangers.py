@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ NAMED: dict[str, dict[str, Any]] = {
     "a model of the Hub": {"model": "owner/name"},
     "a model of the Hub at a revision": {"model": "owner/name@main"},
     "a ControlNet": {"conditions": [{"kind": "controlnet", "model": "{home}/secret.safetensors", "image": "{png}"}]},
+    "a LoRA": {"conditions": [{"kind": "lora", "model": "{home}/secret.safetensors"}]},
+    "a LoRA in the prompt": {"prompt": "a cat <lora:{home}/secret.safetensors:1>"},
+    "a LoRA up": {"prompt": "<lora:../secret.safetensors:1>"},
+    "a LoRA beside it": {"prompt": "<lora:own.safetensors:1>"},
+    "a LoRA at home": {"prompt": "<lora:~/secret.safetensors:0.5> AND b"},
+    "a LoRA of the machine": {"prompt": "<lora:/etc/passwd:1>"},
+    "a LoRA of the Hub": {"prompt": "<lora:owner/name:1>"},
+    "a LoRA in compel": {"prompt": "a cat withLora(own, 1)", "syntax": "compel"},
+    "a LoRA chosen": {"prompt": "{{home}/x|<lora:../secret.safetensors:1>|<lora:../secret.safetensors:0.5>|<lora:../secret.safetensors:2>}", "seed": 1},
+    "an embedding": {"prompt": "secret", "embeddings": ["{home}/secret.safetensors"]},
+    "an embedding up": {"prompt": "x", "embeddings": ["../../secret.safetensors"]},
+    "a VAE": {"vae": "{home}/secret.safetensors"},
+    "a VAE up": {"vae": "../secret.safetensors"},
+    "a text encoder": {"text_encoder": "{home}/secret.safetensors"},
+    "a region": {"prompt": "x", "conditions": [{"kind": "regions", "regions": [{"prompt": "y", "mask": "{home}/private.png"}]}]},
     "an image encoder": {"conditions": [{"kind": "ip_adapter", "image": "{png}", "image_encoder": "owner/name"}]},
 }  # fmt: skip
 
@@ -135,11 +151,45 @@ def test_nothing_is_read_and_nothing_fetched(case: str, private: Path, tmp_path:
 def test_letters_do_not_tell_what_exists(there: str, absent: str, private: Path, tmp_path: Path) -> None:
     said = [str(refused(strange(tmp_path, filled(image(name), private)))[0]) for name in (there, absent)]
     assert said[0].replace("private", "absent") == said[1]
-    models = [
-        str(refused(strange(tmp_path, filled({"model": m}, private)))[0])
-        for m in ("{home}/secret.safetensors", "{home}/absent.safetensors")
-    ]
-    assert models[0].replace("secret", "absent") == models[1]
+    asked: tuple[Callable[[str], dict[str, Any]], ...] = (
+        lambda m: {"model": m},
+        lambda m: {"vae": m},
+        lambda m: {"text_encoder": m},
+        lambda m: {"embeddings": [m]},
+        lambda m: {"prompt": f"<lora:{m}:1>"},
+    )
+    for of in asked:
+        models = [
+            str(refused(strange(tmp_path, filled(of(m), private)))[0])
+            for m in ("{home}/secret.safetensors", "{home}/absent.safetensors")
+        ]
+        assert models[0].replace("secret", "absent") == models[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "__../private__ __{home}/private__",
+        "__/etc/passwd__",
+        "{__../secret__|__*__}",
+        "secret <secret> embedding:../secret",
+    ],
+)
+def test_words_open_nothing(words: str, private: Path, tmp_path: Path) -> None:
+    """What could be read as a file is painted, and said."""
+    (private / "private.txt").write_text("red\n")
+    path = strange(tmp_path, {"prompt": words.replace("{home}", str(private)), "styles": []})
+    engine = Engine()
+    engine.check(Recipe(prompt="warm up"))
+    SEEN.clear()
+    WATCHING.append(True)
+    try:
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            engine.check(Recipe.load(path))
+    finally:
+        WATCHING.clear()
+    assert not [seen for seen in SEEN if str(private) in seen[1] or seen[1].startswith("/etc")], SEEN
 
 
 def test_whoever_trusts_it_may_run_it(private: Path, tmp_path: Path) -> None:
