@@ -106,10 +106,11 @@ TAGS: list[Case] = [
     ("without a name", says("<lora::1>"), RecipeError, "prompt", ("names no network",)),
     ("with a word for a number", says("<lora:wooden-toys:abc>"), RecipeError, "prompt", ("'abc'", "such as 0.8")),
     ("with nan", says("<lora:wooden-toys:nan>"), RecipeError, "prompt", ("'nan'",)),
-    ("two blocks", says("<lora:wooden-toys:1:lbw=1,2>"), RecipeError, "prompt.blocks", ("2 numbers",)),
+    ("two blocks", says("<lora:wooden-toys:1:lbw=1,2>"), RecipeError, "prompt", ("<lora:wooden-toys>: blocks: 2 numbers",)),
     ("an x without a number", says("<lora:wooden-toys:1:lbw=MIDD:x=q>"), RecipeError, "prompt", ("x=q",)),
     ("a start in words", says("<lora:wooden-toys:1:start=soon>"), RecipeError, "prompt", ("'soon'", "number of a step")),
-    ("a stop before its start", says("<lora:wooden-toys:1:start=9:stop=3>"), RecipeError, "prompt", ("must come before",)),
+    ("a start of a power", says("<lora:wooden-toys:1:start=²>"), RecipeError, "prompt", ("number of a step",)),
+    ("a stop before its start", says("<lora:wooden-toys:1:start=9:stop=3>"), RecipeError, "prompt", ("<lora:wooden-toys>", "must come before")),
     ("an option of nobody", says("<lora:wooden-toys:1:mood=good>"), RecipeError, "prompt", ("mood", "Known are")),
     ("a name of 5,000 signs", says(f"<lora:{'a' * 5000}:1>"), WeightsError, f"prompt <lora:{'a' * 27} ... {'a' * 27}>.model", ("not found",)),
     ("in compel", says("a withLora(wooden-toy, 1)", syntax="compel"), WeightsError, "prompt wooden-toy.model", ("not found", "wooden-toys")),
@@ -236,6 +237,21 @@ def test_any_words_are_read_or_refused_in_a_letter(text: str, syntax: str) -> No
             Engine(device="cpu").check(Recipe.load(fields))
         except InfuseError as error:
             assert len(error.message) > 10
+
+
+def test_a_power_is_no_number(strange: Path) -> None:
+    """Signs that Python calls digits, and reads no number from: in a table of layers, a frame's name, a key of weights."""
+    from infuse.media.film_readers import numbered
+
+    powered = {
+        f"input_blocks.²{key[14:]}": shape
+        for key, shape in {"input_blocks.1.0.in_layers.2.weight": (320, 320, 3, 3)}.items()
+    }
+    strangers.sparse(strange / "powered.safetensors", {**low(DOWN.format(0), 320, 768), **powered})
+    for recipe in (bent.one("ip_adapter", layers={"²": 1.0}), bent.one("controlnet", model="powered.safetensors")):
+        with pytest.raises(InfuseError):
+            Engine(device="cpu").check(Recipe.load(recipe))
+    assert sorted(["2²1", "10²1"], key=numbered) == ["2²1", "10²1"]
 
 
 LINES = {

@@ -249,7 +249,7 @@ def _of_blocks(layers: Mapping[str, Any], net: NetworkSpec) -> tuple[float, ...]
 def _one(key: str, value: Any, own: Sequence[str], net: NetworkSpec) -> dict[str, float]:
     if not isinstance(value, float):
         raise RecipeError("layers", f"{key} has {value!r}, and one block has one factor. Write {key}: 1.")
-    if key.isdigit():
+    if key.isdecimal():
         if int(key) >= len(own):
             raise RecipeError("layers", f"there is no group {key}: {net.name} has {len(own)}, counted from 0 as it is called, encoder, middle, "
                                         f"decoder: {_listed(own)}.")  # fmt: skip

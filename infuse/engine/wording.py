@@ -128,7 +128,15 @@ def _where(name: str, named: Mapping[str, Condition]) -> str:
 
 
 def _lora(tag: tags.Tag, steps: int) -> Lora:
-    """A LoRA as the webui and sd-webui-lora-block-weight write it. start, stop and step count steps."""
+    """A LoRA as the webui and sd-webui-lora-block-weight write it. start, stop and step count steps. Letters name the tag."""
+    try:
+        return _read(tag, steps)
+    except RecipeError as error:
+        what = f"{error.field}: {error.message}" if error.field else error.message
+        raise RecipeError("", f"<{tag.kind}:{cut(tag.name, LONGEST_NAME)}>: {what}") from None
+
+
+def _read(tag: tags.Tag, steps: int) -> Lora:
     from infuse.network.blocks import blocks
 
     said: dict[str, Any] = {"model": tag.name, "weight": tag.unet}
@@ -138,26 +146,28 @@ def _lora(tag: tags.Tag, steps: int) -> Lora:
     x = options.pop("x", None)
     if (given := options.pop("lbw", None)) is not None:
         # as it is written, so that what is said of it speaks of that
-        said["blocks"] = given if x is None else tuple(blocks(given, x=_number(x, tag)))
+        said["blocks"] = given if x is None else tuple(blocks(given, x=_number(x)))
     begin, end = options.pop("start", None), options.pop("stop", None)
     if (both := options.pop("step", None)) is not None:
         begin, _, end = both.partition("-")
     for field, value in (("start", begin), ("end", end)):
         if value:
-            if not value.strip().isdigit():
-                raise RecipeError("", f"<{tag.kind}:{tag.name}>: {value!r} is no number of a step.")
+            if not value.strip().isdecimal():
+                raise RecipeError("", f"{value[:40]!r} is no number of a step.")
             said[field] = min(int(value) / steps, 1.0)
     if options:
-        raise RecipeError("", f"<{tag.kind}:{tag.name}>: {', '.join(options)} is nothing that infuse knows of a LoRA. Known are te, unet, lbw, "
-                              "x, start, stop and step.")  # fmt: skip
+        raise RecipeError(
+            "",
+            f"{cut(', '.join(options), 80)} is nothing that infuse knows of a LoRA. Known are te, unet, lbw, x, start, stop and step.",
+        )
     return Lora(**said)
 
 
-def _number(text: str, tag: tags.Tag) -> float:
+def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise RecipeError("", f"<{tag.kind}:{tag.name}>: x={text[:40]} is no number.") from None
+        raise RecipeError("", f"x={text[:40]} is no number.") from None
 
 
 def must_hear(recipe: Recipe, spec: NetworkSpec, view: View) -> None:

@@ -89,7 +89,7 @@ def fits(name: str, size: tuple[int, int], frames: int, reading: Reading = OWN) 
 
 def numbered(name: str) -> list[tuple[int, int | str]]:
     """A sort key by which frame 9 comes before frame 10."""
-    return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"([0-9]+)", name.lower()) if p]
+    return [(0, int(p)) if p.isdecimal() else (1, p) for p in re.split(r"([0-9]+)", name.lower()) if p]
 
 
 def missing(parts: Sequence[str]) -> str:

@@ -57,7 +57,7 @@ def _block(key: str, per: int) -> str:
     index, _, rest = rest.partition(".")
     if side == "middle_block" and index in MIDDLE:
         return _inner(MIDDLE[index], rest)
-    if side not in ("input_blocks", "output_blocks") or not index.isdigit():
+    if side not in ("input_blocks", "output_blocks") or not index.isdecimal():
         return ""
     part, _, rest = rest.partition(".")
     encoder = side == "input_blocks"
