@@ -8,6 +8,7 @@ from typing import Any
 
 import beside_nets
 import disk
+import lora_files
 import pytest
 import tiny_faces
 import torch
@@ -45,6 +46,8 @@ def embedded(weights: Path) -> None:
         (weights / name / "card.json").write_text(f'{{"description": "{name}", "annotator": "{kind}"}}')
     disk.adapter(weights / "ip-adapter.safetensors")
     t2i(weights / "segments.safetensors")
+    lora(weights / "wood.safetensors")
+    save_file({"<gold>": torch.randn(2, 32)}, weights / "gold.safetensors")
 
 
 def released(home: Path, hub: Path) -> None:
@@ -125,6 +128,18 @@ def adapted(home: Path) -> None:
     for name, net in nets.items():
         save_file(dict(net.state_dict()), home / f"{name}.safetensors")
     torch.save({"adapter": T2IAdapter(made_for(spec, channels=1)).state_dict()}, home / "t2iadapter_sketch.pth")
+
+
+def lora(path: Path) -> None:
+    """A LoRA of the embedded base."""
+    lora_files.save(
+        path, lora_files.kohya(lora_files.changes(tiny.base("sd1").base.network.unet, pattern=lora_files.ATTENDED))
+    )
+
+
+def changed(home: Path) -> None:
+    """A LoRA for few steps beside the embedded base."""
+    lora(home / "lcm-lora-sdv1-5.safetensors")
 
 
 def told(home: Path) -> None:

@@ -34,6 +34,8 @@ PAGES = (
             "files",
             "identify",
             "words",
+            "prompts",
+            "lora",
             "inpaint",
             "powerpaint",
             "reference",
@@ -75,6 +77,8 @@ def test_every_block_runs(page: str, home: Path) -> None:
         infuse.examples(home)
     if page == "docs/models.md":
         homes.released(home, home.parent / "hub")
+    if page == "docs/lora.md":
+        homes.changed(home)
     if page == "docs/bases.md":
         homes.told(home)
     if page == "docs/controlnet.md":
