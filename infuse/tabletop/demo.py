@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infuse.errors import RecipeError
+from infuse.tabletop import demo_looks as looks
 from infuse.tabletop import demo_maps as maps
 from infuse.tabletop import demo_pictures as pictures
 from infuse.tabletop import demo_powerpaint as powerpaint
@@ -28,7 +29,7 @@ STILL: Mapping[str, Callable[[Stage], Row | list[Row]]] = {
     "powerpaint-text": powerpaint.text, "powerpaint-removal": powerpaint.removal, "powerpaint-shape": powerpaint.shape,
     "powerpaint-outpaint": powerpaint.outpaint, "powerpaint-regions": powerpaint.regions,
     "edges": pictures.controlnet, "depths": maps.depths, "segments": maps.segments,
-    "ip-adapter": pictures.ip_adapter, "reference": maps.reference, "three": pictures.combination, "five": maps.five,
+    "ip-adapter": pictures.ip_adapter, "reference": maps.reference, "looks": looks.looks, "three": pictures.combination, "five": maps.five,
 }  # fmt: skip
 MOVING: Mapping[str, Callable[[Stage], Row | list[Row]]] = {
     "clip-words": video.words, "clip-depth": video.depth, "clip-image": video.image, "clip-hole": video.hole, "clip-together": video.together,

@@ -12,18 +12,16 @@ from typing import Any
 import numpy as np
 
 from infuse.tabletop._rays import AMBIENT, _lit, _shade, _trace, njit
-from infuse.tabletop.world import COLOURS, MATERIALS, Thing
+from infuse.tabletop.world import MATERIALS, Thing
 
 PLAIN, WOOD, GOLD = range(3)  # the order of world.MATERIALS
-LIGHT, DARK = (0.80, 0.57, 0.33), (0.50, 0.29, 0.14)
-"""sRGB of early wood (between the rings) and late wood (the rings), for a solid whose colour is of middle brightness."""
+LIGHT, DARK = (0.84, 0.62, 0.38), (0.58, 0.36, 0.19)
+"""sRGB of early wood (between the rings) and late wood (the rings)."""
 RING = 0.36
 """World units from ring to ring: some thirteen pixels of a picture of 128, less than two cells of its latent. An autoencoder that shrinks
 eightfold has no room for finer ones."""
 LEAN, ASIDE = 0.42, 0.55
 """How far the trunk leans (a slope), and how far it stands beside the solid's middle (of its radius)."""
-TONE = 0.20
-"""How much lighter or darker than the middle the wood of the brightest or darkest colour is."""
 METAL, DEEP = (1.00, 0.82, 0.32), (0.36, 0.23, 0.05)
 """sRGB of what gold throws back, and of gold where it mirrors nothing bright."""
 
@@ -99,24 +97,15 @@ def repaint(rgb, labels, focal, frame, kinds, solids, colours, lamp, materials, 
                     x, y = px - s[0], py - s[1]
                     g = grain(s[4] * x + s[5] * y, s[4] * y - s[5] * x, pz - s[2] - 0.8 * s[3], s[3])
                     for c in range(3):
-                        mine[label, c] = light[label - 2, c] * (1.0 - g) + dark[label - 2, c] * g
+                        mine[label, c] = light[c] * (1.0 - g) + dark[c] * g
                 _shade(kinds, solids, mine, lamp, centre, frame[0], t, nx, ny, nz, label, dx, dy, dz, total)
             for c in range(3):
                 rgb[row, column, c] = np.uint8(255.0 * min(max(total[c] / 9.0, 0.0), 1.0) ** (1 / 2.2) + 0.5)
     return rgb
 
 
-def tone(colour: str) -> float:
-    """-1 (the darkest of the world's colours) to 1 (the brightest): how bright its wood is."""
-    bright = {c: float(np.dot(rgb, (0.299, 0.587, 0.114))) for c, rgb in COLOURS.items()}
-    low, high = min(bright.values()), max(bright.values())
-    return 2 * (bright[colour] - low) / (high - low) - 1
-
-
 def painted(things: Sequence[Thing], rgb: np.ndarray, labels: np.ndarray, focal: float, *scene: Any) -> np.ndarray:
     """A picture (h w 3) uint8 with its solids of wood and gold as they are; `scene` as `_rays.draw` is given it."""
-    factor = np.array([[1 + TONE * tone(t.colour)] for t in things])
     kinds = np.array([MATERIALS.index(t.material) for t in things], np.int64)
-    light, dark = (np.minimum(factor * np.array(c), 1.0) ** 2.2 for c in (LIGHT, DARK))
-    metal, deep = (np.array(c) ** 2.2 for c in (METAL, DEEP))
+    light, dark, metal, deep = (np.array(c) ** 2.2 for c in (LIGHT, DARK, METAL, DEEP))
     return repaint(rgb, labels, focal, *scene, kinds, light, dark, metal, deep)

@@ -37,6 +37,7 @@ class Cast:
     frames: int = 8
     clip_steps: int = 16
     guidance: float | None = None
+    lora: str = "wood"
 
 
 TABLE = Scene(

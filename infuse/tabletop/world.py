@@ -57,7 +57,7 @@ Box = tuple[float, float, float, float]
 class Thing:
     """A solid standing at (x, y), `lift` world units above the floor, turned by `yaw` radians about its upright axis.
 
-    Of wood, its colour says only how bright the wood is; of gold, nothing.
+    Where it is of wood or gold, its colour is not seen.
     """
 
     shape: str

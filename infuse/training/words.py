@@ -37,14 +37,15 @@ class Longer(nn.Module):
         return F.embedding(ids, self.weight)
 
 
-def learn_word(base: Base, word: str, like: Sequence[str]) -> tuple[Base, Longer]:
-    """The base with a word of as many vectors as words in `like`, from whose vectors it begins, and what of it learns.
+def learn_word(base: Base, word: str, like: Sequence[Sequence[str]]) -> tuple[Base, Longer]:
+    """The base with a new word, and what of it learns. Each vector begins as the mean of those of the words in one part of `like`.
 
-    Its first text encoder is a copy; tokenizer and table know the word. Each word of `like` must be one token.
+    Its first text encoder is a copy; tokenizer and table know the word. Each of these words must be one token.
     """
     tokenizer, model = deepcopy(base.texts.tokenizers[0]), deepcopy(base.texts.models[0]).requires_grad_(False)
     table: Any = model.get_input_embeddings()
-    rows = table.weight[[tokenizer.convert_tokens_to_ids(f"{w}</w>") for w in like]]
+    ids = [[tokenizer.convert_tokens_to_ids(f"{w}</w>") for w in words] for words in like]
+    rows = torch.stack([table.weight[i].mean(0) for i in ids])
     tokenizer.add_tokens(names(word, len(like)))
     longer = Longer(table, rows)
     model.set_input_embeddings(longer)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from diffusers import T2IAdapter
+from loras import lora
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -87,6 +88,7 @@ def test_the_demo_on_random_networks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     store.add("greys", tiny.controlnet("sd1", 8))
     widths = list(tiny.base("sd1").base.network.unet.config["block_out_channels"])
     store.add("kinds", T2IAdapter(in_channels=3, channels=widths, num_res_blocks=1, downscale_factor=2))
+    store.add("wooden", lora(tiny.base("sd1").base, 3))
     told: list[Path] = []
     path = demo(
         tmp_path,
@@ -105,6 +107,7 @@ def test_the_demo_on_random_networks(tmp_path: Path, monkeypatch: pytest.MonkeyP
             steps=4,
             frames=4,
             clip_steps=3,
+            lora="wooden",
         ),
         told.append,
     )
@@ -119,6 +122,11 @@ def test_the_demo_on_random_networks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [c.kind for c in everything.conditions] == ["inpaint", "controlnet", "ip_adapter"]
     five = {c.kind for c in Recipe.load(tmp_path / "five-all.png").conditions}
     assert five == {"inpaint", "controlnet", "t2i_adapter", "text", "ip_adapter"}
+    looks = {n: Recipe.load(tmp_path / f"looks-{n}.png") for n in ("without", "0.5", "left", "both")}
+    said = {n: [(c.model, c.weight, c.mask is not None) for c in r.conditions] for n, r in looks.items()}
+    left = [("wooden", 1.0, True)]
+    assert said == {"without": [], "0.5": [("wooden", 0.5, False)], "left": left, "both": left}
+    assert "<gold>" in looks["both"].prompt
     without = [len(Recipe.load(p).conditions) for p in tmp_path.glob("five-no-*.png")]
     assert without == [4] * 5
     assert len(told) == len(set(told)) >= 40 and all(Recipe.load(p) for p in told)

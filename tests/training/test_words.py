@@ -28,7 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 def test_a_word_begins_as_the_words_it_is_like(base: Base) -> None:
-    longer, word = learn_word(base, "<gold>", ("red", "blue"))
+    longer, word = learn_word(base, "<gold>", (("red",), ("blue",)))
     said = longer.texts.batch(["a <gold> <gold>_1 cube", "a large cube"])
     assert torch.allclose(said[0], base.texts.batch(["a red blue cube"])[0], atol=1e-6)
     assert torch.equal(said[1], base.texts.batch(["a large cube"])[0])
@@ -37,7 +37,7 @@ def test_a_word_begins_as_the_words_it_is_like(base: Base) -> None:
 
 def test_the_base_itself_does_not_know_the_word(base: Base) -> None:
     before = base.texts.models[0].get_input_embeddings()
-    longer, word = learn_word(base, "<gold>", ("red",))
+    longer, word = learn_word(base, "<gold>", (("red", "blue"),))
     assert base.texts.models[0].get_input_embeddings() is before and len(base.texts.tokenizers[0]) == 667
     assert len(longer.texts.tokenizers[0]) == 668
     table = before.weight.clone()
@@ -49,7 +49,7 @@ def test_the_base_itself_does_not_know_the_word(base: Base) -> None:
 
 
 def test_only_its_vectors_learn(base: Base) -> None:
-    longer, word = learn_word(base, "<gold>", ("red", "blue"))
+    longer, word = learn_word(base, "<gold>", (("red",), ("blue",)))
     latents = torch.randn(4, 4, 16, 16)
     told = Captions(longer, lambda i, rng: "a <gold> <gold>_1 cube", learn=True)
     objective = Denoise(longer, lambda p: latents[p], 4, [Drop(told, 0.0)], {"word": word}, batch_size=2)

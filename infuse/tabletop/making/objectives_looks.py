@@ -30,8 +30,8 @@ from infuse.training.low_rank import learn_look
 from infuse.training.objectives_diffusion import Captions, Denoise, Drop, freeze
 from infuse.training.words import Longer, learn_word, names
 
-WORD, LIKE = "<gold>", ("yellow", "orange")
-"""The word, and those from which its vectors begin."""
+WORD, LIKE = "<gold>", (("yellow", "orange"),)
+"""The word, and those from whose mean its vector begins."""
 
 
 def wooden(scene: Scene) -> Scene:
@@ -124,7 +124,7 @@ def wood_objective(base: Base, latents: Path, batch_size: int = 16) -> Denoise:
 
 
 def gold_objective(base: Base, latents: Path, batch_size: int = 16) -> tuple[Denoise, Longer]:
-    """The vectors of a word, through frozen text encoder and UNet; and these vectors."""
+    """The vector of a word, through frozen text encoder and UNet; and what learns of it."""
     picked, count = latents_of(latents, base.vae.config.scaling_factor)
     freeze(base)
     base, word = learn_word(base, WORD, LIKE)

@@ -16,6 +16,7 @@ from infuse.media.pictures import Picture
 from infuse.tabletop import measure
 from infuse.tabletop.captions import Asked, canonical
 from infuse.tabletop.dataset import HELD_OUT
+from infuse.tabletop.making import score_looks as looks_of
 from infuse.tabletop.making import score_powerpaint as powerpaint
 from infuse.tabletop.making.data_sources import around
 from infuse.tabletop.making.scorer import Example, Scorer
@@ -110,7 +111,7 @@ def score(scorer: Scorer, out: Path) -> dict[str, Any]:
         "looks_with": lambda: looks(scorer, True), "looks_without": lambda: looks(scorer, False),
         "inpaint_9ch": lambda: inpaint(scorer, "tabletop-inpaint", False),
         "inpaint_9ch_pasted": lambda: inpaint(scorer, "tabletop-inpaint", True),
-        "inpaint_4ch": lambda: inpaint(scorer, "tabletop", False), **powerpaint.experiments(scorer),
+        "inpaint_4ch": lambda: inpaint(scorer, "tabletop", False), **powerpaint.experiments(scorer), **looks_of.experiments(scorer),
     }  # fmt: skip
     known: dict[str, Any] = json.loads(out.read_text()) if out.is_file() else {}
     for name, experiment in plan.items():

@@ -212,7 +212,7 @@ def wood(shop: Workshop) -> bool:
 
 
 def gold(shop: Workshop) -> bool:
-    """A word for the material of gold: two vectors."""
+    """A word for the material of gold: a vector."""
     from infuse.tabletop.making import objectives_looks as looks
     from infuse.tabletop.making.objectives_vae import latent_means
     from infuse.training.words import save_word

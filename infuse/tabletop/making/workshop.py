@@ -47,7 +47,7 @@ PLANS: dict[str, TrainConfig] = {
     "segments": TrainConfig(3000, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, bf16=True),
     "grain": TrainConfig(240, lr=2e-3, optimizer="muon", warmup=20, ema=0.98, save_every=80),
     "wood": TrainConfig(700, lr=2e-3, optimizer="muon", warmup=50, ema=0.99, save_every=100),
-    "gold": TrainConfig(400, lr=1e-2, warmup=30, ema=0.98, weight_decay=0.0, save_every=100),
+    "gold": TrainConfig(120, lr=1e-3, warmup=10, ema=0.95, weight_decay=0.0, save_every=100),
     "video-text": TrainConfig(500, lr=1e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
     "video": TrainConfig(3700, lr=1.5e-3, optimizer="muon", warmup=50, ema=0.995, bf16=True, save_every=250),
     "video-all": TrainConfig(6000, lr=5e-4, optimizer="muon", warmup=30, ema=0.995, bf16=True, save_every=250),
