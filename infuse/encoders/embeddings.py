@@ -6,6 +6,7 @@ backend/text_processing/textual_inversion.py). CLIP's tokenizer knows no capital
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -86,6 +87,12 @@ class Names:
             self._begun.setdefault(ids[0], []).append((tuple(ids), name))
         for names in self._begun.values():
             names.sort(key=lambda one: -len(one[0]))
+        marked = sorted((n for n in spelled if n.startswith("<") and n.endswith(">")), key=len, reverse=True)
+        self._marked = re.compile(f"({'|'.join(map(re.escape, marked))})", re.IGNORECASE) if marked else None
+
+    def parts(self, text: str) -> list[str]:
+        """A text, cut before and after every name in `<>`, as diffusers cuts it: else `<cat>,` ends in the token `>,`, and is not met."""
+        return [part for part in self._marked.split(text) if part.strip()] if self._marked else [text]
 
     def runs(self, ids: Sequence[int], weight: float = 1.0, piece: int = 0) -> Iterator[Run]:
         """Tokens one by one; where a name was, the places of its vectors, all with the weight of the words around."""

@@ -112,7 +112,8 @@ class Reader:
                 yield BREAK
             elif piece.text:
                 weight = 1.0 if self.said.emphasis == "ignore" else piece.weight
-                yield from self._names.runs(spelled(self.tokenizer, piece.text), weight, number)
+                for text in self._names.parts(piece.text):
+                    yield from self._names.runs(spelled(self.tokenizer, text), weight, number)
 
     def by_sentences(self, said: Sequence[Piece]) -> list[Chunk]:
         """compel's chunks of one of its prompts."""

@@ -205,7 +205,8 @@ def chunks(text: str, how: Wording, reads: Reads) -> list[int]:
             if piece.cut:
                 yield BREAK
             else:
-                yield from names.runs(speller.ids(piece.text))
+                for one in names.parts(piece.text):
+                    yield from names.runs(speller.ids(one))
 
     if how.syntax != "compel":
         plain = how.syntax == "plain"

@@ -77,7 +77,7 @@ def latents(tiny: Tiny, recipe: Recipe, modules: Mapping[str, nn.Module]) -> Ten
     parts = {**tiny.parts, "scheduler": scheduler(tiny, recipe)}
     if adapters:  # diffusers writes them into the network
         parts["unet"] = copy.deepcopy(parts["unet"])
-    if loras or recipe.embeddings:  # and these into text encoders and tokenizers, too
+    if loras or recipe.embeddings or recipe.clip_skip:  # and these into text encoders and tokenizers, too
         parts |= {k: copy.deepcopy(v) for k, v in parts.items() if k in WRITTEN}
     parts |= {"add_watermarker": False} if sdxl else {"safety_checker": None, "requires_safety_checker": False}
     if controls:
@@ -99,10 +99,12 @@ def latents(tiny: Tiny, recipe: Recipe, modules: Mapping[str, nn.Module]) -> Ten
         "num_images_per_prompt": recipe.count,
         "generator": one_or_list([torch.Generator("cpu").manual_seed(recipe.seed + i) for i in range(recipe.count)]),
     }
-    if recipe.clip_skip:
-        asked["clip_skip"] = recipe.clip_skip - (2 if sdxl else 1)  # SDXL's context is the layer before the last anyway
     if sdxl:
         asked |= {"prompt_2": recipe.prompt_2, "negative_prompt_2": recipe.negative_prompt_2}
+        if recipe.negative_prompt_2:  # of None alone it hears zeros, whatever the second is
+            asked["negative_prompt"] = recipe.negative_prompt
+    if recipe.clip_skip:
+        skipped(pipe, asked, recipe.clip_skip - (2 if sdxl else 1))  # SDXL hears the layer before the last anyway
     if recipe.guidance_rescale:
         asked["guidance_rescale"] = recipe.guidance_rescale
     if start is None or start.kind == "inpaint" or controls:
@@ -144,6 +146,24 @@ def changed(pipe: Any, conditions: Sequence[Condition]) -> None:
             said |= dict.fromkeys(("text_encoder", "text_encoder_2"), texts * c.blocks[0])
         scales.append({k: v for k, v in said.items() if hasattr(pipe, k)})
     pipe.set_adapters(names, scales)
+
+
+def skipped(pipe: Any, asked: dict[str, Any], layers: int) -> None:
+    """Hear layers before the last. diffusers does so on the prompt's side alone, so the negative prompt is encoded as a prompt."""
+    if not hasattr(pipe.text_encoder, "text_model"):  # diffusers asks for a level that transformers 5 has no more
+        object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)
+    asked["clip_skip"] = layers
+    said = {k.removeprefix("negative_"): asked.pop(k, None) for k in ("negative_prompt", "negative_prompt_2")}
+    said = {
+        "prompt": said["prompt"] or "",
+        **({"prompt_2": said["prompt_2"]} if hasattr(pipe, "text_encoder_2") else {}),
+    }
+    found = pipe.encode_prompt(
+        **said, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False, clip_skip=layers
+    )
+    asked["negative_prompt_embeds"] = found[0]
+    if len(found) > 2:
+        asked["negative_pooled_prompt_embeds"] = found[2]
 
 
 def learned(pipe: Any, path: Path) -> None:
