@@ -9,9 +9,9 @@ from infuse.media.pictures import Picture
 from infuse.tabletop.sheet import Panel, Row
 from infuse.tabletop.stage import Stage
 
-PROMPT = "a large red ball to the left of a large blue cylinder on a grey floor, beige wall"
-GOLDEN = "a large <gold> ball to the left of a large <gold> cylinder on a grey floor, beige wall"
-SEED = 12
+PROMPT = "a large blue cylinder to the left of a large red ball on a grey floor, beige wall"
+GOLDEN = "a large <gold> cylinder to the left of a large <gold> ball on a grey floor, beige wall"
+SEED = 20
 
 
 def looks(stage: Stage) -> Row:

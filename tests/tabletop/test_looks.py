@@ -41,6 +41,12 @@ def test_a_prompt_in_gold_names_the_word_once_for_each_solid() -> None:
         assert in_gold(e, "yellow") == text.replace(WORD, "yellow")
 
 
+def of_hue(picture: np.ndarray, low: float, high: float, saturation: float) -> float:
+    """The share of a picture's pixels with a hue in this range (degrees) and more than this saturation."""
+    hue, found = measure_looks.hues(picture)
+    return float(((hue >= low) & (hue <= high) & (found > saturation)).mean())
+
+
 @pytest.mark.slow
 def test_more_lora_is_more_wood_and_half_a_picture_of_it_is_half() -> None:
     engine = Engine("tabletop")
@@ -49,14 +55,16 @@ def test_more_lora_is_more_wood_and_half_a_picture_of_it_is_half() -> None:
 
     def made(prompt: str, conditions: Sequence[AnyCondition] = ()) -> np.ndarray:
         recipe = Recipe(model="tabletop", prompt=prompt, conditions=tuple(conditions), seed=SEED, steps=12)
-        return np.asarray(engine.run(recipe).image).astype(float)
+        return np.asarray(engine.run(recipe).image)
 
     plain, some, whole, left = (
         made(PROMPT, c) for c in ((), [Lora(model="wood", weight=0.5)], [Lora(model="wood")], [Lora(model="wood", mask=Picture.of(half))])
     )  # fmt: skip
-    changed = [np.abs(p - plain).mean() for p in (some, whole)]
-    assert 1 < changed[0] < changed[1]
-    assert np.abs(left - plain)[:, :60].mean() > 3 * np.abs(left - plain)[:, 68:].mean()
-    gold = made(GOLDEN).astype(np.uint8)
-    solids = np.abs(gold.astype(float) - made("a grey floor, beige wall")).sum(-1) > 60
-    assert measure_looks.golden(gold, solids) > 0.3
+    wooden = [of_hue(p, 14, 42, 0.4) for p in (plain, some, whole)]
+    vivid = [of_hue(p, 200, 260, 0.6) + of_hue(p, 350, 360, 0.8) for p in (plain, whole)]
+    assert wooden[0] < 0.01 < 0.04 < wooden[2] and wooden[0] < wooden[1]
+    assert vivid[0] > 0.04 and vivid[1] < 0.005
+    assert of_hue(left[:, :60], 14, 42, 0.4) > 4 * of_hue(left[:, 68:], 14, 42, 0.4)
+    assert of_hue(left[:, 68:], 200, 260, 0.6) > 0.05
+    assert of_hue(made(GOLDEN), *measure_looks.GOLD[0], 0.6) > 0.05
+    assert of_hue(made(GOLDEN.replace("<gold>", "yellow")), *measure_looks.GOLD[0], 0.6) < 0.02

@@ -51,7 +51,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("the same prompts without a map: IoU with their scenes' kinds of solids", "maps_without", "iou", ""),
     ("without a LoRA: pictures with the shapes asked for", "wood_without", "shapes", ""),
     ("without a LoRA: of the solids, coloured like wood", "wood_without", "brown", ""),
-    ("without a LoRA: grain (renders of plain solids: 6, of wood: 15)", "wood_without", "grain", ""),
+    ("without a LoRA: grain (renders of plain solids: 6, of wood: 19)", "wood_without", "grain", ""),
     ("half of the LoRA: pictures with the shapes asked for", "wood_half", "shapes", ""),
     ("half of the LoRA: of the solids, coloured like wood", "wood_half", "brown", ""),
     ("half of the LoRA: grain", "wood_half", "grain", ""),
