@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from infuse.encoders.kit import Base
-from infuse.network.blocks import slot
+from infuse.network.blocks import slot, temporal
 from infuse.network.lora import LoraNetwork
 
 Merge = tuple[LoraNetwork, float, tuple[float, ...] | None]
@@ -23,6 +23,8 @@ def merged(base: Base, loras: Sequence[Merge]) -> Base:
     in float32 or more."""
     unet = deepcopy(base.network.unet)
     for path, layer in base.network.unet.named_modules():
+        if temporal(path):  # as where they are heard row by row
+            continue
         said = []
         for network, strength, factors in loras:
             place = slot(path) if factors else None

@@ -123,6 +123,8 @@ class Edits:
         here = self.speakers(layer.edited_as)
         if not here:
             return out
+        if len(x) * self.frames == self.rows != len(x):  # said once for a clip, as its time is
+            here = [s.of_clips(self.frames) for s in here]
         if layer.edited_as[1].endswith(OF_WORDS):
             here = [s for s in here if not s.masked]  # attention asks for the others itself
         plain = out
@@ -138,7 +140,7 @@ class Edits:
         """One network at one layer, whose own answer is `plain`."""
         if not self.rows:
             return out + loud(layer, s.change, x, s.weights * len(x), plain).to(out.dtype)
-        n = len(x) // self.rows
+        n = max(len(x) // self.rows, 1)
         rows = [r * n + j for r in s.rows for j in range(n)]
         weights = [w for w in s.weights for _ in range(n)]
         whole = rows == list(range(len(x)))
@@ -150,8 +152,12 @@ class Edits:
 
     def _stacked(self, layer: Any, low: Sequence[Speaker], x: Tensor, out: Tensor) -> Tensor:
         """Rows with different networks: the factors of each row's networks beside one another, two products for all of them."""
-        n = len(x) // self.rows
-        key = (layer.edited_as, n, tuple(id(s.change) for s in low))
+        n = max(len(x) // self.rows, 1)
+        key = (
+            layer.edited_as,
+            n,
+            tuple((id(s.change), s.rows) for s in low),
+        )  # by rows: blocks and regions leave some of them out
         if key not in self.stacks:
             self.stacks[key] = Stack.of(low, n, len(x), x.device)
         stack = self.stacks[key]
