@@ -147,15 +147,18 @@ def test_a_region_of_everything_is_none(kind: str, files: Mapping[str, str], eng
 def test_who_is_heard_at_a_layer_may_change_from_call_to_call(apart: str) -> None:
     """The same networks for the same rows, with other blocks or regions: what was kept of the last call is not theirs."""
     own = base(True).base
-    brought = {"a": loras.lora(own, 1, texts=False), "b": loras.lora(own, 2, texts=False)}
-    e, lonely = tiny.engine(base(True), brought), tiny.engine(base(True), brought)
+    e = tiny.engine(base(True), {"a": loras.lora(own, 1, texts=False), "b": loras.lora(own, 2, texts=False)})
     said: list[dict[str, Any]] = [{"blocks": [1.0] * 13 + [0.0] * 13}, {"blocks": [0.0] * 13 + [1.0] * 13}]
     if apart == "mask":
         said = [{"mask": mix.half(SIDE)}, {}]
-    for one, two in (said, said[::-1]):
-        asked = [recipe(Lora(model=m, **s), seed=i) for i, (m, s) in enumerate((("a", one), ("a", two), ("b", {})))]
-        for together, mine in zip(e.run_all(*asked), [lonely.run(r).latents for r in asked], strict=True):
-            assert off(together.latents, mine) < 1e-10
+    both = [
+        [recipe(Lora(model=m, **s), seed=i) for i, (m, s) in enumerate((("a", one), ("a", two), ("b", {})))]
+        for one, two in (said, said[::-1])
+    ]
+    together = [e.run_all(*asked) for asked in both]  # one after the other: runs alone have rows of their own
+    for found, asked in zip(together, both, strict=True):
+        for one, mine in zip(found, asked, strict=True):
+            assert off(one.latents, e.run(mine).latents) < 1e-10
 
 
 def test_words_are_read_with_it_in_its_window_alone() -> None:
