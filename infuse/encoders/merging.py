@@ -11,6 +11,7 @@ from torch import nn
 
 from infuse.encoders.kit import Base
 from infuse.network.blocks import slot, temporal
+from infuse.network.edits import Unmerged
 from infuse.network.lora import LoraNetwork
 
 Merge = tuple[LoraNetwork, float, tuple[float, ...] | None]
@@ -34,6 +35,7 @@ def merged(base: Base, loras: Sequence[Merge]) -> Base:
         if not said:
             continue
         mine, weight = unet.get_submodule(path), layer.weight
+        mine.unmerged = Unmerged(layer)  # type: ignore[assignment]  # for those that are added row by row beside these
         exact = torch.promote_types(weight.dtype, torch.float32)  # type: ignore[arg-type]
         deltas = (change.delta(layer, s).to(exact) for change, s in said)
         mine.weight = nn.Parameter(sum(deltas, start=weight.to(exact)).to(weight), requires_grad=False)  # type: ignore[operator,union-attr,call-overload]

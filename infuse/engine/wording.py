@@ -240,7 +240,7 @@ def vectors(recipe: Recipe, text: str, view: View) -> tuple[tuple[str, str], ...
     for entry in library.stock if said else ():
         if entry.shelf.name.lower() == SHELF and entry.path.stem.lower() in said:
             try:
-                found = dict.fromkeys(called(entry.name, entry.path.stem, view), entry.name) | found
+                found = dict.fromkeys(called(entry.name, entry.path.stem, view), str(entry.name)) | found
             except InfuseError as error:
                 note(
                     f"{entry.path.stem!r} is a word in {entry.shelf.name}, and is painted as a plain one: {error.message}"

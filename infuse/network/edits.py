@@ -30,11 +30,22 @@ OF_WORDS = ("attn2.to_k", "attn2.to_v")
 """Projections of tokens: what they make lies on no place of the picture."""
 
 
+@dataclass(frozen=True, eq=False)
+class Unmerged:
+    """A layer as it was before LoRAs were written into its weight: of that are those made which read it. Copies share it."""
+
+    layer: nn.Module
+
+    def __deepcopy__(self, memo: Any) -> Unmerged:
+        return self
+
+
 class _Listens:
     """A layer that adds what it is told to its answer."""
 
     edited_as: tuple[str, str] = ("", "")
     """(part of the base, its module path)."""
+    unmerged: Unmerged | None = None
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         out = super().forward(input, *args, **kwargs)  # type: ignore[misc]
@@ -229,6 +240,8 @@ def loud(layer: Any, change: Any, x: Tensor, weights: Sequence[float], plain: Te
         if change.bias is not None:
             more = more + spread(change.bias.to(more), more) * more.new_tensor(weights).view(shape)
         return more
+    if (before := getattr(layer, "unmerged", None)) is not None:
+        layer, plain = before.layer, None
     if change.linear:
         more = change.answer(layer, x, 1.0, plain)
         return more * more.new_tensor(weights).view(shape)

@@ -74,7 +74,18 @@ def test_several_merged_are_several_unmerged(files: Mapping[str, str], engines: 
 
 
 def test_some_merged_and_some_not(files: Mapping[str, str], engines: Mapping[bool, Any]) -> None:
-    said = [{"model": files[k], "weight": w} for k, w in (("DoRA", 0.6), ("LoRA", -0.3), ("norm", 0.7), ("LoHa", 0.4))]
+    """Those that read the base's weight are made of its own, whoever was written into it."""
+    kinds = (
+        ("OFT", 0.6),
+        ("DoRA", -0.3),
+        ("norm", 0.7),
+        ("IA3", 0.8),
+        ("diff", 0.4),
+        ("LoRA", 0.5),
+        ("LoHa", -0.6),
+        ("BOFT", 0.3),
+    )
+    said = [{"model": files[k], "weight": w} for k, w in kinds]
     both = [recipe(*(Lora(**s, merge=merge and i % 2 == 0) for i, s in enumerate(said))) for merge in (False, True)]
     apart, mixed = (engines[False].run(r).latents for r in both)
     assert off(mixed, apart) < 1e-5
