@@ -89,7 +89,7 @@ def acceleration(name: str, choice: Choice, steps: int, guidance: float) -> str 
         wrong.append("guidance: 1")
     if not wrong:
         return None
-    return f"by its name it is a {who} LoRA, which was distilled for few steps. Say {', '.join(wrong)}."
+    return f"by its name it is {'an' if who == 'LCM' else 'a'} {who} LoRA, which was distilled for few steps. Say {', '.join(wrong)}."
 
 
 def _distilled(name: str) -> tuple[str, Acceleration] | None:

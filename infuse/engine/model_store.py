@@ -340,7 +340,7 @@ class ModelStore(Edits):
         return thing, digest
 
 
-FIELDS = {"vision": "image_encoder", "vae": "vae", "text_encoder": "text_encoder"}
+FIELDS = {"vision": "image_encoder", "vae": "vae", "text_encoder": "text_encoder", "taesd": "preview"}
 """Kind of a place -> field that names it, where that is not `model`."""
 
 
