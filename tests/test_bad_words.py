@@ -200,6 +200,8 @@ READ: dict[str, tuple[dict[str, Any], str]] = {
     "a hypernetwork": (says("<hypernet:x:1>"), "hypernetwork"),
     "a LoRA in the negative prompt": (base(negative_prompt="<lora:wooden-toys:1>"), "<lora:wooden-toys:1> is painted as it stands"),
     "a LoRA in a region": (regions(at(prompt="<lora:wooden-toys:1>")), "<lora:wooden-toys:1> is painted as it stands"),
+    "a choice in a region": (regions(at(prompt="{red|blue} ball")), "regions.0.prompt: a choice ({a|b} or __file__) is painted"),
+    "parts in another text": (base(conditions=[{"kind": "text", "prompt": "a AND b"}]), "conditions.0.prompt: AND is painted"),
     "a choice that is absent": (says("__nothing__ x"), "none of this name"),
     "a choice elsewhere": (says("__../x__"), "leads out of the folder"),
     "a choice that is open": (says("{a|b"), "not closed"),

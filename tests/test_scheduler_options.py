@@ -94,6 +94,7 @@ def test_there_is_a_value_for_every_option() -> None:
     assert SOME.keys() == SchedulerOptions.model_fields.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("cls", [c for c in CLASSES if c != SDE or find_spec("torchsde")])
 def test_every_value_is_a_letter_or_runs(cls: str) -> None:
@@ -211,6 +212,7 @@ STOCK: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     ("name", "cls", "options", "asked"), some(STOCK, quick=[s for s in STOCK if s[0] in ("DDIM", "LCM", "DPM++ 2M")])

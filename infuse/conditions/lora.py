@@ -62,6 +62,13 @@ class Lora(Condition):
         own = (low if abs(low) > abs(high) else high) if self.text_weight is None else self.text_weight
         return own * (self.factors[0] if self.factors else 1.0)
 
+    def settled(self, view: View) -> Condition:
+        """With weight 0 and a text_weight it is heard by the text encoders alone, as `<lora:name:1:0>`."""
+        if self.weight != 0 or not self.text_weight or isinstance(self, OfWords):
+            return self
+        said = {f: getattr(self, f) for f in self.model_fields_set} | {"weight": self.text_weight, "merge": False}
+        return OfWords(**said)
+
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         if self.merge:
             for name, asked in (("weight", not isinstance(self.weight, float | int)), ("start", self.start > 0), ("end", self.end < 1),
@@ -95,3 +102,10 @@ class Lora(Condition):
         if self.merge:
             return Sides(Ports())
         return Sides.both(Ports(edits=(Edit(kit.lora(self.model), self.factors),)))
+
+
+class OfWords(Lora):
+    """One whose part of the network is left out: its weight says when words are read with it."""
+
+    def encode(self, kit: Encoders) -> Sides:
+        return Sides(Ports())

@@ -19,7 +19,7 @@ from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, ope
 from infuse.engine.dressing import dress_of
 from infuse.engine.frame import After, laid_out
 from infuse.engine.places import admitted_names
-from infuse.engine.understanding import Reads, odd
+from infuse.engine.understanding import Reads, must_fit, odd
 from infuse.engine.understanding import plain as understood
 from infuse.engine.understanding import reads as reading_of
 from infuse.engine.view import View
@@ -177,7 +177,9 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     with gathers() as late:
         how = wording(recipe, speakers, table, view)
     notes += late
-    notes += odd({f: getattr(recipe, f) or "" for f in WORDS}, how)
+    said = {f: getattr(recipe, f) or "" for f in WORDS}
+    must_fit(said, how, lambda: reading_of(view.store, str(view.model), how))
+    notes += odd(said, how)
     one_ground(active, size)
     looks = windows(frames, spec.frames)
     wide = widths(table, routes)

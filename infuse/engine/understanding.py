@@ -6,19 +6,20 @@ resolved, and imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import PurePath
 from typing import Any, Protocol
 
 from infuse.conditions.base import Condition, Route
-from infuse.conditions.lora import Lora
+from infuse.conditions.lora import Lora, OfWords
 from infuse.curves import span
-from infuse.encoders.chunks import BREAK, Run, at_sentences, filled
+from infuse.encoders.chunks import BREAK, CHUNK, MOST_CHUNKS, Run, at_sentences, filled
 from infuse.encoders.embeddings import Names
 from infuse.encoders.prompt_syntax import words as unescaped
 from infuse.engine.carried import public
+from infuse.errors import under
 from infuse.notices import gathers
 from infuse.recipe import Recipe
 from infuse.timetable import Timetable
@@ -29,8 +30,11 @@ from infuse.words.emphasis import Piece, pieces
 from infuse.words.wording import Wording
 
 LABELS = {"prompt": "prompt", "prompt_2": "prompt 2", "negative_prompt": "negative", "negative_prompt_2": "negative 2"}
+MOST_TOKENS = CHUNK * MOST_CHUNKS
 MOST_TURNS = 64
 """Of a prompt that changes on the way: how many a record keeps."""
+MOST_SAID = 20_000
+"""Characters of these."""
 MOST_TEXTS = 20
 """Of a prompt that changes on the way: how many are looked at for what is hardly meant."""
 MOST_PICTURES = 4
@@ -120,6 +124,14 @@ def odd(texts: Mapping[str, str], how: Wording) -> list[str]:
                 pieces(said)
         out += [f"{field}: {note}" for note in notes]
     return out
+
+
+def must_fit(texts: Mapping[str, str], how: Wording, counting: Callable[[], Reads]) -> None:
+    """Raises CapacityError for a text (by field) of more than 32 chunks. Counts only those that may be: a token has a letter at least."""
+    for field, text in texts.items():
+        if len(text) > MOST_TOKENS or text.count("BREAK") >= MOST_CHUNKS:
+            with under(field), gathers():
+                counted(_bare(text, field, how), how, counting(), field == "prompt")
 
 
 def lines(found: Resolved) -> Iterator[tuple[str, str]]:
@@ -228,7 +240,7 @@ def loras(found: Resolved) -> Iterator[str]:
     for who, c in found.speakers.items():
         if not isinstance(c, Lora):
             continue
-        low, high = span(c.weight)
+        low, high = (0.0, 0.0) if isinstance(c, OfWords) else span(c.weight)
         said = [f"{public(c.model)} {low:g}" + f" to {high:g}" * (low != high)]
         if c.text_weight is not None or (c.factors and c.factors[0] != 1):
             said[0] += f" (text encoders {c.text_strength:g})"
@@ -270,7 +282,8 @@ def plain(found: Resolved, asked: Recipe | None = None) -> dict[str, Any]:
                 [end, *texts] for end, texts, _ in _changing(bare if field == "prompt" else getattr(made, field), how)
             ]
             if len(turns) > 1:
-                out.setdefault("until", {})[field] = turns[:MOST_TURNS]
+                most = max(2, min(MOST_TURNS, MOST_SAID // max(len(turns[0][1]), 1)))
+                out.setdefault("until", {})[field] = turns[:most]
     said = {
         public(c.model): c.weight
         for who, c in found.speakers.items()

@@ -198,7 +198,7 @@ def wording(recipe: Recipe, speakers: Mapping[str, Condition], table: Timetable,
                 edits.append(WordEdit(c.model, c.text_strength, () if all(heard) else heard))
     for where, c in speakers.items() if recipe.syntax == "webui" else ():
         for field, text in _words_of(c):
-            if found := painted(text):
+            if found := painted(text, whole=where == PROMPT):
                 at = field if where == PROMPT else f"{where}.{field}"
                 note(
                     f"{at}: {found} is painted as it stands, since it is read in the recipe's own prompt alone. Write it there."
@@ -217,10 +217,19 @@ def _words_of(c: Condition) -> list[tuple[str, str]]:
     ]
 
 
-def painted(text: str) -> str:
-    """What of a text beside the prompt is a network's name: "" if there is none."""
+def painted(text: str, whole: bool = False) -> str:
+    """What of a text is read in the recipe's prompt alone: a network's name, and in other words than the recipe's own (`whole`) a
+    choice or parts, too. "" if there is none."""
     tag = next((m for m in tags.BEGIN.finditer(text) if m[1] in tags.KINDS and ">" in text[m.end() :]), None)
-    return "" if tag is None else cut(text[tag.start() : text.index(">", tag.end()) + 1], LONGEST_NAME)
+    if tag is not None:
+        return cut(text[tag.start() : text.index(">", tag.end()) + 1], LONGEST_NAME)
+    if whole:
+        return ""
+    from infuse.words import wildcards
+
+    if any(sign in text for sign in ("{", "__", "${")) and wildcards.has_choice(text):
+        return "a choice ({a|b} or __file__)"
+    return "AND" if len(sums.parts(text)) > 1 else ""
 
 
 def vectors(recipe: Recipe, text: str, view: View) -> tuple[tuple[str, str], ...]:

@@ -116,6 +116,7 @@ def test_types_by_all_names(said: str | int, number: int | None) -> None:
     assert types.number(said, 8, "u") == number
 
 
+@pytest.mark.slow
 def test_a_union_is_told_its_type() -> None:
     assert entry("union", type="depth").vector.tolist() == [0, 1, 0, 0, 0, 0, 0, 0]  # type: ignore[union-attr]
     assert entry("union", annotator="canny").vector.tolist() == [0, 0, 0, 1, 0, 0, 0, 0]  # type: ignore[union-attr]

@@ -80,6 +80,7 @@ SOUND: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some(SOUND, quick=["members"]))
 def test_the_sound_ones_pass(name: str, at: Path) -> None:
     recipe = SOUND[name](at)

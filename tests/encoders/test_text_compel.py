@@ -38,6 +38,7 @@ def theirs(texts: Any, place: int, prompt: str) -> Tensor:
     return compel.Compel(tokenizer, model, returned_embeddings_type=kind, truncate_long_prompts=False)(prompt)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_forty_prompts_are_encoded_as_by_the_package(prompt: str, bases: dict[str, Any]) -> None:
     said = Said(prompt, syntax="compel")
@@ -45,6 +46,7 @@ def test_forty_prompts_are_encoded_as_by_the_package(prompt: str, bases: dict[st
         assert torch.allclose(bases["sd1"].tokens(said), theirs(bases["sd1"], 0, prompt), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", some(PROMPTS, quick=PROMPTS[4::6]))
 def test_both_encoders_of_sdxl(prompt: str, bases: dict[str, Any]) -> None:
     texts = bases["sdxl"]

@@ -67,6 +67,7 @@ def ask(**fields: Any) -> Recipe:
 PLACES = ("vae", "vae_diffusers.safetensors", "vae_ldm.safetensors", "baked.safetensors", "vae.pt", "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLACES)
 def test_a_vae_decodes_from_wherever_it_lies(engine: Engine, world: Path, name: str) -> None:
     vae = str(world / name)
@@ -80,6 +81,7 @@ def test_a_vae_decodes_from_wherever_it_lies(engine: Engine, world: Path, name: 
     assert found.memory > engine.check(ask()).memory and found.asked.digest != ask(model=str(world / "base")).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("text", "text.safetensors", "other"))
 def test_a_text_encoder_is_heard_from_wherever_it_lies(engine: Engine, world: Path, name: str) -> None:
     plain, dressed = engine.run_all(ask(), ask(text_encoder=str(world / name)))

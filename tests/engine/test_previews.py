@@ -53,6 +53,7 @@ def written(net: AutoencoderTiny, layout: str, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("levels", [(2, 1), (3, 3, 3, 1)])
 def test_it_decodes_as_autoencoder_tiny(layout: str, levels: tuple[int, ...], tmp_path: Path) -> None:

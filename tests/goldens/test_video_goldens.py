@@ -16,6 +16,7 @@ def off(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs() / b.abs()) if b.numel() == 1 else difference(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in VIDEO_WAYS])
 def test_every_output(name: str) -> None:
     golden = Golden(name)

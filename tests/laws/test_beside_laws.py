@@ -180,6 +180,7 @@ def test_at_a_fixed_row_width_float32_is_bit_identical(lora: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
+@pytest.mark.slow
 def test_a_union_is_counted_and_packed_as_it_is_asked() -> None:
     """Hints of other sites are asked apart: they are another row of the branch, and of another structure."""
     from infuse.network.call import structure

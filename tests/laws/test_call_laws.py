@@ -225,6 +225,7 @@ def test_a_row_s_bits_are_its_own(kind: str, width: int, every: int) -> None:
     assert len({float(a.sum()) for a in alone.values()}) == len(rows), "everybody says something else"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", some(KINDS, quick=["sized"]))
 def test_without_a_width_they_are_close_only(kind: str) -> None:
     """So the law above says something."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,19 @@ def test_who_is_heard_at_a_layer_may_change_from_call_to_call(apart: str) -> Non
     for found, asked in zip(together, both, strict=True):
         for one, mine in zip(found, asked, strict=True):
             assert off(one.latents, e.run(mine).latents) < 1e-10
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_text_encoders_may_hear_it_alone(merge: bool) -> None:
+    """`<lora:name:0.7:0>`."""
+    both = loras.lora(base(True).base, 6)
+    there = loras.with_merged(base(True), [(both, 0.7)])
+    there = replace(there, base=replace(there.base, network=base(True).base.network))
+    e = tiny.engine(base(True), {"x": both})
+    ours = e.run(recipe(Lora(model="x", weight=0, text_weight=0.7, merge=merge))).latents
+    assert off(ours, tiny.engine(there).run(recipe()).latents) < 1e-10
+    assert off(e.run(recipe()).latents, ours) > 1e-4
+    assert torch.equal(e.run(recipe(prompt="<lora:x:0.7:0>a red cube")).latents, ours)
 
 
 def test_words_are_read_with_it_in_its_window_alone() -> None:

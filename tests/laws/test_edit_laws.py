@@ -53,7 +53,9 @@ def same(a: torch.Tensor, b: torch.Tensor, within: float = 1e-10) -> None:
     assert (a - b).abs().max() <= within * b.abs().max()
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize(
+    "family", [pytest.param("sd1", marks=pytest.mark.slow), "sd2", pytest.param("sdxl", marks=pytest.mark.slow)]
+)
 def test_a_lora_is_the_base_with_it_in_its_weights(family: str) -> None:
     said = (Lora(model="l1", weight=0.7), Lora(model="l2", weight=-0.4))
     there = tiny.engine(loras.with_merged(base(family), [(some(family)["l1"], 0.7), (some(family)["l2"], -0.4)]))

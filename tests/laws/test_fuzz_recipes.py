@@ -118,6 +118,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 FORMS = ("dictionary", "python", "yaml", "json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_bent_recipes_are_reports_or_letters(form: str) -> None:
     came, letters = tried(form, 30, 1)

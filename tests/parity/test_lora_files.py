@@ -107,6 +107,7 @@ CASES = [
 ]  # diffusers knows these for SDXL alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "layout"),
     some(CASES, quick=[("sd1", "kohya"), ("sd2", "peft"), ("sd1", "middle-aged")]),

@@ -62,6 +62,7 @@ def bases() -> dict[str, tiny.Tiny]:
     return {family: tiny.base(family) for family in ("sd1", "sd2", "sdxl")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_skipped_layers(family: str, bases: dict[str, tiny.Tiny]) -> None:
     """diffusers counts the layers that are skipped: from the last, or of SDXL from the one before."""
@@ -84,6 +85,7 @@ def test_the_second_prompt_of_sdxl(second: str, bases: dict[str, tiny.Tiny]) -> 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 @pytest.mark.parametrize("n", [1, 3])
 def test_textual_inversions(family: str, n: int, bases: dict[str, tiny.Tiny]) -> None:

@@ -87,6 +87,7 @@ def test_trajectories(seen: list[list[Seen]]) -> None:
     assert abs(np.mean(trajectories(seen[1:] + seen[:1]))) < 0.4
 
 
+@pytest.mark.slow
 def test_places(seen: list[list[Seen]]) -> None:
     errors = [trajectory_error(track(s, a), c.centres) for s, a, c in zip(seen, asked(), clips(), strict=True)]
     others = seen[1:] + seen[:1]

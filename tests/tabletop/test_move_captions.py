@@ -61,6 +61,7 @@ def test_motions_stand_beside_their_solids() -> None:
         assert said == {("red", "cube"): Motion("left"), ("blue", "cone"): Motion(turns=True)}
 
 
+@pytest.mark.slow
 def test_they_vary_and_are_reproducible() -> None:
     assert move_prompts(8, 11) == prompts()[:8]
     assert len({describe_move(MOVE, np.random.default_rng(i)).text for i in range(40)}) > 30

@@ -33,6 +33,7 @@ def halves(state: ldm.State) -> ldm.State:
     return {k: t.half() if k.startswith("model.") and t.is_floating_point() else t for k, t in state.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kin", some(KINS, quick=["sdxl"]))
 def test_a_file_becomes_a_folder_and_the_folder_the_file(kin: str, tmp_path: Path) -> None:
     state, modules = checkpoint(kin)
@@ -62,6 +63,7 @@ def test_a_file_becomes_a_folder_and_the_folder_the_file(kin: str, tmp_path: Pat
     assert (c.spec.prediction, c.scheduler_config) == (a.spec.prediction, a.scheduler_config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kin", some(KINS, quick=["sd1"]))
 def test_diffusers_reads_the_folder(kin: str, tmp_path: Path) -> None:
     state, modules = checkpoint(kin)

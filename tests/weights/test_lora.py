@@ -133,6 +133,7 @@ def test_a_folder_of_peft_is_what_peft_merges(name: str, tmp_path: Path) -> None
             torch.testing.assert_close(after[key], t, atol=2e-5, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
 
 
+@pytest.mark.slow
 def test_folders_of_peft_by_part(tmp_path: Path) -> None:
     """Scripts save one folder for each network, each with its own config."""
     made = tiny.base("sd1")

@@ -95,6 +95,7 @@ def test_a_checkpoint_keeps_its_layout(kin: str, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", some(["sd1", "sdxl"], quick=["sd1"]))
 def test_a_folder_stays_a_folder(family: str, tmp_path: Path) -> None:
     base = disk.base(tmp_path / "base", family)
@@ -205,6 +206,7 @@ def test_what_cannot_be_merged_is_a_letter_and_leaves_nothing(tmp_path: Path) ->
         assert {p.name for p in tmp_path.iterdir()} == there
 
 
+@pytest.mark.slow
 def test_pickles_become_safetensors_under_the_names_that_folders_have(tmp_path: Path) -> None:
     base = disk.base(tmp_path / "base", image_encoder=False)
     for part, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "pytorch_model")):
@@ -220,6 +222,7 @@ def test_pickles_become_safetensors_under_the_names_that_folders_have(tmp_path: 
     is_base_and(sums((lows, 1.0)), load_base(str(base)), load_base(str(tmp_path / "out")))
 
 
+@pytest.mark.slow
 def test_shards_stay_shards(tmp_path: Path) -> None:
     base = disk.base(tmp_path / "base", image_encoder=False)
     parts = tiny.base("sd1").parts

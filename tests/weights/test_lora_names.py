@@ -204,6 +204,7 @@ def test_a_checkpoints_header_has_the_layers_of_the_loaded_base(kin: str, tmp_pa
     assert bare(base_layers(source)) == bare(layers_of(made["unet"], made["texts"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_a_folders_header_has_the_layers_of_the_loaded_base(family: str, tmp_path: Path) -> None:
     import disk

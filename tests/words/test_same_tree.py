@@ -31,6 +31,7 @@ def test_there_are_two_hundred() -> None:
     assert sum(len(pieces(prompt)) > 1 for prompt in PROMPTS) > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 10])
 def test_written_prompts(n: int) -> None:
     for prompt in PROMPTS:

@@ -101,6 +101,7 @@ def test_strangers_read_no_files(folder: Path) -> None:
     assert told[0] == told[1]
 
 
+@pytest.mark.slow
 def test_what_leads_to_itself(folder: Path) -> None:
     with pytest.warns(InfuseWarning, match="leads to itself"):
         assert chosen("__loop__", 0, [folder]).startswith("aaaaaaaa")
@@ -122,6 +123,7 @@ def test_a_broken_file_is_a_letter(name: str, content: bytes, kind: type, tmp_pa
         chosen("__bad__", 0, [tmp_path])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("prompt", [
     "{" * 5000, "{" * 5000 + "a" + "}" * 5000, "}" * 5000, "{a|" * 5000, "${a=" * 5000, "%{" * 5000, "__a(" * 5000, "__a" * 30_000, "__" * 50_000, "{a|b}" * 5000, "{/*" * 5000,

@@ -109,6 +109,7 @@ def test_the_file_that_lies_here_is_such_a_difference(shop: Workshop) -> None:
     assert ours == read_header(embedded_root() / "depth.safetensors").shapes()
 
 
+@pytest.mark.slow
 def test_depths_are_shown_as_the_condition_says_them(shop: Workshop, data: dataset.Dataset) -> None:
     objective = lessons.depth_objective(shop.base(), data, shop.root / "latents.npy", batch_size=2)
     (sides,) = objective.conditions[1].source(np.array([1]), rng())
