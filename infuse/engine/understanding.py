@@ -19,7 +19,7 @@ from infuse.encoders.chunks import BREAK, CHUNK, MOST_CHUNKS, Run, at_sentences,
 from infuse.encoders.embeddings import Names
 from infuse.encoders.prompt_syntax import words as unescaped
 from infuse.engine.carried import public
-from infuse.errors import under
+from infuse.errors import CapacityError
 from infuse.notices import gathers
 from infuse.recipe import Recipe
 from infuse.timetable import Timetable
@@ -130,8 +130,11 @@ def must_fit(texts: Mapping[str, str], how: Wording, counting: Callable[[], Read
     """Raises CapacityError for a text (by field) of more than 32 chunks. Counts only those that may be: a token has a letter at least."""
     for field, text in texts.items():
         if len(text) > MOST_TOKENS or text.count("BREAK") >= MOST_CHUNKS:
-            with under(field), gathers():
-                counted(_bare(text, field, how), how, counting(), field == "prompt")
+            try:
+                with gathers():
+                    counted(_bare(text, field, how), how, counting(), field == "prompt")
+            except CapacityError as error:
+                raise CapacityError(field, error.message) from None
 
 
 def lines(found: Resolved) -> Iterator[tuple[str, str]]:

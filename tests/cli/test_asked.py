@@ -78,12 +78,12 @@ def test_a_files_own_fields_keep_their_names() -> None:
 
 
 def test_warnings_are_said_once(recwarn: pytest.WarningsRecorder) -> None:
-    made = call("run", "(red:1.3) cube", *TINY, "--negative", "blue", "--guidance", "1", "-n", "2", "-o", "warned.png")
+    made = call("run", "(red)1.3 cube", *TINY, "--negative", "blue", "--guidance", "1", "-n", "2", "-o", "warned.png")
     assert made.exit_code == 0, made.output
     assert made.stderr.count("warning: negative_prompt: it changes nothing") == 1
     assert made.stderr.count("is words with a weight") == 1
     assert not [w for w in recwarn.list if "negative" in str(w.message)], "they are for people, not for Python"
-    checked = call("check", "(red:1.3) cube", *TINY, "--negative", "blue", "--guidance", "1")
+    checked = call("check", "(red)1.3 cube", *TINY, "--negative", "blue", "--guidance", "1")
     assert checked.stdout.count("it changes nothing") == 1
 
 

@@ -20,7 +20,8 @@ from infuse import Recipe
 from infuse.cli.app import app
 from infuse.engine.engine import Engine
 from infuse.engine.result import Result
-from infuse.errors import WeightsError
+from infuse.engine.understanding import lines
+from infuse.errors import CapacityError, WeightsError
 
 
 @pytest.fixture
@@ -100,6 +101,21 @@ def test_two_files_of_a_name_are_told_apart(shelf: Path) -> None:
     homes.lora(shelf / "Lora" / "others" / "woody.safetensors")
     done = CliRunner().invoke(app, ["check", "a <lora:woody:1>", "--model", "./base"])
     assert done.exit_code == 2 and "'woody' is the name of 2 files" in done.stderr.replace('"', "'")
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+def test_too_many_chunks_are_a_letter_before_anything_is_loaded(field: str) -> None:
+    engine = tiny.engine(tiny.base("sd1"))
+    for text in ("a BREAK " * 40, " ".join(f"(w{i}:1.{i % 9})" for i in range(1000))):
+        with pytest.raises(CapacityError, match="chunks of 75 tokens; the limit is 32") as letter:
+            engine.check(Recipe(**{field: text}, width=16, height=16))
+        assert letter.value.field == field
+
+
+def test_a_record_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = tiny.engine(tiny.base("sd1"))
+    found = engine.check(Recipe(prompt="word " * 2000 + "[a|b]", width=16, height=16, steps=500))
+    assert len(json.dumps(found.plain()["words"])) < 50_000 and len(list(lines(found))) < 10
 
 
 # The record ----------------------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def test_what_only_guidance_hears(fields: dict[str, Any], words: str) -> None:
 
 
 def test_prompts_of_conditions_are_read_too() -> None:
-    told = engine().check(recipe(negative_prompt="(red:1.3)", conditions=[Text(prompt="a BREAK b")])).warnings
+    told = engine().check(recipe(negative_prompt="(red)1.3", conditions=[Text(prompt="a cat++")])).warnings
     assert [w.split(": ")[0] for w in told] == ["negative_prompt", "conditions.0.prompt"]
 
 
