@@ -120,7 +120,6 @@ TAGS: list[Case] = [
     ("40 breaks", says("a BREAK " * 40), CapacityError, "prompt", ("40 chunks of 75 tokens", "32")),
     ("10,000 words", says("word " * 10_000), CapacityError, "prompt", ("10000 words", "2400")),
     ("10,000 words of the second prompt", base(model="sdxl.safetensors", prompt_2="word " * 10_000), CapacityError, "prompt_2", ("10000 words",)),
-    ("1,000 breaks", says("BREAK " * 1000), CapacityError, "prompt", ("1000 chunks", "the limit is 32")),
     ("40,000 commas", says("," * 40_000), CapacityError, "prompt", ("chunks", "the limit is 32")),
     ("a second prompt on SD 1.x", base(prompt_2="a"), RecipeError, "prompt_2", ("one text encoder",)),
     ("a second negative prompt on SD 1.x", base(negative_prompt_2="a"), RecipeError, "negative_prompt_2", ("one text encoder",)),
