@@ -118,6 +118,7 @@ TAGS: list[Case] = [
     ("a blend of other lengths", says('("a", "b").blend(1)', syntax="compel"), RecipeError, "prompt", ("2 weights",)),
     ("5,000 choices", says("{" * 5000 + "a|b" + "}" * 5000), CapacityError, "prompt", ("chunks of 75 tokens", "32")),
     ("40 breaks", says("a BREAK " * 40), CapacityError, "prompt", ("40 chunks of 75 tokens", "32")),
+    ("1,000 breaks", says("BREAK " * 1000), CapacityError, "prompt", ("1000 chunks", "the limit is 32")),
     ("10,000 words", says("word " * 10_000), CapacityError, "prompt", ("10000 words", "2400")),
     ("10,000 words of the second prompt", base(model="sdxl.safetensors", prompt_2="word " * 10_000), CapacityError, "prompt_2", ("10000 words",)),
     ("40,000 commas", says("," * 40_000), CapacityError, "prompt", ("chunks", "the limit is 32")),
@@ -231,6 +232,7 @@ SIGNS = st.sampled_from(["(", ")", "[", "]", "{", "}", ":", "|", "<", ">", "\\",
                          " AND ", " BREAK ", "<lora:", "lbw=", "embedding:", ".blend(", ".and(", "withLora(", "\x00", "é", "😀", "\u202e"])  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(SIGNS, max_size=30).map("".join) | st.text(max_size=40), st.sampled_from(["webui", "compel", "plain"]))
 def test_any_words_are_read_or_refused_in_a_letter(text: str, syntax: str) -> None:

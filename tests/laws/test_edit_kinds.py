@@ -54,6 +54,7 @@ def off(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", some(lora_kinds.KINDS, quick=QUICK))
 def test_merged_is_unmerged_in_float32(kind: str, files: Mapping[str, str], engines: Mapping[bool, Any]) -> None:
     e, said = engines[False], {"model": files[kind], "weight": 0.7}
@@ -97,6 +98,7 @@ def test_some_merged_and_some_not(files: Mapping[str, str], engines: Mapping[boo
 BESIDE = [k for k in kinds.world("sd1").kinds if k != "lora"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", some(BESIDE, quick=["reference"]))
 def test_merged_is_unmerged_beside_every_kind(kind: str) -> None:
     """Whoever copies, shares or reads the base's layers beside it hears it in either way."""
@@ -132,6 +134,7 @@ def test_a_word_of_numbers_that_are_none_is_a_letter(tmp_path: Path, engines: Ma
 VOICES: tuple[Mapping[str, Any], ...] = ({}, {"start": 0.5}, {"weight": {0: 0.2, 1: 1.0}}, {"mask": mix.half(SIDE)}, {"end": 0.6, "weight": -0.4}, {"blocks": [0.08 * i for i in range(26)]})  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", some(range(len(VOICES)), quick=[3]))
 def test_eight_kinds_share_a_call(turn: int, files: Mapping[str, str], engines: Mapping[bool, Any]) -> None:
     """Each with a voice of its own; the eight are others in each turn."""

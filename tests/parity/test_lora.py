@@ -105,6 +105,7 @@ CASES = [(f, x) for f in FAMILIES for x in LAYOUTS if f == "sdxl" or "original" 
 """diffusers knows original names for SDXL alone."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "layout"), some(CASES, quick=[("sd2", "peft"), ("sdxl", "kohya, original names")]))
 def test_a_layout_paints_what_it_paints_in_diffusers(family: str, layout: str, tmp_path: Path) -> None:
     number = CASES.index((family, layout))
@@ -125,6 +126,7 @@ BESIDE: Mapping[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "beside"),
     some(
@@ -139,6 +141,7 @@ def test_two_at_once_with_weights(family: str, beside: str, tmp_path: Path) -> N
     assert compared(family, recipe(one, two, *BESIDE[beside], **size)) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", some(FAMILIES, quick=["sd1"]))
 def test_block_by_block(family: str, tmp_path: Path) -> None:
     numbers = tuple(0.1 * i - 0.5 for i in range(26))

@@ -37,6 +37,7 @@ def compared(family: str, asked: Recipe, plain: Recipe) -> float:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", some(FAMILIES, quick=["sd1"]))
 def test_a_word_of_several_vectors(family: str, tmp_path: Path) -> None:
     words = {"prompt": "a cube of <gold> on a table", "negative_prompt": "<gold>, blurry"}
@@ -47,6 +48,7 @@ def test_a_word_of_several_vectors(family: str, tmp_path: Path) -> None:
 SKIPS = [(family, skip) for family in FAMILIES for skip in (1, 2, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "skip"), some(SKIPS, quick=[("sd1", 2), ("sdxl", 2), ("sdxl", 3)]))
 def test_clip_skip(family: str, skip: int) -> None:
     """The webui's 1 is the last layer; diffusers counts from what a base hears anyway: the last, of SDXL the one before."""
@@ -73,6 +75,7 @@ def test_the_second_prompt_of_sdxl(case: str) -> None:
     assert compared("sdxl", recipe(**fields), recipe(**plain)) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", some(FAMILIES, quick=["sdxl"]))
 def test_all_of_it_at_once(family: str, tmp_path: Path) -> None:
     words = {"prompt": "a cube of <gold> on a table", "negative_prompt": "blurry"}
