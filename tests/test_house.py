@@ -71,7 +71,13 @@ LAYERS: list[tuple[str, ...]] = [
     ("training",),  # what a user trains with: it knows no tabletop
     ("tabletop",),
     ("tabletop.stage", "tabletop.sheet"),
-    ("tabletop.demo_pictures", "tabletop.demo_powerpaint", "tabletop.demo_maps", "tabletop.demo_looks", "tabletop.demo_video"),
+    (
+        "tabletop.demo_pictures",
+        "tabletop.demo_powerpaint",
+        "tabletop.demo_maps",
+        "tabletop.demo_looks",
+        "tabletop.demo_video",
+    ),
     ("tabletop.demo",),
     ("tabletop.making",),  # the demo shows what is made; how it was made lies above it, out of its reach
     ("",),  # infuse/__init__.py

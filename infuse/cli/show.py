@@ -45,7 +45,8 @@ def report(console: Console, found: Resolved) -> None:
         "text": f"through {recipe.text_encoder}" if recipe.text_encoder else "",
         "size": f"{width} x {height} px, {clip}{recipe.count} {what}{'s' if recipe.count > 1 else ''}",
         "scheduler": f"{found.sampler} ({found.choice.cls})" + knobs(recipe),
-        "steps": f"{found.choice.count(recipe.steps)}" + (f", the last {found.strength:g} of them" if (found.strength or 1) < 1 else ""),
+        "steps": f"{found.choice.count(recipe.steps)}"
+        + (f", the last {found.strength:g} of them" if (found.strength or 1) < 1 else ""),
         "work": f"{found.calls} network calls, {found.rows} rows"
         + (f", {found.branch_rows} rows of branch networks" if found.branch_rows else ""),
         "memory": f"{bytes_of(found.memory)} of weights, about {bytes_of(found.peak)} at the peak, {found.dtype} on {found.device}",

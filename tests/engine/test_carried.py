@@ -477,9 +477,7 @@ def test_a_folder_of_frames_has_the_bytes_of_what_travels() -> None:
 
 def test_what_was_left_out_of_another_program_s_picture_is_in_the_record() -> None:
     info = PngImagePlugin.PngInfo()
-    info.add_text(
-        "parameters", "a cat\nSteps: 4, Sampler: Euler, CFG scale: 6, Seed: 4, Size: 64x64, Hires upscale: 2"
-    )
+    info.add_text("parameters", "a cat\nSteps: 4, Sampler: Euler, CFG scale: 6, Seed: 4, Size: 64x64, Hires upscale: 2")
     soft().save("webui.png", pnginfo=info)
     with pytest.warns(InfuseWarning):
         asked = Recipe.load("webui.png")

@@ -66,4 +66,6 @@ def test_each_picture_has_words_of_its_own(engine: Engine, tmp_path: Path) -> No
     said = [made.record(i).recipe["prompt"] for i in range(4)]
     assert len(set(said)) > 1 and all("{" not in s for s in said)
     for i, prompt in enumerate(said):
-        torch.testing.assert_close(engine.run(asked(prompt, seed=1 + i)).latents[0], made.latents[i], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            engine.run(asked(prompt, seed=1 + i)).latents[0], made.latents[i], atol=1e-5, rtol=1e-5
+        )
