@@ -147,10 +147,10 @@ def mix(entries: Sequence[Vector], slot: str, like: Tensor) -> Float[Tensor, " e
 
 def tokens(spoken: Sequence[Sequence[Tokens]], grid: tuple[int, int]) -> Spoken:
     """Concatenate each row's tokens, pad rows to one length; a bias only if something must be hidden or weighed."""
-    lengths = [sum(len(t.values) for t in row) for row in spoken]
+    lengths = [sum(len(t.now) for t in row) for row in spoken]
     n = max(lengths)
     values = torch.stack(
-        [F.pad(torch.cat([t.values for t in row]), (0, 0, 0, n - m)) for row, m in zip(spoken, lengths, strict=True)]
+        [F.pad(torch.cat([t.now for t in row]), (0, 0, 0, n - m)) for row, m in zip(spoken, lengths, strict=True)]
     )
     regions, plain, couples = (
         [],
@@ -162,7 +162,7 @@ def tokens(spoken: Sequence[Sequence[Tokens]], grid: tuple[int, int]) -> Spoken:
         bias[i, ..., m:] = -math.inf
         at = 0
         for t in row:
-            here = slice(at, at := at + len(t.values))
+            here = slice(at, at := at + len(t.now))
             if t.apart is not None:  # its weight and region are no biases
                 continue
             if t.voice.weight != 1:
@@ -179,7 +179,7 @@ def couple(row: int, said: Sequence[Tokens]) -> Couple | None:
     """What a row's words that are attended apart share out among themselves; None if there are none."""
     at, slices = 0, []
     for t in said:
-        slices.append(slice(at, at := at + len(t.values)))
+        slices.append(slice(at, at := at + len(t.now)))
     own = [(here, t) for here, t in zip(slices, said, strict=True) if t.apart is not None]
     if not own:
         return None

@@ -64,6 +64,12 @@ class Tokens:
     rest: float = 0.0
     """Of what is attended apart: how much of the others' words is heard there nevertheless (0-1)."""
 
+    @property
+    def now(self) -> Float[Tensor, "n d"]:
+        """The reading of this evaluation, once `Ports.at` has asked."""
+        assert not isinstance(self.values, Turning)
+        return self.values
+
     def at(self, progress: float) -> Tokens:
         """The reading at this progress."""
         values, other = (v.at(progress) if isinstance(v, Turning) else v for v in (self.values, self.other))

@@ -158,7 +158,7 @@ class ModelStore(Edits):
             return ""
         whats = ("base",) if kind == "" else ("brushnet", "tasks") if kind in BRUSHES else ()
         for e in reversed(self._kept.entries):
-            if kind in PARTS and e.key.what[:1] != (kind,):
+            if kind in PARTS and not (isinstance(e.key.what, tuple) and e.key.what[:1] == (kind,)):
                 continue
             if name in e.names and (e.key.what in whats if whats else e.key.what not in ("base", "brushnet", "tasks")):
                 return e.digest

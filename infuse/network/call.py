@@ -79,10 +79,10 @@ def spelled(context: Sequence[Tokens]) -> Hashable:
     """Of tokens: how many, do they need a bias, and do they need one for each query."""
     voices = [t.voice for t in context]
     return (
-        sum(len(t.values) for t in context),  # type: ignore[arg-type]  tensors by now: the job has said which
+        sum(len(t.now) for t in context),
         any(v.weight != 1 or v.frames is not None for v in voices),
         any(v.mask is not None for v in voices),
-        tuple((len(t.values), t.voice.mask is not None) for t in context if t.apart is not None),
+        tuple((len(t.now), t.voice.mask is not None) for t in context if t.apart is not None),
     )
 
 
