@@ -585,6 +585,7 @@ def test_a_strength_works_as_the_letter_prints_it(condition: Callable[..., Any])
     assert checked(None, condition(image=image, strength=0.034), steps=30, scheduler="DDIM").steps == 1
 
 
+@pytest.mark.slow
 def test_steps_and_samplers_that_do_not_fit_are_letters_of_the_recipe() -> None:
     with pytest.raises(RecipeError, match="Use at most 50") as letter:
         checked(steps=60, scheduler="LCM")

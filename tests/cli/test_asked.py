@@ -87,6 +87,7 @@ def test_warnings_are_said_once(recwarn: pytest.WarningsRecorder) -> None:
     assert checked.stdout.count("it changes nothing") == 1
 
 
+@pytest.mark.slow
 def test_a_random_seed_is_told_and_runs_again() -> None:
     made = call("run", "x", *TINY, "--seed", "random", "-o", "one.png")
     assert made.exit_code == 0, made.output
@@ -96,6 +97,7 @@ def test_a_random_seed_is_told_and_runs_again() -> None:
     assert Path("two.png").read_bytes() == Path("one.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_listed_seeds_are_one_picture_each() -> None:
     made = call("run", "x", *TINY, "--seed", "3,9", "-o", "l.png")
     assert made.exit_code == 0, made.output
@@ -105,6 +107,7 @@ def test_listed_seeds_are_one_picture_each() -> None:
     assert Path("m.png").read_bytes() == Path("l-1.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_each_picture_is_saved_when_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the third of five: two are there, and it is said how to go on."""
     made = Engine.run_all
@@ -138,6 +141,7 @@ def test_offline_and_dtype_reach_the_store(monkeypatch: pytest.MonkeyPatch) -> N
     assert nowhere.exit_code == 2 and "offline" in nowhere.stderr
 
 
+@pytest.mark.slow
 def test_what_a_file_says_of_itself() -> None:
     for kind in ("full", "none"):
         assert call("run", "x", *TINY, "--record", kind, "-o", f"{kind}.png").exit_code == 0

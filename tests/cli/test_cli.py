@@ -40,6 +40,7 @@ def test_everything_in_one_call_and_the_picture_runs_again_to_the_same_bytes(wor
     assert f"recipe {Recipe.load('other.png').digest}" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_replay_with_other_weights_says_whose(world: Path) -> None:
     assert call("run", "x", "--model", "./base", "--steps", "1", "-o", "before.png").exit_code == 0
     config = Path("base/vae/config.json")

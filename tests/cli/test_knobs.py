@@ -47,6 +47,7 @@ def test_letters_name_the_option(parts: Path) -> None:
         assert shown.exit_code == 2 and f"error: {said}" in shown.output, shown.output
 
 
+@pytest.mark.slow
 def test_a_picture_keeps_what_made_it(parts: Path, tmp_path: Path) -> None:
     made = call("run", "x", "--model", "./base", "--vae", "./parts/vae", "--steps", "2", "--scheduler", "DDIM", "--set",
                 "scheduler_options.eta=0.5", "-o", str(tmp_path / "a.png"))  # fmt: skip

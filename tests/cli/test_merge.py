@@ -25,6 +25,7 @@ def test_words_are_names_with_weights() -> None:
         weighed("@0.5")
 
 
+@pytest.mark.slow
 def test_a_base_is_written_with_its_loras(world: Path) -> None:
     lows = lora_files.changes(tiny.base("sd1").parts["unet"])
     lora_files.save(Path("style.safetensors"), lora_files.kohya(lows))

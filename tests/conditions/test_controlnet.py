@@ -236,6 +236,7 @@ def test_the_hole_of_a_film_is_in_each_of_its_frames() -> None:
     assert (hint[..., SIDE // 2 :] == -1).all() and (hint[..., : SIDE // 2] >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", some(["control", "union", "xs"], quick=["control"]))
 def test_a_hint_that_becomes_smaller_than_the_latent_is_a_letter(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside_nets, "HINT", (8, 12, 16))

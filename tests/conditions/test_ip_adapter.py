@@ -88,6 +88,7 @@ def sides(engine: Engine, condition: IPAdapter, **fields: Any) -> Sides:
 # ── every kind of file ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "family"),
     some(
@@ -283,6 +284,7 @@ def test_one_for_each_picture_of_a_recipe(exact: Engine, tmp_path: Path) -> None
     assert (exact.run(again).latents[0] - alone[1]).abs().max() < 1e-10
 
 
+@pytest.mark.slow
 def test_one_face_for_each_picture(exact: Engine) -> None:
     people = [tiny_faces.face(i) for i in range(2)]
     made = exact.run(asked(IPAdapter(model="faceid", face=people, images_per="item"), count=2, seed=[5, 5]))
@@ -328,6 +330,7 @@ def four_levels() -> tiny.Tiny:
     return tiny.Tiny("sd1", still.parts, replace(still.base, network=Network(tiny.randomized(net, 1), spec)))
 
 
+@pytest.mark.slow
 def test_precise_presets_turn_the_picture_against_itself() -> None:
     """Where a preset turns it, the prompt's side hears nothing and the negative one the picture, beside its own silence elsewhere."""
     base = four_levels()

@@ -96,6 +96,7 @@ def every() -> Mapping[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*it will not be heard")
 @pytest.mark.parametrize(
     "name", ["adapter", *(pytest.param(n, marks=pytest.mark.slow) for n in ("style", "coadapter"))]
@@ -171,6 +172,7 @@ def test_modes_are_factors_and_sides() -> None:
     assert torch.allclose(zeros, latents(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_asked_once() -> None:
     """A step costs what it costs without: no rows of a branch, and the adapter runs once for the whole run."""
     report = engine().check(asked(T2IAdapter(model="seg", image=photo())))

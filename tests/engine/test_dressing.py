@@ -124,6 +124,7 @@ def test_jobs_with_different_vaes_share_network_calls(engine: Engine, world: Pat
         assert torch.allclose(a.latents, b.latents, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_made_for_a_network_is_made_once(world: Path, tmp_path: Path) -> None:
     engine = Engine(str(world / "base"), store=ModelStore(dtype="float32", device="cpu"))
     disk.controlnet(tmp_path / "edges")
@@ -143,6 +144,7 @@ def test_what_is_made_for_a_network_is_made_once(world: Path, tmp_path: Path) ->
     assert not any(e.key.what == ("dressed", "vae") for e in store._kept.entries)
 
 
+@pytest.mark.slow
 def test_modules_of_ones_own(world: Path) -> None:
     small = tiny.base("sd1")
     engine = tiny.engine(small)
@@ -247,6 +249,7 @@ def test_another_scaling_factor_is_used_and_warned_of(world: Path, tmp_path: Pat
     assert made.images[0].tobytes() == shades.tobytes()
 
 
+@pytest.mark.slow
 def test_a_vae_that_fits_half_precision_stays_in_it(world: Path, tmp_path: Path) -> None:
     """As sdxl-vae-fp16-fix says in its config; the original says force_upcast, and is kept in float32."""
     for upcast, dtype in ((False, torch.float16), (True, torch.float32)):
@@ -257,6 +260,7 @@ def test_a_vae_that_fits_half_precision_stays_in_it(world: Path, tmp_path: Path)
         assert store.dressed(store.base(str(world / "base")), (str(tmp_path / f"{upcast}"), None)).vae.dtype == dtype
 
 
+@pytest.mark.slow
 def test_a_vae_that_was_replaced_on_the_disk_is_read_again(world: Path, tmp_path: Path, engine: Engine) -> None:
     changed(tiny.vae()).save_pretrained(tmp_path / "vae")
     first = engine.check(ask(vae=str(tmp_path / "vae")))

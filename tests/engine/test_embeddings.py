@@ -33,6 +33,7 @@ def asked(prompt: str, **fields: Any) -> Recipe:
     return Recipe(**{"prompt": prompt, "width": 16, "height": 16, "steps": 1, **fields})
 
 
+@pytest.mark.slow
 def test_a_shelf_has_words_by_the_names_of_their_files(engine: Engine) -> None:
     plain = engine.run(asked("a mycap here")).latents
     for prompt in ("a mycat here", "a MyCat here", "a <mycat> here", "a embedding:mycat here"):

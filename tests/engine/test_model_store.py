@@ -39,6 +39,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 # ── objects ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_replaced_module_is_another_one_and_the_old_one_leaves() -> None:
     ours, left = store(), []
     ours.on_leave.append(left.append)
@@ -95,6 +96,7 @@ def difference(path: Path) -> tuple[Path, Any, Any]:
     return path, *bases
 
 
+@pytest.mark.slow
 def test_a_difference_is_added_to_the_base_in_use_not_to_its_namesake(tmp_path: Path) -> None:
     path, a, b = difference(tmp_path / "d.safetensors")
     ours = store()
@@ -131,6 +133,7 @@ def test_what_was_made_for_a_base_does_not_keep_it(tmp_path: Path) -> None:
     assert ours.held == sum(p.numel() * 4 for p in one.parameters()), "and it goes when its base has gone"
 
 
+@pytest.mark.slow
 def test_two_names_of_one_file_are_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.base(tmp_path / "m", image_encoder=False)
     monkeypatch.setenv("INFUSE_MODELS", str(tmp_path))
@@ -147,6 +150,7 @@ def controlnet(folder: Path, seed: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_file_that_was_replaced_is_loaded_anew_and_the_record_holds_what_was_used(tmp_path: Path) -> None:
     path, base, ours, left = controlnet(tmp_path / "c", 7), tiny.base("sd1").base, store(), []
     ours.on_leave.append(left.append)
@@ -169,6 +173,7 @@ def test_a_file_that_was_replaced_is_loaded_anew_and_the_record_holds_what_was_u
     assert [id(x) for x in left] == [id(old)], "nobody can ask for it any more"
 
 
+@pytest.mark.slow
 def test_a_file_written_over_in_place_does_not_change_what_is_loaded(tmp_path: Path) -> None:
     """Weights are read from a mapped file; a copy over it would change them, or end the process if it is shorter."""
     path, ours = disk.base(tmp_path / "m", image_encoder=False), store()
@@ -193,6 +198,7 @@ def test_a_base_that_was_replaced(tmp_path: Path) -> None:
     assert new.spec.in_channels == 9 and new.digest != old.digest
 
 
+@pytest.mark.slow
 def test_a_schedule_that_was_replaced_counts_too(tmp_path: Path) -> None:
     path, ours = disk.base(tmp_path / "m", image_encoder=False), store()
     old = ours.base(str(path))
@@ -201,6 +207,7 @@ def test_a_schedule_that_was_replaced_counts_too(tmp_path: Path) -> None:
     assert old.spec.prediction == "epsilon" and ours.base(str(path)).spec.prediction == "v_prediction"
 
 
+@pytest.mark.slow
 def test_what_changes_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from infuse.weights.layouts import controlnet as layout
 
@@ -223,6 +230,7 @@ def test_what_changes_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch
         store().controlnet(str(path), base, F32, CPU)
 
 
+@pytest.mark.slow
 def test_an_image_encoder_has_a_version_too(tmp_path: Path) -> None:
     eye, prepare = tiny.vision()
     path, ours = tmp_path / "eye", store()

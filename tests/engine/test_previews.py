@@ -71,6 +71,7 @@ def ask(model: str | None = None) -> Recipe:
     return Recipe(prompt="x", width=32, height=32, steps=2, guidance=1, model=model)
 
 
+@pytest.mark.slow
 def test_a_ticket_shows_what_the_decoder_makes_of_it(tmp_path: Path) -> None:
     net = small()
     path = written(net, "diffusers", tmp_path)
@@ -93,6 +94,7 @@ def test_a_ticket_shows_what_the_decoder_makes_of_it(tmp_path: Path) -> None:
     assert torch.equal(ticket.result().latents, plain.latents)
 
 
+@pytest.mark.slow
 def test_one_beside_the_model_is_found(tmp_path: Path) -> None:
     disk.base(tmp_path / "base", image_encoder=False)
     e = Engine(str(tmp_path / "base"), store=ModelStore(dtype="float32", device="cpu"))
@@ -106,6 +108,7 @@ def test_one_beside_the_model_is_found(tmp_path: Path) -> None:
     assert ticket.preview()[0].tobytes() == linear.tobytes()
 
 
+@pytest.mark.slow
 def test_one_that_does_not_fit_is_told_of_and_not_used(tmp_path: Path) -> None:
     for name, net, words in (("taesd", small((3, 3, 3, 1)), "8 pixels"), ("taesdxl", small(), "by its name for SDXL")):
         (tmp_path / name).mkdir()
@@ -121,6 +124,7 @@ def test_one_that_does_not_fit_is_told_of_and_not_used(tmp_path: Path) -> None:
         assert seen.tobytes() == again.preview()[0].tobytes()
 
 
+@pytest.mark.slow
 def test_what_is_no_taesd_is_a_letter_when_the_engine_is_made(tmp_path: Path) -> None:
     tiny.vae().save_pretrained(tmp_path / "vae")
     encoder = {k.removeprefix("encoder.layers."): v.contiguous() for k, v in small((3, 3, 3, 1)).state_dict().items() if k.startswith("encoder")}  # fmt: skip

@@ -42,6 +42,7 @@ def test_nobody_waits_for_nothing() -> None:
     assert Scheduler().pick([]) == []
 
 
+@pytest.mark.slow
 def test_newcomers_of_new_shapes_do_not_starve_an_old_job() -> None:
     old = Toy("512", "old", 10_000)
     picked = served([old], 1000, lambda turn: [Toy(f"shape {turn}", f"one step {turn}", 1)])

@@ -93,6 +93,7 @@ def test_what_was_added_counts_and_is_never_thrown_out(bases: list[str], size: i
     assert names(ours) == ["m2", "mine"] and ours.held == nbytes(own) + size
 
 
+@pytest.mark.slow
 def test_the_one_that_is_loaded_stays_even_if_it_is_too_large(bases: list[str], size: int) -> None:
     ours = store(memory=size // 2)
     with pytest.warns(InfuseWarning, match="more than the limit"):
@@ -160,6 +161,7 @@ def test_dtypes(said: Any, want: torch.dtype, bases: list[str]) -> None:
     assert ModelStore(dtype=said, device="cpu").dtype == want
 
 
+@pytest.mark.slow
 def test_a_dtype_by_name_is_the_networks(bases: list[str]) -> None:
     assert ModelStore(dtype="bf16", device="cpu").base(bases[0]).network.dtype == torch.bfloat16
 

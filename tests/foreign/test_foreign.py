@@ -145,6 +145,7 @@ def ours(**asked: Any) -> str:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("C", "Zl", "Zp")), max_size=60),
        st.text(st.characters(codec="utf-8", exclude_categories=("C", "Zl", "Zp")), max_size=60))  # fmt: skip
@@ -275,6 +276,7 @@ def test_comfyui_s_graph_is_followed(case: str) -> None:
     Recipe(**found.data)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.dictionaries(st.sampled_from([str(i) for i in range(8)]), st.fixed_dictionaries({
     "class_type": st.sampled_from(["KSampler", "SaveImage", "CLIPTextEncode", "VAEDecode", "LoraLoader", "ConditioningCombine", "EmptyLatentImage", "X"]),

@@ -73,15 +73,16 @@ Made = Callable[..., Condition]
 class World:
     """A base, the modules that conditions bring along, and every kind that it can hear: `kinds[name](**voice)`."""
 
-    base: tiny.Tiny
-    modules: Mapping[str, Any]
+    build: Callable[[], tuple[tiny.Tiny, Mapping[str, Any]]]
+    """The base, and the modules: made when somebody runs it, as names are asked for at collection already."""
     kinds: Mapping[str, Made]
     own: tuple[str, ...] = ()
     """Kinds that this base alone hears; pairs of all others are walked on the plain one of its family."""
     recipe: Mapping[str, Any] | None = None
 
     def engine(self, **options: Any) -> Engine:
-        return tiny.engine(self.base, dict(self.modules), own=False, **options)
+        base, modules = self.build()
+        return tiny.engine(base, dict(modules), own=False, **options)
 
 
 def anatomy(spec: NetworkSpec, light: bool) -> Anatomy:
@@ -224,27 +225,32 @@ def world(name: str) -> World:
     if name == "videocomposer":
         return clips()
     if name in ("sd1", "sdxl"):
-        return World(beside_nets.base(name, dtype=torch.float64), modules(name), common(name))
+        return World(lambda: (beside_nets.base(name, dtype=torch.float64), modules(name)), common(name))
     family, config, own = OWN[name]
+    others = {
+        k: v for k, v in common(family).items() if not (k.startswith("inpaint") and config.get("in_channels") == 9)
+    }
+    return World(lambda: (special(name), modules(family)), {**others, **own}, tuple(own))
+
+
+def special(name: str) -> tiny.Tiny:
+    """A base that hears something besides."""
+    family, config, _ = OWN[name]
     made = told(family, config)
     if name == "powerpaint":
         texts = tiny.task_texts("v1", dtype=torch.float64)
         network = Network(made.base.network.unet, replace(made.base.spec, tasks="v1"))
         encoders = tiny.TextEncoders([texts.model], [tiny.tokenizer()])
         made = tiny.Tiny("sd1", made.parts, replace(made.base, network=network, texts=encoders, tasks=texts))
-    others = {
-        k: v for k, v in common(family).items() if not (k.startswith("inpaint") and config.get("in_channels") == 9)
-    }
-    return World(made, modules(family), {**others, **own}, tuple(own))
+    return made
 
 
 def film(seed: int, side: int = SIDE, count: int = 4) -> Film:
     return Film.of(np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
 
 
-@cache
-def clips() -> World:
-    """A VideoComposer."""
+def video() -> tuple[tiny.Tiny, dict[str, Any]]:
+    """A VideoComposer, and what is beside it."""
     made = tiny.videocomposer(torch.float64)
     widths = [w for _, w in made.base.spec.cross_layers]
     torch.manual_seed(100)
@@ -257,6 +263,12 @@ def clips() -> World:
     )  # fmt: skip
     brought = {"edges net": beside_nets.control(like, 103), "plain file": plain, "full t2i": tiny.randomized(T2I(anatomy(made.base.spec, False)), 104)}  # fmt: skip
     brought["lora file"] = loras.lora(made.base, 105, 2, "attn")  # type: ignore[assignment]
+    return made, {k: tiny.cast(m, torch.float64) for k, m in brought.items()}
+
+
+@cache
+def clips() -> World:
+    """A VideoComposer."""
     kinds: dict[str, Made] = {
         "text": lambda **v: Text(**{"prompt": "a sphere", "weight": 0.7, **v}),
         "lora": lambda **v: Lora(**{"model": "lora file", "weight": 0.8, **v}),
@@ -272,7 +284,7 @@ def clips() -> World:
         "masked_video": lambda **v: MaskedVideo(**{"film": film(118), "mask": half(SIDE), **v}),
         "video_to_video": lambda **v: VideoToVideo(**{"film": film(119), "strength": 0.7, **v}),
     }
-    return World(made, {k: tiny.cast(m, torch.float64) for k, m in brought.items()}, kinds, recipe={"frames": 4})
+    return World(video, kinds, recipe={"frames": 4})
 
 
 WORLDS = ("sd1", "sdxl", *OWN, "videocomposer")

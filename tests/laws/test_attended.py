@@ -166,6 +166,7 @@ def test_a_film_is_a_hint_for_every_frame(tmp_path: Path) -> None:
     assert (b - still).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", some(["sd1", "sdxl"], quick=["sd1"]))
 def test_a_stock_network_whose_projections_are_hooked_says_the_same(family: str, tmp_path: Path) -> None:
     """As the trainer does it: each projection is handed x + y. Several rows, one of which has no hint, and another half of one."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 import mix
 from infuse import ControlNet, IPAdapter, Recipe
 from infuse.conditions import Reference
@@ -13,6 +15,7 @@ def memory(*conditions: Any) -> int:
     return mix.engine().check(Recipe(model="tiny", prompt="x", steps=2, conditions=conditions)).memory
 
 
+@pytest.mark.slow
 def test_weights_that_two_conditions_name_are_counted_once() -> None:
     canny, other = (ControlNet(model=m, image=mix.picture(1)) for m in ("canny", "depth"))
     face = IPAdapter(model="face", image=mix.picture(2))

@@ -152,6 +152,7 @@ def test_eight_kinds_share_a_call(turn: int, files: Mapping[str, str], engines: 
         assert off(one, mine) < 1e-10, kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", some(lora_kinds.KINDS, quick=["BOFT"]))
 def test_a_region_of_everything_is_none(kind: str, files: Mapping[str, str], engines: Mapping[bool, Any]) -> None:
     """Apart from what is heard of it on no place: the time embedding, which hears as much as the region covers."""
@@ -191,6 +192,7 @@ def test_the_text_encoders_may_hear_it_alone(merge: bool) -> None:
     assert torch.equal(e.run(recipe(prompt="<lora:x:0.7:0>a red cube")).latents, ours)
 
 
+@pytest.mark.slow
 def test_words_are_read_with_it_in_its_window_alone() -> None:
     """The prompt's, the negative prompt's, a Text condition's and a region's: against the base that has it in its weights, where its
     opposite is heard in the other half."""
@@ -208,6 +210,7 @@ def test_words_are_read_with_it_in_its_window_alone() -> None:
     assert off(e.run(recipe(*others, **more)).latents, late) > 1e-4
 
 
+@pytest.mark.slow
 def test_clips_hear_loras_of_pictures(files: Mapping[str, str]) -> None:
     """Two clips with different ones, and one without, in one call; each equals itself alone."""
     made = tiny.video(dtype=torch.float64)

@@ -65,6 +65,7 @@ def test_a_lora_is_the_base_with_it_in_its_weights(family: str) -> None:
     assert (ours - plain).abs().max() > 1e-3 * plain.abs().max()
 
 
+@pytest.mark.slow
 def test_the_text_encoders_have_a_strength_of_their_own() -> None:
     said = recipe(Lora(model="l1", weight=0.7, text_weight=0))
     there = tiny.engine(loras.with_merged(base(), [(some()["l1"], 0.7)], texts=False))
@@ -97,6 +98,7 @@ def test_a_region_is_where_it_is_heard() -> None:
     same(engine().run(everywhere).latents, engine().run(recipe(Lora(model="unet"))).latents)
 
 
+@pytest.mark.slow
 def test_outside_of_its_window_nothing_is_heard() -> None:
     """Words are read without it there, too, and its layers are not asked."""
     n = 4
@@ -108,6 +110,7 @@ def test_outside_of_its_window_nothing_is_heard() -> None:
     same(late.latents, there.run(recipe(Lora(model="l1", weight=-1, end=0.5), steps=n)).latents, 1e-9)
 
 
+@pytest.mark.slow
 def test_blocks_weigh_it_block_by_block() -> None:
     out = engine().run(recipe(Lora(model="unet", blocks="NONE"))).latents
     none_but_time = engine().run(recipe()).latents

@@ -143,6 +143,7 @@ def test_two_bases_of_one_name_are_two() -> None:
     assert apart(*together) > 0.1
 
 
+@pytest.mark.slow
 def test_a_module_that_is_replaced_is_replaced() -> None:
     engine = mix.engine()
     recipe = Recipe(prompt="x", steps=2, conditions=(ControlNet(model="canny", image=mix.picture(1)),))

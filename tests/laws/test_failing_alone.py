@@ -65,6 +65,7 @@ def calls(engine: Engine) -> int:
 # ── failures ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_failing_watch_is_a_warning_of_its_own_ticket() -> None:
     engine, seen = mix.engine(), []
 
@@ -148,6 +149,7 @@ OUT = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", some(OUT, quick=["cpu"]))
 def test_running_out_of_memory_makes_calls_narrower_and_is_remembered(kind: str) -> None:
     engine = mix.engine()
@@ -182,6 +184,7 @@ def test_only_what_fails_alone_fails_for_want_of_memory() -> None:
         bad.result()
 
 
+@pytest.mark.slow
 def test_a_failed_ticket_keeps_no_tensors_alive() -> None:
     engine, alive = mix.engine(), []
     network = engine.store.base("tiny").network
@@ -497,6 +500,7 @@ def test_whoever_waits_for_something_else_does_not_pay_for_a_stranger_s_watch() 
     assert equal(stranger, RECIPES[0]) and told == [4], "told when it is asked for"
 
 
+@pytest.mark.slow
 def test_an_idle_engine_keeps_no_ticket_and_a_store_no_engine() -> None:
     engine = mix.engine()
     tickets = [engine.submit(r) for r in RECIPES]

@@ -184,6 +184,7 @@ def test_a_mask_that_says_two_things_is_a_letter(tmp_path: Path) -> None:
             ask()
 
 
+@pytest.mark.slow
 def test_what_was_done_is_said(tmp_path: Path) -> None:
     """Each in the words of a warning, under its field."""
     said = {

@@ -111,6 +111,7 @@ def test_a_film_is_a_hint_for_every_frame(tmp_path: Path) -> None:
     assert torch.equal(made(film=Film.of(FRAMES, reverse=True)), made(film=FRAMES[::-1].copy()))
 
 
+@pytest.mark.slow
 def test_a_name_of_a_film_is_one(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="pip install 'infuse[video]'")
     filming.video(tmp_path / "clip.mp4", [tiny_image(np.kron(f, np.ones((4, 4, 1), np.uint8))) for f in FRAMES])

@@ -103,6 +103,7 @@ def test_every_hole_is_open_and_the_rest_is_kept(name: str) -> None:
     assert original(made, IN_A) < 0.2 and original(made, IN_B) < 0.2, "noise repainted: hardly a pixel is what it was"
 
 
+@pytest.mark.slow
 def test_what_holds_does_not_hold_another_s_hole() -> None:
     """A BrushNet's hole on a network of four channels: before, the latent there was put back after each step."""
     made = engine().run(Recipe(model="tiny", steps=2, conditions=(hole(B, paste=False), brush(A, paste=False)))).latents
@@ -113,6 +114,7 @@ def test_what_holds_does_not_hold_another_s_hole() -> None:
     assert float((made[0][:, inside] - known[0][:, inside]).abs().min()) > 1e-4
 
 
+@pytest.mark.slow
 def test_each_hole_has_its_own_weight() -> None:
     def inside(weight: float) -> torch.Tensor:
         conditions = (hole(A, weight=weight, paste=False), hole(B, paste=False))
@@ -133,6 +135,7 @@ def test_the_field_in_numbers() -> None:
     assert kept([(1.0, a, False)]) is None, "nobody holds"
 
 
+@pytest.mark.slow
 def test_holes_of_films_are_one_field_too() -> None:
     frames = np.stack([mix.picture(i) for i in range(4)])
     film = {"film": frames}
@@ -157,6 +160,7 @@ def shown(*conditions: Any, seed: int = 5, **fields: Any) -> list[torch.Tensor]:
     return seen
 
 
+@pytest.mark.slow
 def test_where_an_inpainting_condition_is_silent_the_network_is_shown_gray() -> None:
     nobody = shown()
     half = shown(hole(A, weight={0: 1.0, 0.5: 0.0}, start=0.0))
@@ -171,6 +175,7 @@ def test_a_weight_just_below_one_is_just_below_it() -> None:
     assert max(float((a - b).abs().max()) for a, b in zip(whole, nearly, strict=True)) < 1e-4
 
 
+@pytest.mark.slow
 def test_the_ground_does_not_share_the_picture_s_randomness() -> None:
     """With or without a ground to draw, an ancestral sampler sees the same noise."""
     import infuse.engine.job as jobs
@@ -195,12 +200,14 @@ def test_the_ground_does_not_share_the_picture_s_randomness() -> None:
     assert noise[0] == noise[1] and len(noise[0]) >= 3
 
 
+@pytest.mark.slow
 def test_a_condition_of_one_side_is_drawn_for_as_well() -> None:
     made = run(brush(A, applies_to="negative"))
     assert original(made, ~IN_A) == 1 and original(made, IN_A) < 0.2
     assert not np.array_equal(made, run(brush(A, applies_to="prompt")))
 
 
+@pytest.mark.slow
 def test_a_network_that_is_shown_the_hole_is_shown_all_of_them() -> None:
     """A BrushNet's hole beside an inpainting network of nine channels: both know that nothing is known there."""
     both, turned, union, one = (

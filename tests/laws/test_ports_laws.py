@@ -102,6 +102,7 @@ def test_a_picture_runs_again_to_the_same_bytes(tmp_path: Path) -> None:
     assert first.read_bytes() == again.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", *(pytest.param(s, marks=pytest.mark.slow) for s in ("jpg", "webp", "tiff"))])
 def test_a_picture_of_large_inputs_runs_again_to_the_same_pixels(suffix: str, tmp_path: Path) -> None:
     """Photos of a megabyte travel as they were used: on the canvas, in an image encoder's square."""

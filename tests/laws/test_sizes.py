@@ -193,6 +193,7 @@ def clips() -> Engine:
     return tiny.engine(eight(one, VideoNetwork), {"canny": canny()})
 
 
+@pytest.mark.slow
 def test_clips_of_any_size_keep_what_lies_in_no_hole() -> None:
     film = np.random.default_rng(0).integers(0, 256, (4, 37, 45, 3), dtype=np.uint8)
     hole = np.zeros((4, 37, 45), np.uint8)
@@ -210,6 +211,7 @@ def test_a_clip_starts_from_a_film_of_any_size() -> None:
     assert result.frames[0][0].size == (45, 37)
 
 
+@pytest.mark.slow
 def test_the_conditions_of_videocomposer_see_the_same_canvas() -> None:
     one = tiny.engine(tiny.videocomposer())
     image = mix.picture(5, 40)

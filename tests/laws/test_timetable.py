@@ -105,6 +105,7 @@ def test_the_report_counts_what_will_happen(name: str) -> None:
     assert (found.calls, found.rows, found.branch_rows) == calls_and_rows(recipe)
 
 
+@pytest.mark.slow
 def test_pictures_that_run_beside_others_are_rows_of_a_call() -> None:
     """What a call may have counts them, too: its memory does."""
     plain = Recipe(model="tiny", prompt="x", steps=2, width=16, height=16, count=4, scheduler="DDIM", guidance=5.0)
@@ -145,6 +146,7 @@ def test_what_was_left_open_is_filled_in_and_recorded(tmp_path: object) -> None:
     assert record["recipe"]["model"] == "tiny", "what the engine meant is said"
 
 
+@pytest.mark.slow
 def test_submit_computes_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each condition is checked once, each curve read once per evaluation, each schedule made once."""
     import infuse.engine.resolve as resolving

@@ -75,6 +75,7 @@ def test_a_weight_of_nothing_is_nothing(kind: str, family: str) -> None:
     assert not torch.equal(late, silent) and not torch.equal(late, made.run(asked(SAID[kind](), *beside)).latents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "family"), some(BASES, quick=[("upscale", "sd1")]))
 def test_alone_equals_together(kind: str, family: str) -> None:
     """Two that say other things at other times, and where it need not be said one that says nothing, in the same calls."""
@@ -132,6 +133,7 @@ def test_the_noise_of_an_upscaler_is_told_in_whole_numbers_in_half_precision() -
     assert set(job) == {259}
 
 
+@pytest.mark.slow
 def test_a_blend_of_pictures_is_told_once_and_two_conditions_are_summed() -> None:
     made = engine("unclip", "sd2")
     one, two = (UnCLIP(image=mix.picture(i)) for i in (3, 4))
@@ -147,6 +149,7 @@ def test_a_blend_of_pictures_is_told_once_and_two_conditions_are_summed() -> Non
     assert made.run(asked(one, two)).latents.isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_picture_s_own_size_decides_where_none_is_named() -> None:
     open_ = {"width": None, "height": None}
     assert engine("upscale").check(asked(Upscale(image=mix.picture(2, 12)), **open_)).size == (48, 48)
@@ -187,6 +190,7 @@ def test_what_makes_no_sense_is_a_letter(case: str) -> None:
     assert caught.value.field == field and all(w in caught.value.message for w in words), caught.value
 
 
+@pytest.mark.slow
 def test_what_is_hardly_meant_is_said() -> None:
     def warned(kind: str, *conditions: Condition, **fields: Any) -> str:
         return " ".join(engine(kind, dtype=torch.float32).check(asked(*conditions, **fields)).warnings)

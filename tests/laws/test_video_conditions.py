@@ -126,6 +126,7 @@ def test_who_is_silent_changes_nothing_and_who_speaks_does(name: str) -> None:
         assert torch.equal(made.run(recipe(type(condition)(**fields))).latents, without)
 
 
+@pytest.mark.slow
 def test_a_curve_along_the_clip_weighs_each_frame() -> None:
     tools = kit(FRAMES)
     rising = DepthVideo(film=film(1), frames={0: 0.0, 1: 1.0}, weight=0.5).sides(tools).on
@@ -230,6 +231,7 @@ def test_a_guided_run_equals_the_plain_loop(names: list[str]) -> None:
     assert float((ours - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_condition_of_the_prompt_s_side_is_guided_too() -> None:
     said = held()["depth"][1]
@@ -282,6 +284,7 @@ def test_a_film_to_start_from() -> None:
 # Recipes with films ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some(["a.mp4", "a.gif", "a.webp", "frames"], quick=["a.mp4"]))
 def test_a_film_carries_its_recipe_and_the_films_it_was_made_from(name: str, tmp_path: Path) -> None:
     pytest.importorskip("av")

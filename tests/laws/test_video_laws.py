@@ -129,6 +129,7 @@ def test_a_longer_clip_s_first_answer_equals_the_short_clip_s_inside_of_one_wind
     assert float((long[:, :first] - short[:, :first]).abs().max()) < CLOSE
 
 
+@pytest.mark.slow
 def test_a_weight_for_each_frame() -> None:
     """A curve over the frames: where it is 0 the frame hears nothing, where it is 1 it hears all."""
     network = engine().store.base("tiny").network
@@ -171,6 +172,7 @@ def test_a_picture_network_says_what_to_do_about_frames() -> None:
         engine().check(Recipe(model="still", frames=8))
 
 
+@pytest.mark.slow
 def test_a_clip_carries_its_recipe(tmp_path: Any) -> None:
     pytest.importorskip("av")
     from infuse.media.film_writer import read_record_of

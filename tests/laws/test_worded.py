@@ -149,6 +149,7 @@ def test_a_region_is_somewhere() -> None:
             recipe("x", {"kind": "regions", "regions": [bad]})
 
 
+@pytest.mark.slow
 def test_second_prompt_is_for_two_encoders() -> None:
     with pytest.raises(RecipeError, match="one text encoder"):
         engine().check(recipe("a cat", prompt_2="a dog"))

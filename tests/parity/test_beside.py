@@ -51,6 +51,7 @@ def theirs(pipe: Any, asked: Recipe, **more: Any) -> Tensor:
     ).images  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("types", "start", "name"),
     some(

@@ -133,6 +133,7 @@ def test_two_at_once_add_up_by_their_weights(tmp_path: Path) -> None:
         torch.testing.assert_close(sum(f[at] for f in found if at in f), theirs[at], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", some(["sd1", "sdxl"], quick=["sd1"]))
 def test_what_diffusers_saves_with_its_scales_is_what_it_loads(family: str, tmp_path: Path) -> None:
     """Its file says rank, alpha and patterns in its metadata."""
@@ -168,6 +169,7 @@ def test_what_diffusers_saves_with_its_scales_is_what_it_loads(family: str, tmp_
         torch.testing.assert_close(delta, after[at] - before[at], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_diffusers_gives_attentions_the_commonest_alpha(tmp_path: Path) -> None:
     """Where it is not followed: ours are alpha / rank of each module, its are so outside of attentions alone."""
     made = tiny.base("sd1")

@@ -135,6 +135,7 @@ def test_the_walk_visits_what_is_there(form: str) -> None:
             assert len(answers) == brush.sites
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", some(FORMS, quick=["SSD-1B"]))
 def test_a_folder_of_that_form_is_told_by_its_configs(form: str, tmp_path: Path) -> None:
     own = base(form)
@@ -177,6 +178,7 @@ LCMS: Mapping[str, Callable[[], tuple[Condition, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mix", some(LCMS, quick=["image prompt, controlnet"]))
 def test_an_lcm_equals_the_stock_pipelines(mix: str) -> None:
     """Those of Stable Diffusion, which fill the same embedding as LCM's own; ControlNets don't hear it."""

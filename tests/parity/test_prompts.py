@@ -68,6 +68,7 @@ SECOND: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", some(SECOND, quick=["both"]))
 def test_the_second_prompt_of_sdxl(case: str) -> None:
     fields = SECOND[case]

@@ -122,6 +122,7 @@ CASES: dict[str, tuple[str, tuple[T2IAdapter, ...]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     ("case", "scheduler_name"),

@@ -26,6 +26,7 @@ def test_every_solid_is_mentioned() -> None:
         assert (prompt.wall is None) == (" wall" not in prompt.text)
 
 
+@pytest.mark.slow
 def test_they_vary_and_are_reproducible() -> None:
     assert prompts(300, 11) == PROMPTS
     scene = scene_at(1, 5)

@@ -132,6 +132,7 @@ def test_the_demo_on_random_networks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(told) == len(set(told)) >= 40 and all(Recipe.load(p) for p in told)
 
 
+@pytest.mark.slow
 def test_rows_are_chosen_by_name_and_unknown_ones_are_a_letter(tmp_path: Path) -> None:
     listed = CliRunner().invoke(app, ["demo", "--rows", "list"]).stdout.split()
     assert listed == [*STILL, *MOVING] and {"edit", "depth", "segments", "reference", "five"} <= set(listed)

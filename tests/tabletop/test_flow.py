@@ -40,6 +40,7 @@ def errors(clip: Clip, k: int) -> tuple[float, float, float]:
     return float(with_flow), float(without), float(same.mean())
 
 
+@pytest.mark.slow
 def test_pulling_a_frame_along_the_flow_gives_the_next() -> None:
     with_flow, without, seen = np.transpose([errors(clip, k) for clip in clips() for k in range(1, 6)])
     assert (

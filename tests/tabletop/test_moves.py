@@ -36,6 +36,7 @@ def test_same_seed_same_move() -> None:
     assert not {m.scene for m in moves()} & {scene_at(7, i) for i in range(40)}
 
 
+@pytest.mark.slow
 def test_nobody_runs_into_another_or_the_wall_or_out_of_the_picture() -> None:
     for move in moves():
         for scene in scenes(move, 25):

@@ -33,6 +33,7 @@ def test_solids_do_not_intersect_and_stay_in_view() -> None:
             assert all(hypot(a.x - b.x, a.y - b.y) > a.extent[0] + b.extent[0] for b in scene.things[:i])
 
 
+@pytest.mark.slow
 def test_solids_are_nearly_whole_and_of_sensible_size() -> None:
     for scene in scenes():
         for thing, position in zip(scene.things, render(scene).positions, strict=True):
@@ -102,6 +103,7 @@ def test_camera_axes_are_a_right_handed_frame() -> None:
     assert (round(u, 6), round(v, 6)) == (0.5, 0.5)
 
 
+@pytest.mark.slow
 def test_without_numba_the_pixels_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     size = (40, 32)
     compiled = [render(scene, size) for scene in scenes()[:4]]

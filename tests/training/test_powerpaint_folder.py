@@ -162,6 +162,7 @@ def test_what_does_not_fit_is_refused_at_once(
     assert error.value.field == where and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

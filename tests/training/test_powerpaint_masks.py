@@ -77,6 +77,7 @@ def test_growing_at_once_is_growing_step_by_step() -> None:
     assert np.array_equal(masks.grown(instance, 9), kernel)
 
 
+@pytest.mark.slow
 def test_lengths_shrink_with_the_picture() -> None:
     large = np.mean([masks.fitted(disc((512, 512)), rng(s))[1] for s in range(200)])
     small = np.mean([masks.fitted(disc((128, 128)), rng(s))[1] for s in range(200)])

@@ -93,6 +93,7 @@ CUT = [
 """Of SSD-1B's kind: depths attention by attention, a decoder of its own depths, and a middle with and without attention."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", some(range(len(CUT)), quick=[0]))
 def test_a_cut_down_network_in_one_file_is_the_network_it_was(form: int, tmp_path: Path) -> None:
     state, made = checkpoint("sdxl", **CUT[form])
@@ -153,12 +154,14 @@ def test_sdxl_vae_stays_in_float32_where_half_would_overflow(tmp_path: Path) -> 
     assert parts.vae.config["scaling_factor"] == 0.13025
 
 
+@pytest.mark.slow
 def test_a_pickle_of_the_same_tensors_is_the_same_model(tmp_path: Path) -> None:
     state, made = checkpoint("sd1")
     torch.save({"global_step": 7, "state_dict": state}, tmp_path / "model.ckpt")
     same(load_base(tmp_path / "model.ckpt").unet, made["unet"])
 
 
+@pytest.mark.slow
 def test_missing_tensors_and_foreign_ones_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     state, _ = checkpoint("sd1", extra={"somebody.elses": torch.zeros(2)})
     assert "somebody.elses" in load_base(ldm.save(tmp_path / "a.safetensors", state)).notes[0]
@@ -177,6 +180,7 @@ def test_a_checkpoint_without_a_part_says_which_and_what_to_do(start: str, says:
         load_base(path)
 
 
+@pytest.mark.slow
 def test_prediction_can_be_overridden_and_markers_are_heard(tmp_path: Path) -> None:
     state, _ = checkpoint("sd1")
     path = ldm.save(tmp_path / "a.safetensors", state)
@@ -187,6 +191,7 @@ def test_prediction_can_be_overridden_and_markers_are_heard(tmp_path: Path) -> N
     assert config["prediction_type"] == "v_prediction" and config["rescale_betas_zero_snr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predicts", some(["epsilon", "v_prediction"], quick=["epsilon"]))
 def test_what_sd2_predicts_is_measured_when_nothing_says(predicts: str, tmp_path: Path) -> None:
     state, _ = checkpoint("sd2", cross_attention_dim=1024)
@@ -222,6 +227,7 @@ def folder(root: Path, made: dict) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_diffusers_folder_gives_the_same_record(tmp_path: Path) -> None:
     _, made = checkpoint("sd1")
     made["eye"] = ldm.random(CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_size=32, intermediate_size=64, image_size=28,

@@ -127,6 +127,7 @@ def test_a_control_lora_is_made_from_the_base_in_use(spelling: str, channels: in
     assert not torch.equal(load_beside(path, base=other).conv_in.weight, found["conv_in.weight"])
 
 
+@pytest.mark.slow
 def test_a_control_lora_of_another_base_or_half_of_one_is_a_letter(tmp_path: Path) -> None:
     net = ldm.tiny_controlnet(ldm.tiny_unet("sdxl"))
     state = beside_nets.lora_state(net, ldm.tiny_unet("sdxl"))

@@ -93,6 +93,7 @@ def test_diffusers_reads_the_file(kin: str, tmp_path: Path) -> None:
         assert torch.equal(ask(pipe), ask(cls.from_pretrained(folder, local_files_only=True)))
 
 
+@pytest.mark.slow
 def test_a_dtype_for_all(tmp_path: Path) -> None:
     state, _ = checkpoint("sd1")
     file = ldm.save(tmp_path / "model.safetensors", state)
@@ -115,6 +116,7 @@ def test_a_pickled_checkpoint_becomes_a_folder(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "model.ckpt"]
 
 
+@pytest.mark.slow
 def test_what_a_model_predicts_goes_along(tmp_path: Path) -> None:
     state, _ = checkpoint("sd1", extra={"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)})
     convert(ldm.save(tmp_path / "model.safetensors", state), tmp_path / "folder")
@@ -124,6 +126,7 @@ def test_what_a_model_predicts_goes_along(tmp_path: Path) -> None:
     assert {"v_pred", "ztsnr"} <= load_file(tmp_path / "back.safetensors").keys()
 
 
+@pytest.mark.slow
 def test_an_inpainting_model_says_what_runs_it(tmp_path: Path) -> None:
     state, _ = checkpoint("sd1", 9)
     convert(ldm.save(tmp_path / "model.safetensors", state), tmp_path / "folder")
@@ -134,6 +137,7 @@ def test_an_inpainting_model_says_what_runs_it(tmp_path: Path) -> None:
 # ── letters ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_what_is_not_converted_is_a_letter_and_leaves_nothing(tmp_path: Path) -> None:
     state, _ = checkpoint("sd1")
     whole = ldm.save(tmp_path / "model.safetensors", state)

@@ -83,6 +83,7 @@ def merged(parts: Any, nets: dict[str, Any], tensors: dict[str, Tensor]) -> None
     assert parts.unet.config["in_channels"] == parts.unet.conv_in.in_channels == CHANNELS
 
 
+@pytest.mark.slow
 def test_it_loads_to_its_base_with_everything_added(made: Any) -> None:
     root, nets, tensors = made
     source = library(root).find("new")

@@ -170,6 +170,7 @@ ASKED = {"prompt": "a red cube", "width": 32, "height": 32, "steps": 4, "seed": 
 BALL = Box(box=(0.1, 0.2, 0.5, 0.9), phrase="a green ball")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form", some(["bare UNet keys of what is added", "diffusers' folder"], quick=["bare UNet keys of what is added"])
 )

@@ -183,6 +183,7 @@ def known(kin: str) -> dict[str, tuple[int, ...]]:
 shapes = st.lists(st.integers(0, 9), max_size=5).map(tuple)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kin", "examples"), [("sd1", 25), *(pytest.param(k, 200, marks=pytest.mark.slow) for k in ("sd1", "sd2", "sdxl"))]
 )

@@ -58,6 +58,7 @@ FORMS: dict[str, tuple[str, Callable[[State], State]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "family", "kind"),
     some(
@@ -84,6 +85,7 @@ def test_a_trainer_s_checkpoint_is_the_converted_file(form: str, family: str, ki
     Adapter.load(tensors)
 
 
+@pytest.mark.slow
 def test_it_runs_as_the_adapter_in_memory(tmp_path: Path) -> None:
     torch.save(trained("sd1", "plain"), tmp_path / "pytorch_model.bin")
     engine = tiny.engine(tiny.base("sd1"), {"mine": tiny.adapter("sd1", "plain", 9)})

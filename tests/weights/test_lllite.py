@@ -222,6 +222,7 @@ def test_a_file_of_sdxl_before_a_base_of_sd1_is_a_letter() -> None:
         check("edges", shapes(xl), 0, NetworkSpec.from_unet_config("sd15", SD1), View())  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_file_is_heard_from_a_recipe_as_the_module_is(tmp_path: Path) -> None:
     branch, weights = loaded(tmp_path)
     engine = tiny.engine(tiny.base("sd1"), {"edges": branch})

@@ -113,6 +113,7 @@ def trained(config: dict[str, Any], folder: Path) -> dict[str, Tensor]:
     return {k: t.detach().clone() for k, t in model.merge_and_unload().state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some(PEFT, quick=["ranks and alphas of some"]))
 def test_a_folder_of_peft_is_what_peft_merges(name: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
@@ -151,6 +152,7 @@ def test_folders_of_peft_by_part(tmp_path: Path) -> None:
     says(made, loaded(made, tmp_path / "all"), wanted)
 
 
+@pytest.mark.slow
 def test_words_come_with_it(tmp_path: Path) -> None:
     made = tiny.base("sdxl")
     state = lora_files.kohya(lora_files.changes(made.parts["unet"]), True)
@@ -206,6 +208,7 @@ def test_alpha_0_is_heard_literally_and_said(tmp_path: Path) -> None:
     says(made, network, lows)
 
 
+@pytest.mark.slow
 def test_the_wrong_base_is_a_letter_before_a_tensor_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infuse.weights.layouts.lora.read_keys", None)
     xl, small = tiny.base("sdxl"), tiny.base("sd1")

@@ -62,6 +62,7 @@ def is_base_and(sums_: dict[tuple[str, str], torch.Tensor], before: Any, after: 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kin", some(["sd1", "sd2", "sdxl"], quick=["sd2"]))
 def test_a_checkpoint_keeps_its_layout(kin: str, tmp_path: Path) -> None:
     """OpenCLIP's queries, keys and values are one tensor, and its projection lies the other way round."""
@@ -156,6 +157,7 @@ def test_biases_and_norms_are_merged_and_a_new_bias_is_a_letter(tmp_path: Path) 
         merge(place, [(lora, 0.5)], tmp_path / "other.safetensors")
 
 
+@pytest.mark.slow
 def test_what_was_merged_before_stays_said(tmp_path: Path) -> None:
     state, made = checkpoint("sd1")
     base = lora_files.save(tmp_path / "base.safetensors", state, {"author": "me", "sshs_model_hash": "abc"})
@@ -176,6 +178,7 @@ def test_words_are_not_merged_and_that_is_said(tmp_path: Path) -> None:
         merge(place, [(lora_files.save(tmp_path / "x.safetensors", own), 1.0)], tmp_path / "out.safetensors")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_merged_is_a_letter_and_leaves_nothing(tmp_path: Path) -> None:
     state, made = checkpoint("sd1")
     place = ldm.save(tmp_path / "base.safetensors", state)

@@ -55,6 +55,7 @@ def webui(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_webui(tmp_path: Path) -> None:
     root = webui(tmp_path / "webui")
     found = listed(root)
@@ -70,6 +71,7 @@ def test_the_webui(tmp_path: Path) -> None:
     assert set(inside) == {"styles/ink", "lines", "sketch", "clear"}
 
 
+@pytest.mark.slow
 def test_comfyui_and_the_paths_it_points_to(tmp_path: Path) -> None:
     other, root = webui(tmp_path / "webui"), tmp_path / "ComfyUI"
     put(root / "models" / "checkpoints" / "a" / "b" / "c.safetensors", CONTROL)

@@ -41,6 +41,7 @@ def stats() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(1, WIDTH, generator=g), torch.rand(1, WIDTH, generator=g) + 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "layout"), some([(k, at) for k in KINDS for at in ("one file", "a folder")],
                                                   quick=[("lowres", "one file"), ("image", "a folder")]))  # fmt: skip
 def test_a_base_of_either_layout_is_what_it_was_and_knows_what_it_hears(kind: str, layout: str, tmp_path: Path) -> None:
@@ -67,6 +68,7 @@ def told_unclip(parts: BaseParts) -> None:
     assert not parts.notes, parts.notes
 
 
+@pytest.mark.slow
 def test_an_unclip_s_one_file_has_its_eye_inside(tmp_path: Path) -> None:
     state, _ = checkpoint("sd2", 4, **UNCLIP)
     eye, (mean, std) = visual(), stats()

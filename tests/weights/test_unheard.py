@@ -69,6 +69,7 @@ def test_another_pipeline_s_network_is_named() -> None:
     assert "Kandinsky" in NetworkSpec.from_unet_config("k", kandinsky).unheard
 
 
+@pytest.mark.slow
 def test_a_refiner_s_folder_is_the_refiner_and_what_a_folder_lacks_is_named(tmp_path: Path) -> None:
     _, made = checkpoint("sdxl", cross_attention_dim=1280)
     root = folder(tmp_path / "refiner", made)

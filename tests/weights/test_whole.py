@@ -49,6 +49,7 @@ def test_released_files_are_whole_and_halves_of_them_are_not(name: str) -> None:
             assert "is incomplete: it lacks" in said(kept), how
 
 
+@pytest.mark.slow
 def test_one_tensor_less_is_named() -> None:
     shapes = zoo.CASES["ControlNet for SD 1.5, diffusers"].make()
     lost = "down_blocks.1.resnets.0.conv2.weight"

@@ -82,6 +82,7 @@ def test_the_same_tensors_are_the_same_model(form: str, kin: str, tmp_path: Path
     outlined(parts)
 
 
+@pytest.mark.slow
 def test_sd2_in_the_layout_of_sgm_is_the_same_model(tmp_path: Path) -> None:
     """sd_turbo and what webui users merge: the OpenCLIP tower stands where SDXL has ViT-L."""
     state, made = checkpoint("sd2")
@@ -135,6 +136,7 @@ def test_a_controlnet_from_a_compiled_trainer(layout: str, tmp_path: Path) -> No
     same(load_controlnet(ldm.save(tmp_path / "m.safetensors", around("module._orig_mod.", state))), net)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", some(["unet", "vae", "text_encoder"], quick=["text_encoder"]))
 def test_a_folder_whose_part_was_saved_compiled(part: str, tmp_path: Path) -> None:
     _, made = checkpoint("sd1")

@@ -50,6 +50,7 @@ def test_a_golden_solid_is_called_by_the_word_and_no_other_is() -> None:
         assert lessons.golden_at(i) == scene
 
 
+@pytest.mark.slow
 def test_an_encoder_hears_grain_and_the_decoder_stays(shop: Workshop) -> None:
     rgb = lessons.pictures(SCENES, lessons.wooden_at, shop.root / "wood.npy")
     assert rgb.shape == (SCENES, 128, 128, 3) and np.array_equal(rgb[1], render(lessons.wooden_at(1)).rgb)
@@ -62,6 +63,7 @@ def test_an_encoder_hears_grain_and_the_decoder_stays(shop: Workshop) -> None:
     assert all(p.grad is None for p in (*grain.vae.decoder.parameters(), *vae.parameters()))
 
 
+@pytest.mark.slow
 def test_a_lora_learns_on_attention_and_convolutions_and_is_saved_as_kohyas(shop: Workshop) -> None:
     objective = lessons.wood_objective(shop.base(), shop.root / "latents.npy", batch_size=1)
     unet = objective.learn["unet"]
@@ -96,6 +98,7 @@ def test_a_lora_learns_on_attention_and_convolutions_and_is_saved_as_kohyas(shop
         torch.testing.assert_close(found, (m.up @ m.down).view(m.shape).detach(), rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_a_word_learns_through_the_frozen_rest(shop: Workshop) -> None:
     objective, word = lessons.gold_objective(shop.base(), shop.root / "latents.npy", batch_size=2)
     objective.loss(objective.batch(np.random.default_rng(0)), torch.Generator().manual_seed(0))[0].backward()

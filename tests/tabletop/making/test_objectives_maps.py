@@ -49,6 +49,7 @@ def learned(objective) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-de
     return {k: p.grad for k, p in named if p.requires_grad}
 
 
+@pytest.mark.slow
 def test_edits_are_told_in_both_directions(shop: Workshop) -> None:
     first, second = shop.root / "latents.npy", shop.root / "changed.npy"
     objective = lessons.edit_objective(shop.base(), first, second, batch_size=2)
@@ -119,6 +120,7 @@ def test_depths_are_shown_as_the_condition_says_them(shop: Workshop, data: datas
     assert all(g is not None for g in learned(objective).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["depths", "segments"])
 def test_branches_learn_beside_a_base_that_does_not(name: str, shop: Workshop, data: dataset.Dataset) -> None:
     objective = getattr(lessons, f"{name}_objective")(shop.base(), data, shop.root / "latents.npy", batch_size=2)

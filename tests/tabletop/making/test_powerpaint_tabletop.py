@@ -71,6 +71,7 @@ def test_what_is_taken_away_is_gone(lessons: Lessons) -> None:
     assert 0.25 < shadows / (COUNT * TAKEN) < 0.75
 
 
+@pytest.mark.slow
 def test_lessons_keep_their_promises(lessons: Lessons) -> None:
     """Context never hides a solid that nobody could know of; every prompt is made of words that captions have."""
     known = {*world_words(), *QUALITY.replace(",", " , ").split()}

@@ -13,6 +13,7 @@ from infuse.tabletop.making.card import ROWS
 from infuse.tabletop.making.score_video import OFFSET, examples
 
 
+@pytest.mark.slow
 def test_what_is_measured_moves_and_is_the_same_every_time() -> None:
     found = examples(3, 4)
     assert found[0].index >= OFFSET and [e.index for e in found] == [e.index for e in examples(3, 4)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 import tiny
@@ -20,6 +21,7 @@ from infuse.tabletop.move_paths import drawn_paths
 from infuse.tabletop.moves import HOLD
 
 
+@pytest.mark.slow
 def test_a_lesson_shows_what_a_recipe_would_show(tmp_path: Path) -> None:
     """Depths, lines and first picture of a clip through the conditions of a job: the same size, the same unit."""
     clips = load_clips(2, frames=4, root=tmp_path, workers=1)
