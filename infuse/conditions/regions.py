@@ -26,7 +26,8 @@ MOST = 16
 class Regions(Condition):
     """Words for parts of the picture, beside the recipe's prompt.
 
-    weight: how much of all this there is (0-1). way: attention or latent, see above. base: how much of the recipe's prompt is heard inside of the regions (0-1); where no region
+    weight: how much of all this there is (0-1). way: attention or latent, see above. base: how much of the recipe's prompt is heard inside of the regions (0-1; left out,
+    0.2 in attention and 0 as terms, where two that differ are seen through one another); where no region
     is, it is all that is heard. The negative prompt is everywhere. Each region is {prompt, mask or box, weight}; where regions
     overlap, they share by their weights.
     """
@@ -36,7 +37,12 @@ class Regions(Condition):
     kind: Literal["regions"] = "regions"
     regions: tuple[Area, ...] = Field(min_length=1, max_length=MOST)
     way: Literal["attention", "latent"] = "attention"
-    base: float = Field(default=0.2, ge=0, le=1)
+    base: float | None = Field(default=None, ge=0, le=1)
+
+    @property
+    def rest(self) -> float:
+        """How much of the recipe's prompt is heard inside of the regions."""
+        return (0.2 if self.way == "attention" else 0.0) if self.base is None else self.base
 
     def check(self, net: NetworkSpec, view: View) -> list[Route]:
         self.still(net)
@@ -74,7 +80,7 @@ class Regions(Condition):
             )
         out = {name: c for name, c in everyone.items() if name != who}
         weight = self.weight if isinstance(self.weight, float | int) else 1.0
-        said: dict[str, Any] = {"areas": self.regions, "rest": 1 - weight * (1 - self.base)}
+        said: dict[str, Any] = {"areas": self.regions, "rest": 1 - weight * (1 - self.rest)}
         out[prompt] = out[prompt].model_copy(update=said)
         for i, area in enumerate(self.regions):
             if area.weight:
@@ -83,7 +89,7 @@ class Regions(Condition):
 
     def encode(self, kit: Encoders) -> Sides:
         said = (
-            Tokens(kit.text(a.prompt), Voice(mask=a.on(kit)), apart=a.weight, rest=self.base)
+            Tokens(kit.text(a.prompt), Voice(mask=a.on(kit)), apart=a.weight, rest=self.rest)
             for a in self.regions
             if a.weight
         )

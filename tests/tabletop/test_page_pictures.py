@@ -37,6 +37,13 @@ PAGES: Mapping[str, Sequence[Strip]] = {
         ("Words in their places", "framed: given", {
             "left": "region of the first text", "right": "region of the second", "alone": "the prompt alone: two solids",
             "first": "a large yellow cone, a small blue sphere", "swapped": "the same, swapped"})],
+    "lora": [
+        ("A LoRA of wooden solids", ROSE, {
+            "without": "without it", "half": "weight 0.5", "whole": "weight 1", "left-half": "in the left half only",
+            "tag": "a <gold> cube, <lora:wood:0.5>"})],
+    "prompts": [
+        ("Regions", "a large yellow cone; a small blue sphere", {
+            "alone": "the prompt alone: two solids", "attention": "way: attention", "latent": "way: latent"})],
     "inpaint": [
         ("A start", "the more strength, the less of the picture is left", {
             "room": "picture", **{f"start-{s}": f"yellow cube, green sphere; strength {s}" for s in (0.5, 0.7, 0.9)}}),
