@@ -1,4 +1,5 @@
-"""Three to six conditions at once, with curves, regions and windows, drawn at random: the laws of pairs hold for them, too."""
+"""Three to six conditions at once, with curves, regions, windows and prompts of several kinds, drawn at random: the laws of pairs hold
+for them, too."""
 
 from __future__ import annotations
 
@@ -25,6 +26,12 @@ VOICES: dict[str, Any] = {
 TRIED: dict[str, Any] = {"weight": 0.5, "start": 0.3, "end": 0.7, "mask": half(SIDE), "applies_to": "prompt"}
 
 
+PROMPTS = (
+    "a red cube", "a (red:1.3) [cube], BREAK (sphere)", "a [red:blue:0.5] cube", "a [cube|ball] here", "a cube AND a ball:0.6",
+    "a [big::1] cube:0.8 AND (rain:1.2) :-0.2", "word " * 90,
+)  # fmt: skip
+
+
 @cache
 def voice(name: str, kind: str) -> tuple[str, ...]:
     """The fields of this kind that say how it is heard."""
@@ -41,8 +48,8 @@ def voice(name: str, kind: str) -> tuple[str, ...]:
 
 
 @st.composite
-def crowds(draw: Any) -> tuple[str, list[Any]]:
-    """(base, conditions) that one recipe may have: whoever is refused beside the others is left out."""
+def crowds(draw: Any) -> tuple[str, list[Any], str]:
+    """(base, conditions, prompt) that one recipe may have: whoever is refused beside the others is left out."""
     name = draw(st.sampled_from(WORLDS))
     there = world(name)
     chosen = draw(st.lists(st.sampled_from(sorted(there.kinds)), min_size=3, max_size=6, unique=True))
@@ -57,15 +64,20 @@ def crowds(draw: Any) -> tuple[str, list[Any]]:
                 break
             except InfuseError:
                 continue
-    return name, said
+    prompt = draw(st.sampled_from(PROMPTS))
+    return name, said, prompt if possible(name, recipe(there, *said, prompt=prompt)) else PROMPTS[0]
 
 
-def all_laws(name: str, said: list[Any], steps: int) -> None:
+def all_laws(name: str, said: list[Any], prompt: str, steps: int) -> None:
     e, there = engine(name), world(name)
-    asked = recipe(there, *said, steps=steps)
+
+    def all_of(*conditions: Any) -> Any:
+        return recipe(there, *conditions, prompt=prompt, steps=steps)
+
+    asked = all_of(*said)
     alone = e.run(asked).latents
     assert alone.isfinite().all()
-    same(e.run(recipe(there, *said[::-1], steps=steps)).latents, alone)
+    same(e.run(all_of(*said[::-1])).latents, alone)
     others = [recipe(there, *said[1:], steps=steps + 1), recipe(there, seed=5)]
     beside, *_ = e.run_all(asked, *(r for r in others if possible(name, r)))
     same(beside.latents, alone)
@@ -73,21 +85,21 @@ def all_laws(name: str, said: list[Any], steps: int) -> None:
     if silent is not None:
         try:
             quiet = silent(weight=0)
-            e.check(recipe(there, *said, quiet))
+            e.check(all_of(*said, quiet))
         except InfuseError:
             return
-        assert torch.equal(e.run(recipe(there, *said, quiet, steps=steps)).latents, alone)
+        assert torch.equal(e.run(all_of(*said, quiet)).latents, alone)
 
 
 @pytest.mark.slow
 @given(crowds(), st.integers(2, 4))
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_three_hundred_crowds(crowd: tuple[str, list[Any]], steps: int) -> None:
+def test_three_hundred_crowds(crowd: tuple[str, list[Any], str], steps: int) -> None:
     all_laws(*crowd, steps)
 
 
 @pytest.mark.slow
-def test_five_at_once() -> None:
+def test_six_at_once() -> None:
     kinds = world("sd1").kinds
-    five = ("controlnet", "t2i-adapter", "ip-adapter (faceid)", "reference", "inpaint")
-    all_laws("sd1", [kinds[k]() for k in five], 2)
+    five = ("controlnet", "t2i-adapter", "ip-adapter (faceid)", "reference", "inpaint", "lora")
+    all_laws("sd1", [kinds[k]() for k in five], PROMPTS[5], 2)
