@@ -121,7 +121,7 @@ def test_jobs_with_different_vaes_share_network_calls(engine: Engine, world: Pat
         del network.predict
     assert rows == [4, 4]
     for a, b in zip(alone, together, strict=False):
-        assert torch.allclose(a.latents, b.latents, atol=1e-6)
+        assert torch.allclose(a.latents, b.latents, rtol=1e-5, atol=1e-4)  # float32, in calls of another width
 
 
 @pytest.mark.slow
