@@ -576,6 +576,7 @@ def checked(schedule: dict[str, Any] | None = None, *conditions: Any, **fields: 
     return sd.check(Recipe(model="tiny", prompt="x", conditions=conditions, **fields))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", [Img2Img, lambda **k: Inpaint(mask=half(), **k)], ids=["img2img", "inpaint"])
 def test_a_strength_works_as_the_letter_prints_it(condition: Callable[..., Any]) -> None:
     image = np.zeros((32, 32, 3), np.uint8)

@@ -225,10 +225,15 @@ def begins(
                 partial = evaluations(choice, schedule, recipe.steps, strength)
             if heard(condition, partial):
                 found[where] = strength, partial
-    if len(found) > 1:
-        first, second, *_ = found
+    begun = next(iter(found.values()), None) or (None, evaluations(choice, schedule, recipe.steps, None))
+    # another one may be heard in the run that this one makes, if not in its own
+    starts = [
+        w for w, c in conditions.items() if c.strength_of_start() is not None and (w in found or heard(c, begun[1]))
+    ]
+    if len(starts) > 1:
+        first, second, *_ = starts
         raise RecipeError(second, f"it starts from a picture, and so does {first}. Keep one of the two.")
-    return next(iter(found.values()), None) or (None, evaluations(choice, schedule, recipe.steps, None))
+    return begun
 
 
 def one_by_one(recipe: Recipe, view: View, most: int) -> tuple[Recipe, tuple[Resolved, ...]]:

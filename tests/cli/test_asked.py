@@ -25,6 +25,7 @@ def call(*words: str) -> Any:
     return CliRunner().invoke(app, list(words))
 
 
+@pytest.mark.slow
 def test_run_and_check_take_the_same_options() -> None:
     from typer.main import get_command
 
@@ -129,6 +130,7 @@ def test_each_picture_is_saved_when_it_is_done(monkeypatch: pytest.MonkeyPatch) 
     assert not [p for p in Path(".").iterdir() if "part" in p.name or "tmp" in p.name], "nothing is half-written"
 
 
+@pytest.mark.slow
 def test_offline_and_dtype_reach_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     from infuse.engine.model_store import ModelStore
 
@@ -151,6 +153,7 @@ def test_what_a_file_says_of_itself() -> None:
     assert call("run", "x", *TINY, "--record", "half").exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_strangers_picture_beside_ones_own(world: Path) -> None:
     """Options are one's own: they may name files, whoever made the picture that is run again."""
     assert call("run", "x", *TINY, "-o", "stranger.png").exit_code == 0

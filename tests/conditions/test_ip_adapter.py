@@ -149,6 +149,7 @@ def test_two_faces_of_one_file_change_the_weights_once(exact: Engine) -> None:
     assert (exact.run(asked(together)).latents - both).abs().max() < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "kind"),
     some(
@@ -174,6 +175,7 @@ def test_files_of_faces(kind: str, form: str, engine: Engine, tmp_path: Path) ->
     assert torch.equal(found, engine.run(asked(IPAdapter(model=kind, **fields))).latents)
 
 
+@pytest.mark.slow
 def test_a_recipe_keeps_a_face(tmp_path: Path, engine: Engine) -> None:
     torch.save(torch.zeros(1), tmp_path / "x")
     save_file({"face": torch.tensor(tiny_faces.face())}, tmp_path / "face.safetensors")
@@ -355,6 +357,7 @@ def test_precise_presets_turn_the_picture_against_itself() -> None:
         assert (answer(said.off) - want).abs().max() < 1e-5 < (answer(style.off) - want).abs().max()
 
 
+@pytest.mark.slow
 def test_a_preset_is_heard_as_its_factors(engine: Engine) -> None:
     n = len(engine.store.base("tiny").spec.cross_layers)
     found = engine.run(asked(look(layers="weak middle"))).latents

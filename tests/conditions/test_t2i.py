@@ -261,6 +261,7 @@ def test_a_style_is_words_of_the_prompt() -> None:
 # ── CoAdapter ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_an_untrained_fuser_equals_the_members_beside_each_other() -> None:
     members = (
         {"type": "seg", "model": "seg", "image": photo(), "weight": 0.7},
@@ -272,6 +273,7 @@ def test_an_untrained_fuser_equals_the_members_beside_each_other() -> None:
     assert not torch.allclose(latents(CoAdapter(model="fuser", members=members)), apart, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_silent_member_is_not_there() -> None:
     one = {"type": "seg", "model": "seg", "image": photo()}
     silent = {"type": "depth", "model": "depth", "image": photo(1), "weight": 0}

@@ -146,6 +146,7 @@ def test_what_the_network_has_not_is_a_letter(layers: Any, says: str) -> None:
         spread(read(layers), NETS["sd15"])
 
 
+@pytest.mark.slow
 def test_a_network_with_other_blocks_names_them() -> None:
     net = tiny.base("sdxl").base.spec
     with pytest.raises(

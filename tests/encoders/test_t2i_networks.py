@@ -261,6 +261,7 @@ def test_a_fuser_from_its_file() -> None:
 # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_every_weight_of_an_adapter_learns() -> None:
     """From the base's answer back to each tensor, through the features that are computed once."""
     from infuse.batch import Row, collate

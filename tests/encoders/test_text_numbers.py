@@ -44,6 +44,7 @@ def vectors(name: str, *counts: int, seed: int = 0, scale: float = 0.5) -> Embed
 # ── weights ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_a_weight_multiplies_its_tokens_and_the_mean_stays(family: str, bases: dict[str, TextEncoders]) -> None:
     """Restated: a chunk is a call, an encoder a tensor, and only words have weights."""

@@ -275,6 +275,7 @@ def test_frames_in_a_folder_travel_stripped() -> None:
     assert [f.tobytes() for f in Film.of(source).frames(3)] == [f.tobytes() for f in Film.of("depths").frames(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_every_result_opens_however_large_what_went_in(suffix: str) -> None:
     """After a photo of 0.75 MB nobody could open what 0.3 saved."""
@@ -336,6 +337,7 @@ def test_the_smallest_travel_first() -> None:
     assert len(record.text()) <= 400_000
 
 
+@pytest.mark.slow
 def test_a_large_input_travels_as_it_was_used(tmp_path: Path) -> None:
     """10 MB went into a picture of 64 px."""
     noise(700).save("large.png")

@@ -222,6 +222,7 @@ BAD: list[tuple[str, Any, tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("field", "make", "words"), BAD)
 def test_what_does_not_fit_is_a_letter_before_loading(
     world: Path, tmp_path: Path, field: str, make: Any, words: tuple[str, ...]

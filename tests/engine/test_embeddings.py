@@ -53,6 +53,7 @@ def test_another_family_is_said(engine: Engine) -> None:
     assert letter.value.field == "embeddings.0"
 
 
+@pytest.mark.slow
 def test_one_that_is_given_needs_no_shelf(engine: Engine, tmp_path: Path) -> None:
     place = str(tmp_path / "given.safetensors")
     r = asked("a given word", embeddings=[place])
@@ -60,6 +61,7 @@ def test_one_that_is_given_needs_no_shelf(engine: Engine, tmp_path: Path) -> Non
     assert not torch.equal(engine.run(r).latents, engine.run(asked("a given word")).latents)
 
 
+@pytest.mark.slow
 def test_each_picture_has_words_of_its_own(engine: Engine, tmp_path: Path) -> None:
     """What was chosen for a picture travels with it, and the picture alone is the same."""
     r = asked("a {red|green|blue|black} cube", count=4, seed=1)

@@ -58,6 +58,7 @@ def test_a_replaced_module_is_another_one_and_the_old_one_leaves() -> None:
     assert len(left) == 2, "what still has another name has not left"
 
 
+@pytest.mark.slow
 def test_a_module_runs_in_two_dtypes_at_once() -> None:
     ours, own = store(), tiny.controlnet("sd1", 7)
     before = numbers(own)

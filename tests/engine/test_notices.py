@@ -36,6 +36,7 @@ def recipe(**fields: Any) -> Recipe:
     return Recipe(**{"model": "tiny", "prompt": "a", "steps": 1, "width": 16, "height": 16, **fields})
 
 
+@pytest.mark.slow
 def test_a_warning_is_said_once_where_it_was_asked_for(said: list[warnings.WarningMessage]) -> None:
     made = engine()
     asked = recipe(guidance=1, negative_prompt="blue")
@@ -83,6 +84,7 @@ def test_prompts_of_conditions_are_read_too() -> None:
     assert [w.split(": ")[0] for w in told] == ["negative_prompt", "conditions.0.prompt"]
 
 
+@pytest.mark.slow
 def test_a_photo_for_a_controlnet_of_ones_own() -> None:
     """`annotator: auto` without a card: told by the name, or warned of (I13)."""
     made = tiny.engine(BASE(), {"mycanny": tiny.controlnet("sd1", 7), "mynet": tiny.controlnet("sd1", 8)})
@@ -99,6 +101,7 @@ def test_a_photo_for_a_controlnet_of_ones_own() -> None:
     assert (auto == drawn).all()
 
 
+@pytest.mark.slow
 def test_one_result_for_each_picture() -> None:
     """`each`: as soon as it is done, and equal to its run alone (U8)."""
     made, seen = engine(), list[int]()

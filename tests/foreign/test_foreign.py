@@ -370,6 +370,7 @@ def test_a_photo_carries_no_recipe() -> None:
         Recipe.load(saved("a.png"))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.dictionaries(st.sampled_from(["parameters", "prompt", "invokeai_metadata", "sd-metadata", "Dream", "Comment", "Software", "UserComment", "seed", "steps"]),
                        st.one_of(st.text(max_size=40), st.sampled_from(["NovelAI", PAIRS, json.dumps(INVOKE), json.dumps(OLD), json.dumps(SWARM), "[" * 99, "{}"]),

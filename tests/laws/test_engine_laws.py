@@ -137,6 +137,7 @@ def test_outside_of_its_window_a_branch_is_not_called() -> None:
     assert engine.store.base("tiny").network.branch_calls == 3
 
 
+@pytest.mark.slow
 def test_same_recipe_same_bytes_and_pictures_differ_by_seed() -> None:
     recipe = mix.recipes()[3].model_copy(update={"count": 2, "steps": 4})
     one, two = mix.engine().run(recipe), mix.engine().run(recipe)
@@ -146,6 +147,7 @@ def test_same_recipe_same_bytes_and_pictures_differ_by_seed() -> None:
     assert float((second.latents[0] - one.latents[1]).abs().max()) < CLOSE
 
 
+@pytest.mark.slow
 def test_a_failing_job_is_an_answer_to_its_caller_only() -> None:
     engine = mix.engine()
     good, bad = engine.submit(mix.recipes()[0]), engine.submit(mix.recipes()[5])
@@ -159,6 +161,7 @@ def test_a_failing_job_is_an_answer_to_its_caller_only() -> None:
         bad.result()
 
 
+@pytest.mark.slow
 def test_a_cancelled_ticket_leaves_and_the_others_go_on() -> None:
     engine = mix.engine()
     stay, leave = engine.submit(mix.recipes()[0]), engine.submit(mix.recipes()[1])

@@ -38,6 +38,7 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
 # ── what is meant ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_recipe_without_a_model_means_the_engine_s_own() -> None:
     engine = mix.engine()
     named, unnamed = (Recipe(prompt="x", steps=2, **m) for m in ({"model": "tiny"}, {}))
@@ -47,6 +48,7 @@ def test_a_recipe_without_a_model_means_the_engine_s_own() -> None:
     assert engine.check(unnamed).asked.model == "tiny" and Recipe().model is None
 
 
+@pytest.mark.slow
 def test_conditions_in_two_ways_at_once_are_refused() -> None:
     engine = mix.engine()
     with pytest.raises(RecipeError, match=r"^conditions: .*one\b.*way"):
@@ -110,6 +112,7 @@ def test_what_differs_in_the_voice_only_is_encoded_once() -> None:
     assert all(apart(made[0], m) > 1e-4 for m in made[1:]), "and yet each is heard in its own voice"
 
 
+@pytest.mark.slow
 def test_a_hole_is_no_voice() -> None:
     engine = mix.engine()
     left, right = mix.half()[:, ::-1].copy(), mix.half()

@@ -81,6 +81,7 @@ def test_a_failing_watch_is_a_warning_of_its_own_ticket() -> None:
     assert not tickets[0].warnings and not tickets[2].warnings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where", some(["rows", "answer", "start", "network", "decode"], quick=["rows", "network", "decode"])
 )
@@ -234,6 +235,7 @@ def test_ctrl_c_in_a_watch_ends_its_run_and_nobody_else() -> None:
     assert equal(other, RECIPES[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", some(["network", "scheduler", "decode"], quick=["network"]))
 def test_ctrl_c_inside_of_a_step_leaves_no_half_answered_job(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = mix.engine()
@@ -282,6 +284,7 @@ def test_a_cancelled_job_raises_cancelled_at_once() -> None:
 # ── events ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_run_inside_of_a_watch_works() -> None:
     engine, inner = mix.engine(), []
 
@@ -390,6 +393,7 @@ def test_what_takes_its_time_does_not_hold_up_others(what: str, monkeypatch: pyt
     assert others(engine, hold, hurry) < SLOW
 
 
+@pytest.mark.slow
 def test_a_ticket_can_be_awaited() -> None:
     engine = mix.engine()
 
@@ -400,6 +404,7 @@ def test_a_ticket_can_be_awaited() -> None:
     assert all(float((f.latents - solo(r)).abs().max()) < CLOSE for f, r in zip(found, RECIPES, strict=False))
 
 
+@pytest.mark.slow
 def test_giving_up_waiting_gives_up_the_ticket() -> None:
     engine = mix.engine()
     ticket = engine.submit(Recipe(model="tiny", steps=500))

@@ -161,6 +161,7 @@ def test_a_mask_is_the_hole_that_was_drawn(form: str, tmp_path: Path) -> None:
         assert seen.mode == "L" and ((np.asarray(seen) >= 128) == forms.blob()).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("condition", "form"), fewer(in_turn(list(OF_MASKS), list(MASKS))))
 def test_every_condition_has_that_hole(condition: str, form: str, tmp_path: Path) -> None:
     base, of = OF_MASKS[condition]

@@ -165,6 +165,7 @@ def overflowing(always: bool = False) -> Engine:
     return one
 
 
+@pytest.mark.slow
 def test_a_vae_that_overflows_is_asked_again_in_float32() -> None:
     """I12: an all-black picture is no success."""
     recipe = Recipe(
@@ -178,11 +179,13 @@ def test_a_vae_that_overflows_is_asked_again_in_float32() -> None:
     )
 
 
+@pytest.mark.slow
 def test_nan_after_that_is_the_letter() -> None:
     with pytest.raises(RecipeError, match="the VAE answered with NaN"):
         overflowing(always=True).run(Recipe(prompt="x", steps=1, width=16, height=16))
 
 
+@pytest.mark.slow
 def test_one_bad_picture_does_not_lose_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     one, developed = mix.engine(), sys.modules["infuse.engine.engine"].developed
 

@@ -170,6 +170,7 @@ def test_where_an_inpainting_condition_is_silent_the_network_is_shown_gray() -> 
     assert not torch.equal(half[0], nobody[0])
 
 
+@pytest.mark.slow
 def test_a_weight_just_below_one_is_just_below_it() -> None:
     whole, nearly = shown(hole(A), steps=2), shown(hole(A, weight=0.999999), steps=2)
     assert max(float((a - b).abs().max()) for a, b in zip(whole, nearly, strict=True)) < 1e-4

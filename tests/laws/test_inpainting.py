@@ -133,6 +133,7 @@ def test_what_is_to_stay_stays_to_the_bit(kind: str, family: str) -> None:
     assert (made[core] != IMAGE[core]).mean() > 0.5, "and the hole is repainted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", some(KINDS, quick=["soft"]))
 def test_weight_0_is_absence(kind: str) -> None:
     silent = KINDS[kind]().model_copy(update={"weight": 0.0})
@@ -254,6 +255,7 @@ def test_a_darker_grey_changes_less() -> None:
     assert 0 < a < 0.1 * b and b < 0.7 * c and c < 0.7 * d, f"free for 1, 2, 3 and 4 of 4 steps: {a, b, c, d}"
 
 
+@pytest.mark.slow
 def test_a_network_of_nine_channels_is_shown_the_greys() -> None:
     mask = np.where(box(8, 24) > 0, 128, 0).astype(np.uint8)
     (said,) = spoken(hole(mask, soft=True), family="nine")
@@ -326,6 +328,7 @@ def test_the_hole_alone_is_put_back_into_the_picture(family: str, blur: float) -
     assert (made[~open_] == LARGE[~open_]).all() and (made[SMALL > 0] != LARGE[SMALL > 0]).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_the_hole_alone_is_the_cut_out_recipe() -> None:
     """At the box's own size nothing is scaled: the same as cutting it out by hand."""
     report = engine().check(asked(alone(padding=9), width=32, height=32))
@@ -424,6 +427,7 @@ def test_a_silent_hole_alone_is_no_hole() -> None:
 # ── on with the picture ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", some(FAMILIES, quick=["four"]))
 def test_any_base_goes_on_with_a_picture(family: str) -> None:
     grown = hole(image=IMAGE, left=12, bottom=7, overlap=2)

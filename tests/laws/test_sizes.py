@@ -150,6 +150,7 @@ def test_a_size_near_the_picture_s_scales_nothing(kind: str) -> None:
         assert (made[:, :both][~white[:, :both]] == image[:, :both][~white[:, :both]]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["powerpaint", "four", "nine"])
 def test_outpainting_keeps_the_picture_on_any_base(kind: str) -> None:
     """I3, U18: PowerPaint's words are not needed to go on with a picture."""
@@ -162,6 +163,7 @@ def test_outpainting_keeps_the_picture_on_any_base(kind: str) -> None:
     assert (made[83:] != 127).any() and (made[:, :13] != 127).any()
 
 
+@pytest.mark.slow
 def test_the_smallest_and_the_oddest() -> None:
     for width, height in ((8, 8), (8, 37), (33, 9)):
         one = mix.engine()
@@ -175,6 +177,7 @@ def test_the_smallest_and_the_oddest() -> None:
         assert result.image.size == (width, height)
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_pixels_to_the_bit() -> None:
     """bfloat16 has 8 bits of a number, and what is to stay never becomes one."""
     base = tiny.base("sd1", dtype=torch.bfloat16)
@@ -359,6 +362,7 @@ def test_references_that_are_no_squares_are_said_and_seen_whole() -> None:
     assert seen["tiles"][0] == 3 * seen["crop"][0]
 
 
+@pytest.mark.slow
 def test_a_style_that_is_no_square_is_said() -> None:
     """I7: a style image is seen as a reference is; it is one token, so that tiles are none of its ways."""
     one = tiny.engine(tiny.videocomposer())

@@ -145,6 +145,7 @@ def test_nothing_is_read_and_nothing_fetched(case: str, private: Path, tmp_path:
     assert "\n" not in str(error) and len(str(error)) < 800
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("there", "absent"), [("{home}/private.png", "{home}/absent.png"), ("../private.png", "../absent.png")]
 )

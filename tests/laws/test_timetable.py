@@ -120,6 +120,7 @@ def test_pictures_that_run_beside_others_are_rows_of_a_call() -> None:
     assert wide[0].peak < wide[1].peak and wide[1].flops > 1.8 * wide[0].flops
 
 
+@pytest.mark.slow
 def test_two_heun_steps_are_three_evaluations_for_everybody() -> None:
     """PowerPaint drops its negative words beside a ControlNet that is heard; whether it is, evaluations decide."""
     half = control(start=0.3, end=0.7)
@@ -134,6 +135,7 @@ def test_two_heun_steps_are_three_evaluations_for_everybody() -> None:
     assert any("not be heard" in w for w in alone.warnings)
 
 
+@pytest.mark.slow
 def test_what_was_left_open_is_filled_in_and_recorded(tmp_path: object) -> None:
     recipe = Recipe(prompt="x", steps=5, conditions=(control(end=0.5),))
     engine = mix.engine()

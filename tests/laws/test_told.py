@@ -112,6 +112,7 @@ def test_depth_beside_a_hole_and_a_start_keeps_what_lies_in_no_hole() -> None:
     assert made.run(asked(Depth(image=RAMP), Img2Img(image=mix.picture(1)))).latents.isfinite().all()
 
 
+@pytest.mark.slow
 def test_guidance_has_a_term_for_the_picture_while_it_is_heard() -> None:
     edit = engine("edit", dtype=torch.float32)
     table = edit.check(asked(SAID["edit"](end=0.5), guidance=5.0, steps=4)).timetable

@@ -263,6 +263,7 @@ def test_a_network_without_that_encoder_keeps_what_lies_outside_of_the_hole() ->
         assert np.array_equal(np.asarray(frame)[kept], np.asarray(film(6, FRAMES, SIDE).frames(FRAMES)[k])[kept])
 
 
+@pytest.mark.slow
 def test_a_film_to_start_from() -> None:
     start = film(8, 4, SIDE)
     ours = engine().run(recipe(VideoToVideo(film=start, strength=0.7), seed=3, steps=3, guidance=1.0)).latents
@@ -321,6 +322,7 @@ def test_the_canvas_is_the_film_s() -> None:
     assert spatial_size((256, 256)) == (384, 384)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch", [8, 16])
 def test_a_film_is_measured_in_the_steps_of_the_annotator_s_file(patch: int) -> None:
     """1.5 times a canvas of 32 x 16 is 48 x 24: patches of 8 take 48 x 32 of it, patches of 16 take 64 x 32."""
@@ -340,6 +342,7 @@ def test_a_film_is_measured_in_the_steps_of_the_annotator_s_file(patch: int) -> 
     assert made.run(asked).latents.isfinite().all()
 
 
+@pytest.mark.slow
 def test_annotators_draw_in_front_of_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random networks: MiDaS from a file by its released name, the sketch's two added by hand."""
     from infuse.encoders.annotators import files, midas, pidinet

@@ -157,6 +157,7 @@ def test_a_weight_for_each_frame() -> None:
         assert float((loud - predict(Tokens(text), Tokens(more))).abs().max()) < CLOSE
 
 
+@pytest.mark.slow
 def test_channels_have_frames_too() -> None:
     spec = tiny.video(12).base.network.spec
     x, value = torch.zeros(4, 4, 8, 8), torch.ones(8, 4, 8, 8)

@@ -62,6 +62,7 @@ def test_every_kind_of_text_is_read() -> None:
     assert texts(path, STRICT) == {"a": "é漢", "b": "plain", "c": "café", "d": "packed", "UserComment": "said in EXIF"}
 
 
+@pytest.mark.slow
 def test_pillow_s_limits_stay_what_they_are() -> None:
     before = pillow()
     assert before == (89_478_485, 1 << 20, 64 << 20, False)

@@ -110,6 +110,7 @@ def test_cut_down_bases_equal_the_stock_pipeline(form: str, mix: str) -> None:
     assert difference(tiny.engine(own, modules).run(recipe).latents, theirs) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", some(FORMS, quick=["SSD-1B"]))
 def test_every_cross_attention_is_counted_in_order(form: str) -> None:
     net = unet(form)
@@ -189,6 +190,7 @@ def test_an_lcm_equals_the_stock_pipelines(mix: str) -> None:
     assert difference(ours.latents, stock.latents(own, recipe, modules)) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", some([1.0, 4.0, 8.5], quick=[8.5]))
 def test_an_lcm_equals_its_own_pipeline(guidance: float) -> None:
     from diffusers import LatentConsistencyModelPipeline, LCMScheduler
@@ -247,6 +249,7 @@ def test_a_brushnet_beside_an_lcm(own: bool, tmp_path: Path) -> None:
     assert torch.equal(*found) and found[0].isfinite().all()
 
 
+@pytest.mark.slow
 def test_what_an_lcm_does_not_hear_is_said_and_its_files_bring_its_sampler(tmp_path: Path) -> None:
     made = tiny.engine(distilled())
     said = " ".join(made.check(quick_step(negative_prompt="x", guidance_rescale=0.5)).warnings)

@@ -74,6 +74,7 @@ def test_skipped_layers(family: str, bases: dict[str, tiny.Tiny]) -> None:
             same(bases[family], Said(prompt, clip_skip=s), encoded(pipe, prompt, clip_skip=skipped))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", PROMPTS[1:])
 def test_the_second_prompt_of_sdxl(second: str, bases: dict[str, tiny.Tiny]) -> None:
     pipe = stock(bases["sdxl"])

@@ -9,6 +9,7 @@ from infuse.tabletop import clips
 from infuse.tabletop.flow import film
 
 
+@pytest.mark.slow
 def test_cached_clips_are_the_films(tmp_path: Path) -> None:
     data = clips.load_clips(3, clips.HELD_OUT, frames=4, pixels=32, root=tmp_path, workers=1)
     assert len(data) == 3 and data.frames == 4

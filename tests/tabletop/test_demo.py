@@ -39,6 +39,7 @@ def test_a_sheet_has_room_for_everything() -> None:
     assert large.height - small.height > TILE + CAPTION_LINES * 17
 
 
+@pytest.mark.slow
 def test_a_clip_is_four_frames_on_paper_and_all_of_them_in_motion(tmp_path: Path) -> None:
     greys = [Image.new("L", (8, 8), 30 * k) for k in range(8)]
     clip, picture = Panel(greys, "a clip"), Panel(greys[0], "a picture")

@@ -83,6 +83,7 @@ def test_directions() -> None:
     assert camera_motion(CameraRoute(orbit=-0.1)) == ("orbit", "left") and camera_motion(CameraRoute()) is None
 
 
+@pytest.mark.slow
 def test_the_shipped_tokenizer_can_spell_them(tokenizer: CLIPTokenizer) -> None:
     for prompt in [*prompts(), *(canonical_move(move_at(11, i)) for i in range(10))]:
         ids = tokenizer(prompt.text).input_ids

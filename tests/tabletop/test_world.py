@@ -19,6 +19,7 @@ def scenes() -> list[Scene]:
     return [scene_at(7, i) for i in range(60)]
 
 
+@pytest.mark.slow
 def test_same_seed_same_scene() -> None:
     assert [scene_at(7, i) for i in range(60)] == scenes()
     assert not set(scenes()) & {scene_at(8, i) for i in range(60)}

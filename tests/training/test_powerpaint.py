@@ -111,6 +111,7 @@ def test_only_what_was_asked_for_learns(generation: str, learn: str, expected: s
     assert not torch.equal(texts.table[-ROWS:], table[-ROWS:])
 
 
+@pytest.mark.slow
 def test_only_the_first_reading_learns() -> None:
     """c = share * E(A) + (1 - share) * stopgrad(E(B)): a shape example moves P_shape's rows, not P_ctxt's."""
     objective, _, texts = setup("v1", "tokens")
@@ -203,6 +204,7 @@ def test_what_is_wrapped_is_unwrapped() -> None:
     assert all(torch.equal(v, state[k].half()) for k, v in rest.items())
 
 
+@pytest.mark.slow
 def test_task_tokens_begin_as_a() -> None:
     base = tiny.base("sd1").base
     texts = task_texts(base)

@@ -150,6 +150,7 @@ def test_a_second_generation_of_ones_own(tmp_path: Path) -> None:
     assert engine.run(recipe(base, task="shape", fit=0.5, model=str(out))).image.size == (32, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "fields", "where"), [
     (4, {"learn": "tokens"}, "learn"), (9, {"generation": "v2"}, "model"), (4, {"size": 30}, "size"), (5, {}, "model"),
 ])  # fmt: skip

@@ -68,6 +68,7 @@ class Stop(Exception):
     """The plug is pulled."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_resumed_equals_uninterrupted(tmp_path: Path, optimizer: str) -> None:
     Trainer(Line(), config(optimizer=optimizer), tmp_path / "whole").run()

@@ -55,6 +55,7 @@ def test_every_complaint_names_its_line(tmp_path: Path, bad: Any, place: str, sa
     assert str(letter.value).startswith(place)
 
 
+@pytest.mark.slow
 def test_a_folder_shows_the_same_stretch_to_all(tmp_path: Path) -> None:
     folder = ClipFolder(films(tmp_path, GOOD, PLAIN), FRAMES, 32)
     folder.base = tiny.base("sd1").base

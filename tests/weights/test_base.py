@@ -116,6 +116,7 @@ def test_our_key_map_agrees_with_diffusers_own(kin: str) -> None:
     assert all(torch.equal(vae[k], v) for k, v in made["vae"].state_dict().items())
 
 
+@pytest.mark.slow
 def test_our_open_clip_map_agrees_with_diffusers_own() -> None:
     from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
 
@@ -125,6 +126,7 @@ def test_our_open_clip_map_agrees_with_diffusers_own() -> None:
     assert theirs.keys() == want.keys() and all(torch.equal(theirs[k], want[k]) for k in want if "self_attn" not in k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("channels", "slots"),
     some([(5, ["depth"]), (8, ["image"]), (9, ["mask", "masked_image"])], quick=[(9, ["mask", "masked_image"])]),
@@ -170,6 +172,7 @@ def test_missing_tensors_and_foreign_ones_are_named(tmp_path: Path, caplog: pyte
         load_base(ldm.save(tmp_path / "b.safetensors", state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "says"), [("first_stage_model.", "no VAE inside"), ("cond_stage_model.", "no text encoder")]
 )
@@ -289,6 +292,7 @@ def test_a_folder_may_leave_components_to_another(tmp_path: Path) -> None:
     same(parts.vae, made["vae"])
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_cut_file_is_refused(tmp_path: Path) -> None:
     _, made = checkpoint("sd1")
     root = folder(tmp_path / "m", made)

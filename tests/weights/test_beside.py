@@ -41,6 +41,7 @@ def tiny_union(unet: Any) -> Any:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", some(["diffusers", "folder", "ldm", "dotted"], quick=["dotted"]))
 def test_a_union_in_every_layout(layout: str, tmp_path: Path) -> None:
     unet = like_sdxl()

@@ -55,6 +55,7 @@ def test_every_layout_gives_the_same_network(kin: str, layout: str, tmp_path: Pa
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [4, 9])
 def test_a_difference_file_is_added_to_the_base_in_use(channels: int, tmp_path: Path) -> None:
     unet = ldm.tiny_unet("sd1", channels)
@@ -79,6 +80,7 @@ def test_sd1_matrices_in_place_of_convolutions_are_reshaped(tmp_path: Path) -> N
     assert found.config["attention_head_dim"] == 8
 
 
+@pytest.mark.slow
 def test_another_family_or_kind_is_refused_before_loading(tmp_path: Path) -> None:
     net = ldm.tiny_controlnet(ldm.tiny_unet("sd1"))
     path = ldm.save(tmp_path / "c.safetensors", ldm.ldm_controlnet(net))

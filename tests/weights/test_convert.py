@@ -55,6 +55,7 @@ def test_a_pickle_that_would_run_code_is_a_letter(tmp_path: Path, monkeypatch: p
     assert letter.value.field == "source" and [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 
 
+@pytest.mark.slow
 def test_a_pickle_that_unpacks_into_more_than_it_may_is_a_letter(tmp_path: Path) -> None:
     """Of a few kilobytes: zeros, packed."""
     torch.save({"a": torch.zeros(2**23)}, tmp_path / "plain.pt")  # 32 MiB

@@ -133,6 +133,7 @@ def test_its_digest_is_of_both_files(made: Any) -> None:
     assert len({first, second, library(root).find("new").digest}) == 3
 
 
+@pytest.mark.slow
 def test_the_file_alone_is_told_from_a_lora_and_from_a_unet(made: Any) -> None:
     root, nets, tensors = made
     found = identify(read_header(root / "new.safetensors"))
@@ -164,6 +165,7 @@ def load(root: Path) -> dict[str, Tensor]:
     return {k: t.clone() for k, t in read_tensors(root / "new.safetensors").items()}
 
 
+@pytest.mark.slow
 def test_a_base_that_is_nowhere_is_a_letter(made: Any) -> None:
     root, *_ = made
     assert 'nothing says to which. Write it into new.card.json beside it: {"infuse_base"' in letter(root, card={})
@@ -174,6 +176,7 @@ def test_a_base_that_is_nowhere_is_a_letter(made: Any) -> None:
     assert "this field needs a base model" in letter(root, card={"infuse_base": "odd.safetensors"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [  # each has a base to be written: the quick suite asks for two

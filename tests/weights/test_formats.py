@@ -145,6 +145,7 @@ def test_digests_follow_the_content(tmp_path: Path) -> None:
     assert digest(a) != digest(b)
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_clips() -> None:
     assert len(vocabulary()[0]) == 49408
     assert clip_tokenizer()("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]

@@ -116,6 +116,7 @@ FORMS: dict[str, Callable[[Path, str], Path]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "kind"),
     some(

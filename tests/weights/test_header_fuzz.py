@@ -76,6 +76,7 @@ tables = st.one_of(
 )
 
 
+@pytest.mark.slow
 def test_tables_that_say_anything(tmp_path: Path) -> None:
     tried(tables.map(lambda t: json.dumps(t).encode()), tmp_path, 150)
 
@@ -100,6 +101,7 @@ def tried(tables: st.SearchStrategy[bytes], tmp_path: Path, examples: int) -> No
     tell()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [150, pytest.param(4000, marks=pytest.mark.slow)])
 def test_sound_files_with_some_bytes_changed(examples: int, tmp_path: Path) -> None:
     whole = written(tmp_path / "sound.safetensors", json.dumps(SOUND).encode()).read_bytes()

@@ -26,6 +26,7 @@ BASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
 def test_bases(name: str) -> None:
     found = identify(full.header(full.checkpoint(name)))
@@ -87,6 +88,7 @@ CONTROLS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "prefix"),
     in_turn(range(len(CONTROLS)), ["", "control_model.", "module.", "module.control_model."]),

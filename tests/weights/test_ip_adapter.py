@@ -157,6 +157,7 @@ def test_without_a_right_one_beside_it_the_letter_stays(release: Path) -> None:
         Engine(device="cpu").check(Recipe(model="sd15.safetensors", prompt="x", conditions=(look,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", some(["plain", "plus"], quick=["plain"]))
 def test_it_sees_as_the_base_s_own_would(kind: str, tmp_path: Path) -> None:
     from dataclasses import replace

@@ -49,6 +49,7 @@ def says(made: tiny.Tiny, network: LoraNetwork, lows: list[Low]) -> None:
         torch.testing.assert_close(change.delta(layer(made, part, low.path)[1]), low.delta, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "layout"), some([(f, x) for f in ("sd1", "sd2", "sdxl") for x in ("kohya", "original names", "comfy", "lycoris")], quick=[("sd1", "kohya"), ("sdxl", "original names"), ("sd2", "comfy")]))  # fmt: skip
 def test_every_module_has_its_own_alpha(family: str, layout: str, tmp_path: Path) -> None:
     """diffusers gives attentions the commonest one of a file."""
@@ -66,6 +67,7 @@ def test_every_module_has_its_own_alpha(family: str, layout: str, tmp_path: Path
     says(made, loaded(made, lora_files.save(tmp_path / "x.safetensors", state)), lows)
 
 
+@pytest.mark.slow
 def test_a_file_may_mix_spellings(tmp_path: Path) -> None:
     """As merges of files do: each key is read by itself."""
     made = tiny.base("sdxl")
@@ -76,6 +78,7 @@ def test_a_file_may_mix_spellings(tmp_path: Path) -> None:
     says(made, loaded(made, lora_files.save(tmp_path / "x.safetensors", state)), lows)
 
 
+@pytest.mark.slow
 def test_half_precision_and_pickles(tmp_path: Path) -> None:
     made = tiny.base("sd1")
     lows = lora_files.changes(made.parts["unet"], alphas=(4.0,))
@@ -198,6 +201,7 @@ def test_a_word_that_is_no_number_is_a_letter(tmp_path: Path) -> None:
         loaded(made, lora_files.save(tmp_path / "x.safetensors", state))
 
 
+@pytest.mark.slow
 def test_alpha_0_is_heard_literally_and_said(tmp_path: Path) -> None:
     made = tiny.base("sd1")
     lows = lora_files.changes(made.parts["unet"], alphas=(0.0, 4.0))
@@ -222,6 +226,7 @@ def test_the_wrong_base_is_a_letter_before_a_tensor_is_read(tmp_path: Path, monk
         loaded(small, lora_files.save(tmp_path / "words.safetensors", lora_files.kohya(only_words, True)))
 
 
+@pytest.mark.slow
 def test_metadata_that_is_broken_is_a_letter(tmp_path: Path) -> None:
     made = tiny.base("sd1")
     state = lora_files.peft(lora_files.changes(made.parts["unet"]))

@@ -115,6 +115,7 @@ def test_a_folder_stays_a_folder(family: str, tmp_path: Path) -> None:
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_sums_are_made_in_float32_and_rounded_once(tmp_path: Path) -> None:
     """Half a step of a half, twice, is a step."""
     state, made = checkpoint("sd1")
@@ -132,6 +133,7 @@ def test_sums_are_made_in_float32_and_rounded_once(tmp_path: Path) -> None:
         assert torch.equal(after[key], (half[key].float() + 0.5 * low.delta + 0.5 * low.delta).half())
 
 
+@pytest.mark.slow
 def test_biases_and_norms_are_merged_and_a_new_bias_is_a_letter(tmp_path: Path) -> None:
     state, _ = checkpoint("sd1")
     place = ldm.save(tmp_path / "base.safetensors", state)
@@ -170,6 +172,7 @@ def test_what_was_merged_before_stays_said(tmp_path: Path) -> None:
     assert [one["weight"] for one in json.loads(said[SAID])] == [1.0, -1.0]
 
 
+@pytest.mark.slow
 def test_words_are_not_merged_and_that_is_said(tmp_path: Path) -> None:
     state, made = checkpoint("sd1")
     place = ldm.save(tmp_path / "base.safetensors", state)

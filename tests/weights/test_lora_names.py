@@ -197,6 +197,7 @@ def bare(found: Layers) -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kin", some(["sd1", "sd2", "sdxl"], quick=["sd2", "sdxl"]))
 def test_a_checkpoints_header_has_the_layers_of_the_loaded_base(kin: str, tmp_path: Path) -> None:
     state, made = checkpoint(kin)

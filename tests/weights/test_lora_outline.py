@@ -74,6 +74,7 @@ def test_a_lora_is_matched_whole_by_its_own_base_and_refused_by_the_others(name:
         assert all(str(n) in str(said) for n in numbers) and "another base" in str(said)
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_trainers() -> None:
     assert told(made("LoRA kohya SD 1.5")).parts == {"unet": 192, "text_encoder": 72}
     assert told(made("LoRA kohya SD 2"), "sd21").parts == {"unet": 192, "text_encoder": 138}
@@ -233,6 +234,7 @@ def test_bundled_words_are_heard_where_their_widths_fit() -> None:
 KEYS = sorted({k for n in ("LoRA kohya SD 1.5", "LoHa SD 1.5", "LoKr SD 1.5", "OFT of kohya", "IA3", "GLoRA", "full differences", "DoRA of peft") for k in list(made(n))[:8]})  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(KEYS), st.lists(st.integers(0, 9), max_size=5).map(tuple), min_size=1, max_size=12)

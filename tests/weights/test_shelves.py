@@ -132,6 +132,7 @@ def test_one_name_on_two_shelves(tmp_path: Path) -> None:
     assert letter.value.field == "conditions.0.model"
 
 
+@pytest.mark.slow
 def test_a_folder_of_ones_own_in_any_order(tmp_path: Path) -> None:
     put(tmp_path / "mine.safetensors", CONTROL)
     put(tmp_path / "sd15" / "adapters" / "one.safetensors", T2I)

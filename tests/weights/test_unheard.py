@@ -30,6 +30,7 @@ KINDS: dict[str, tuple[str, int, dict[str, Any], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "layout"),
     some(

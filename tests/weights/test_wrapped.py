@@ -155,6 +155,7 @@ def letter(state: ldm.State, tmp_path: Path) -> str:
     return caught.value.message
 
 
+@pytest.mark.slow
 def test_what_does_not_suffice_is_named_as_what_it_is(tmp_path: Path) -> None:
     state, made = checkpoint("sd1")
     no_unet = letter({k: v for k, v in state.items() if not k.startswith(UNET)}, tmp_path)

@@ -38,6 +38,7 @@ def test_written_prompts(n: int) -> None:
         agree(prompt, n)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(SIGNS), max_size=14).map("".join), st.integers(1, 8))
 def test_drawn_prompts(prompt: str, n: int) -> None:

@@ -26,6 +26,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(5)
 
 
+@pytest.mark.slow
 def test_vae_batches_and_gradients(data: dataset.Dataset) -> None:
     objective = VaeObjective(tabletop_vae(), data, batch_size=2, crop=32, anchor=1.0)
     batch = objective.batch(rng())
@@ -85,6 +86,7 @@ def test_clip_batches_and_gradients(data: dataset.Dataset, tmp_path: Path) -> No
     assert objective.temperature.log.grad is not None and objective.questions.pairs.weight.grad is not None
 
 
+@pytest.mark.slow
 def test_beside_an_image_prompt_some_captions_name_nothing() -> None:
     draw = rng()
     said = [vaguely(i, draw).replace(",", " ,").replace(":", " :").split() for i in range(400)]

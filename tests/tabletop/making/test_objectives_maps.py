@@ -102,6 +102,7 @@ def test_what_is_added_learns_and_what_is_saved_is_what_was_trained(shop: Worksh
     torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_the_file_that_lies_here_is_such_a_difference(shop: Workshop) -> None:
     from infuse.weights.formats import read_header
 
