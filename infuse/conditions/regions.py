@@ -72,8 +72,9 @@ class Regions(Condition):
         if self.way == "attention":
             return dict(everyone)
         prompt = next((name for name, c in everyone.items() if isinstance(c, Prompt) and not isinstance(c, Part)), None)
-        if prompt is None:  # whoever says the prompt in its own words is refused beside parts, when all have joined
-            return dict(everyone)
+        if prompt is None:
+            raise RecipeError(who, "regions are terms of guidance beside the prompt's, and another condition says the prompt in its own words. "
+                                   "Use way: attention.")  # fmt: skip
         if getattr(everyone[prompt], "areas", ()):
             raise RecipeError(
                 who, "two conditions share the picture out among their regions. Put all regions into one of them."
