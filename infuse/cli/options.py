@@ -147,7 +147,7 @@ def request(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no network; as HF_HUB_OFFLINE=1.")] = False,
     device: Annotated[str | None, _option("--device", help="cpu, cuda, cuda:1, mps; the best there is.")] = None,
     dtype: Annotated[
-        str | None, _option("--dtype", "--precision", help="float32, fp16, bf16; fp16 on a GPU, else float32.")
+        str | None, _option("--dtype", "--precision", help="auto, float32, fp16, bf16. auto: fp16 on a GPU, else bf16 where it pays.")
     ] = None,
     memory: Annotated[
         str | None, _option("--memory", metavar="BYTES", help="What loaded models may take: 8GB.")

@@ -177,7 +177,9 @@ class Kit:
     def look(self, picture: Picture | None, folder: str | None, hidden: bool) -> Float[Tensor, ...]:
         """The image encoder's pooled embedding (e), or its penultimate states (n e); None is the zero picture."""
         encoder, prepare = (
-            self.store.vision_model(folder) if folder else (self.base.image_encoder, self.base.feature_extractor)
+            self.store.vision_model(folder, self.dtype)
+            if folder
+            else (self.base.image_encoder, self.base.feature_extractor)
         )
         side = encoder.config.image_size
         if picture is None:
@@ -191,7 +193,9 @@ class Kit:
     def states(self, picture: Picture, folder: str | None) -> Float[Tensor, "n e"]:
         """The image encoder's last states, the class token first, without the norm after them (T2I style adapters)."""
         encoder, prepare = (
-            self.store.vision_model(folder) if folder else (self.base.image_encoder, self.base.feature_extractor)
+            self.store.vision_model(folder, self.dtype)
+            if folder
+            else (self.base.image_encoder, self.base.feature_extractor)
         )
         pixels = prepare(picture.image, return_tensors="pt").pixel_values
         with torch.no_grad():

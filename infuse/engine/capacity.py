@@ -6,9 +6,9 @@ measured on a CPU with fused attention, at 512 px in float32, on networks of SD 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+from infuse.engine import processor
 from infuse.errors import CapacityError
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import Recipe
@@ -43,7 +43,7 @@ def available(device: str) -> int:
         import torch
 
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
+    return processor.memory()
 
 
 def must_fit(peak: int, weights: int, recipe: Recipe, size: tuple[int, int], device: str) -> None:

@@ -57,12 +57,12 @@ def dressing(view: Any) -> Dressing:
     source = None if there is not None or not any(view.dress) else store.library.find(view.model)
     if vae is not None:
         module = store.lent(vae, "vae")
-        found_vae = vae_outline(store.library.find(vae, "vae"), store.dtype_name) if module is None else _vae_of(module)
+        found_vae = vae_outline(store.library.find(vae, "vae"), view.dtype) if module is None else _vae_of(module)
         own = there.vae.config.scaling_factor if there else vae_scaling(source, view.spec.family) if source else None
         notes += vae_fits(found_vae, view.spec, own, vae)
     if text is not None:
         module = store.lent(text, "text_encoder")
-        found_text = text_outline(store.library.find(text, "text_encoder"), store.dtype_name) if module is None else _text_of(module)  # fmt: skip
+        found_text = text_outline(store.library.find(text, "text_encoder"), view.dtype) if module is None else _text_of(module)  # fmt: skip
         if there is not None:
             own = there.texts.models[0].config
             text_fits(found_text, (own.hidden_size, own.vocab_size), view.spec, text)
@@ -108,10 +108,12 @@ def _with(store: Any, base: Base, part: str, name: str) -> Base:
     like = dict(base.vae.config) if part == "vae" else base.texts.models[0].config.to_dict()
     what = (part, *(repr(like.get(k)) for k in LIKE))
 
+    dtype, device = base.network.dtype, base.network.device
+
     def make(place: Any) -> nn.Module:
         if part == "vae":
-            return load_vae(place.source, like, store.dtype)
-        return load_text_encoder(place.source, like, store.dtype)
+            return load_vae(place.source, like, dtype)
+        return load_text_encoder(place.source, like, dtype)
 
     def load() -> tuple[Base, str]:
         if part == "vae":
@@ -121,9 +123,9 @@ def _with(store: Any, base: Base, part: str, name: str) -> Base:
 
     thing = store.lent(name, part)
     if thing is None:
-        thing = store._once(what, name, make, part)
+        thing = store._once(what, name, make, part, dtype, device)
     # made of both: whichever of them leaves takes this along
-    key = Key(("dressed", part), thing, (base.network.dtype, base.network.device), ref(base))
+    key = Key(("dressed", part), thing, (dtype, device), ref(base))
     return store._kept.once(key, base.name, load, lambda: 0)
 
 

@@ -6,23 +6,21 @@ the new one, and jobs under way keep what they have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from infuse.conditions.base import Condition
 from infuse.engine import placement
-from infuse.engine.digests import joined, models_of, named_by
-from infuse.engine.dressing import PARTS, lent
+from infuse.engine.dressing import lent
 from infuse.engine.edits import Edits
 from infuse.engine.kept import Kept, Key
 from infuse.engine.placement import Device, Dtype
-from infuse.engine.places import BRUSHES, Place, place_of
+from infuse.engine.places import Place, place_of
+from infuse.engine.versions import Versions
 from infuse.engine.view import Found, View, found_in_memory, found_on_disk
 from infuse.errors import WeightsError
 from infuse.friends import building, prime
-from infuse.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +32,11 @@ if TYPE_CHECKING:
 LOADERS = ("infuse.weights.base", "infuse.weights.layouts.beside", "infuse.weights.layouts.powerpaint")
 
 
-class ModelStore(Edits):
+class ModelStore(Versions, Edits):
     """Finds, checks, loads and keeps models. `add` puts modules of your own into it, under a name for recipes.
 
-    dtype, device: as people write them ("fp16", "cuda:1"); None: float16 on a GPU if there is one, else float32 on the CPU.
+    dtype, device: as people write them ("fp16", "cuda:1"). None: a GPU if there is one. dtype None or "auto": float16 on a GPU; on a CPU
+    bfloat16 for bases of 300 million parameters and more where the processor computes in it, float32 for all others.
     memory: bytes that models may take (8 * 10**9, "8GB", "500MB"); beyond, those used longest ago leave. None: no limit.
     offline: never ask the Hub; None asks HF_HUB_OFFLINE. Safe to use from several threads. Raises RecipeError for a dtype, device or memory that is not known or not there.
     """
@@ -46,7 +45,9 @@ class ModelStore(Edits):
                  offline: bool | None = None) -> None:  # fmt: skip
         self.offline = offline
         self.device_name = placement.device_name(device) or placement.best_device()
-        self.dtype_name = placement.dtype_name(dtype) or ("float32" if self.device_name == "cpu" else "float16")
+        self._said = placement.dtype_name(dtype)
+        self.dtype_name = self._said or placement.usual(self.device_name)
+        self._large: dict[Hashable, str] = {}
         self.memory = placement.as_bytes(memory)
         self._bases: dict[str, Base] = {}
         self._own: dict[str, nn.Module] = {}
@@ -56,8 +57,22 @@ class ModelStore(Edits):
     def device(self) -> torch.device:
         return placement.device_called(self.device_name)
 
+    def dtype_of(self, model: str) -> str:
+        """The dtype that this base has, or will be loaded in: what was said, or what is chosen for it by its headers."""
+        if model in self._bases:
+            return str(self._bases[model].network.dtype).removeprefix("torch.")
+        if self._said is not None or placement.chosen(self.device_name, placement.LARGE) == self.dtype_name:
+            return self.dtype_name
+        place = self._place(model)
+        if (version := place.version) not in self._large:
+            from infuse.weights.outline import outline
+
+            self._large[version] = placement.chosen(self.device_name, outline(place.what).spec.parameters)
+        return self._large[version]
+
     @cached_property
     def dtype(self) -> torch.dtype:
+        """Of whatever belongs to no base."""
         return placement.dtype_called(self.dtype_name)
 
     @cached_property
@@ -129,41 +144,6 @@ class ModelStore(Edits):
         self._kept.drop(lambda e: name in e.names)
         return before - self.held
 
-    def version(self, name: str, kind: str = "") -> Hashable:
-        """What a name stands for now: the object that was added, or path, times and sizes of the files that are read.
-
-        kind: of the condition that names it ("powerpaint", "ip_adapter"...), "vision" for an image encoder, "" for a base.
-        Raises WeightsError if there is nothing of this name.
-        """
-        own = self.lent(name, kind) if kind in PARTS else self._own.get(name) if kind else self._bases.get(name)
-        return own if own is not None else self._place(name, kind).version
-
-    def versions(self, condition: Condition) -> tuple[Hashable, ...]:
-        """The same of every model that a condition names."""
-        named = named_by(condition)
-        return tuple(self.version(n, "vision" if f == "image_encoder" else condition.kind) for f, n in named)
-
-    def digests(self, recipe: Recipe, besides: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
-        """sha256 of every weights file that a recipe names: as it was when loaded, or as it lies there if it is not.
-
-        besides: (model, kind) of what its words name.
-        """
-        named = models_of(recipe) | set(besides)
-        return joined((name, self._digest(name, kind)) for name, kind in sorted(named))
-
-    def _digest(self, name: str, kind: str) -> str:
-        if kind == "" and name in self._bases:
-            return self._bases[name].digest
-        if name in self._own or (kind in PARTS and name in self._bases):
-            return ""
-        whats = ("base",) if kind == "" else ("brushnet", "tasks") if kind in BRUSHES else ()
-        for e in reversed(self._kept.entries):
-            if kind in PARTS and not (isinstance(e.key.what, tuple) and e.key.what[:1] == (kind,)):
-                continue
-            if name in e.names and (e.key.what in whats if whats else e.key.what not in ("base", "brushnet", "tasks")):
-                return e.digest
-        return self._place(name, kind).digest
-
     # ── before loading ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def view(self, model: str) -> View:
@@ -176,15 +156,17 @@ class ModelStore(Edits):
             return self._bases[model]
         if not any(e.key.what == "base" for e in self._kept.entries):
             return None
-        key = Key("base", self._place(model).version, (self.dtype, self.device))
+        dtype = placement.dtype_called(self.dtype_of(model))
+        key = Key("base", self._place(model).version, (dtype, self.device))
         entry = self._kept.look(key, model)
         return entry and entry.thing
 
-    def identity(self, model: str, field: str, kind: str) -> Found:
-        """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
+    def identity(self, model: str, field: str, kind: str, dtype: str | None = None) -> Found:
+        """Kind, family and shapes of a weights file from its header, and its size in `dtype`. Raises WeightsError if it is of another
+        kind."""
         if (own := self.own(model)) is not None:
             return found_in_memory(own, kind)
-        return found_on_disk(self.library, model, field, kind, self.dtype_name)
+        return found_on_disk(self.library, model, field, kind, dtype or self.dtype_name)
 
     def card(self, model: str) -> Mapping[str, Any]:
         """card.json in a model's folder, or <name>.card.json beside its file: description, annotator. Empty if there is none."""
@@ -197,6 +179,8 @@ class ModelStore(Edits):
         if model in self._bases:
             return self._bases[model]
 
+        dtype = placement.dtype_called(self.dtype_of(model))
+
         def make(place: Place) -> Base:
             from infuse.encoders.kit import Base
             from infuse.encoders.text import TextEncoders
@@ -204,7 +188,7 @@ class ModelStore(Edits):
             from infuse.network.video import VideoNetwork
             from infuse.weights.base import load_base
 
-            parts = load_base(place.what, dtype=self.dtype, device="cpu")
+            parts = load_base(place.what, dtype=dtype, device="cpu")
             network = VideoNetwork if parts.spec.frames else Network
             return Base(
                 model,
@@ -221,7 +205,7 @@ class ModelStore(Edits):
                 parts.image_noise,
             )
 
-        return self._once("base", model, make)
+        return self._once("base", model, make, dtype=dtype)
 
     def module(
         self, model: str, build: Callable[[Mapping[str, Tensor]], nn.Module], dtype: torch.dtype, device: torch.device
@@ -269,15 +253,15 @@ class ModelStore(Edits):
         own = self.own(model)
         return self._once("tasks", model, make, "brushnet", dtype, device, base) if own is None else own.tasks  # type: ignore[return-value]
 
-    def vision_model(self, folder: str) -> tuple[Any, Any]:
-        """(CLIP vision model, its image processor) from a folder."""
+    def vision_model(self, folder: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+        """(CLIP vision model, its image processor) from a folder. dtype: the base's that it looks for."""
 
         def make(place: Place) -> tuple[Any, Any]:
             from infuse.weights.base import load_vision
 
-            return load_vision(place.source.path, self.dtype)
+            return load_vision(place.source.path, dtype or self.dtype)
 
-        return self._once("vision", folder, make, "vision")
+        return self._once("vision", folder, make, "vision", dtype)
 
     def _mine(
         self, name: str, dtype: torch.dtype, device: torch.device, otherwise: Callable[[], nn.Module]

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from infuse.engine import processor
 from infuse.errors import CapacityError, RecipeError
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ DTYPES = (
     ("float64", "fp64", "double"),
 )
 """torch's name of each dtype that networks run in, and what else people call it."""
+AUTO = "auto"
+"""A dtype that is chosen for each base: see `chosen`."""
+LARGE = 300_000_000
+"""Parameters from which on a network is worth half precision on a CPU. Released ones of Stable Diffusion have 320 million (tiny-sd) and more."""
 NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvmap", "/dev/kfd")
 """What Linux shows of a GPU that torch calls cuda: NVIDIA's, under WSL, of a Jetson, and AMD's."""
 AMOUNT = re.compile(r"(\d+\.?\d*(?:e\d+)?) *(?:([kmgt])(i?))?b?", re.IGNORECASE)
@@ -41,19 +46,32 @@ AMOUNT = re.compile(r"(\d+\.?\d*(?:e\d+)?) *(?:([kmgt])(i?))?b?", re.IGNORECASE)
 
 
 def dtype_name(said: Dtype) -> str | None:
-    """torch's name of a dtype by any of its names (`fp16`, `half`, `torch.float16`).
+    """torch's name of a dtype by any of its names (`fp16`, `half`, `torch.float16`); None if it is to be chosen: None or "auto".
 
     Raises RecipeError for one that networks don't run in.
     """
-    if said is None:
+    name = AUTO if said is None else str(said).strip().lower().removeprefix("torch.")
+    if name == AUTO:
         return None
-    name = str(said).strip().lower().removeprefix("torch.")
     for names in DTYPES:
         if name in names:
             return names[0]
     known = ", ".join(f"{first} ({', '.join(others)})" for first, *others in DTYPES)
     why = "networks do not run in whole numbers" if "int" in name or name == "bool" else "no such dtype is known here"
-    raise RecipeError("dtype", f"{said!r}: {why}. Use {known}; or leave it out: float16 on a GPU, float32 elsewhere.")
+    raise RecipeError("dtype", f"{said!r}: {why}. Use {known}; or auto, as when it is left out: float16 on a "
+                       "GPU; on a CPU bfloat16 for large networks where the processor computes in it, else float32.")  # fmt: skip
+
+
+def usual(device: str) -> str:
+    """The dtype of a device for whatever belongs to no base."""
+    return "float32" if device == "cpu" else "float16"
+
+
+def chosen(device: str, parameters: int) -> str:
+    """The dtype in which a network of so many parameters is run on a device, where nobody says one."""
+    if device == "cpu" and parameters >= LARGE and processor.bfloat16():
+        return "bfloat16"
+    return usual(device)
 
 
 def as_dtype(said: Dtype) -> torch.dtype | None:

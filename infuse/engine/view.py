@@ -61,7 +61,8 @@ class Store(Protocol):
     def at_hand(self, model: str) -> Base | None: ...
     def own(self, name: str) -> nn.Module | None: ...
     def lent(self, name: str, part: str) -> nn.Module | None: ...
-    def identity(self, model: str, field: str, kind: str) -> Found: ...
+    def dtype_of(self, model: str) -> str: ...
+    def identity(self, model: str, field: str, kind: str, dtype: str | None = None) -> Found: ...
     def version(self, name: str, kind: str = "") -> Hashable: ...
     def card(self, model: str) -> Mapping[str, Any]: ...
     def outline(self, model: str, base: str, spec: Any) -> Any: ...
@@ -117,7 +118,9 @@ class View:
     @property
     def dtype(self) -> str:
         """What the network computes in: float32, bfloat16 and so on."""
-        return str(self._loaded.network.dtype).removeprefix("torch.") if self._loaded else self.store.dtype_name
+        return (
+            str(self._loaded.network.dtype).removeprefix("torch.") if self._loaded else self.store.dtype_of(self.model)
+        )
 
     @property
     def device(self) -> str:
@@ -135,7 +138,7 @@ class View:
             return nbytes(self._loaded) + more
         from infuse.weights.estimate import estimate
 
-        return estimate(self.store.library.find(self.model).header, self.store.dtype_name) + more
+        return estimate(self.store.library.find(self.model).header, self.dtype) + more
 
     @property
     def vae_width(self) -> int:
@@ -147,7 +150,7 @@ class View:
 
     def identity(self, model: str, field: str, kind: str) -> Found:
         """Kind, family and shapes of a weights file from its header. Raises WeightsError if it is of another kind."""
-        return self.store.identity(model, field, kind)
+        return self.store.identity(model, field, kind, self.dtype)
 
     def lora(self, model: str) -> Any:
         """What a LoRA changes of this base (`weights.lora_outline.LoraOutline`). Raises WeightsError or RecipeError if it is of another
