@@ -233,6 +233,10 @@ def begins(
     if len(starts) > 1:
         first, second, *_ = starts
         raise RecipeError(second, f"it starts from a picture, and so does {first}. Keep one of the two.")
+    if starts and not found:
+        of = evaluations(choice, schedule, recipe.steps, conditions[starts[0]].strength_of_start())
+        raise RecipeError(starts[0], f"it starts from a picture, which makes a run of {of} of {begun[1]} evaluations, in none of which "
+                                     "it is heard. Widen its window (start, end), or raise its strength.")  # fmt: skip
     return begun
 
 
