@@ -265,8 +265,10 @@ class Kit:
         return self.store.card(model)
 
     def vector(self, values: Any) -> Tensor:
-        """Plain numbers for an embedding slot."""
-        return torch.tensor(values, dtype=self.dtype, device=self.device)
+        """Plain numbers for an embedding slot; in float32 if the network's dtype cannot hold one of them (bfloat16: 1023 pixels)."""
+        exact = torch.tensor(values, dtype=torch.promote_types(self.dtype, torch.float32), device=self.device)
+        held = exact.to(self.dtype)
+        return held if torch.equal(held.to(exact), exact) else exact
 
     def gray(self) -> Posterior:
         """The latent of a mid-gray canvas: what a 9-channel network is shown when there is no picture to inpaint."""

@@ -118,3 +118,16 @@ def test_time_is_counted_in_what_the_processor_computes_in(says: Any, monkeypatc
     assert pace.on_cpu("bfloat16") == 1.8e12 and pace.on_cpu("float16") == 0.5e12
     says("flags : fpu\n")
     assert pace.on_cpu("bfloat16") == 0.5e12 and pace.on_cpu("float32") == 1e12
+
+
+def test_sizes_that_bfloat16_cannot_hold_are_told_as_they_are(tmp_path: Path) -> None:
+    """SDXL hears its picture's size: 1023 would be 1024. A row whose size fits is beside it in the same call."""
+    path = str(disk.base(tmp_path / "xl", "sdxl", image_encoder=False))
+    engine, heard = Engine(path, store=ModelStore("bf16", "cpu"), max_rows=8), []
+    network = engine.store.base(path).network
+    real = network.predict
+    network.predict = lambda batch: (heard.append(batch.embedding["time_ids"]), real(batch))[1]  # type: ignore[method-assign]
+    odd = infuse.Recipe(prompt="a", width=32, height=32, steps=1, conditions=[infuse.Size(original=(1023, 770))])
+    engine.run_all(odd, infuse.Recipe(prompt="a", width=32, height=32, steps=1))
+    (together,) = heard
+    assert together[0].tolist()[:2] == [770, 1023] and together[-1].tolist()[:2] == [32, 32]
