@@ -319,6 +319,7 @@ class ModelStore(Versions, Edits):
             with building:
                 thing = make(place)
             thing = placement.settled(thing, device, base)
+        placement.trim()
         if self._place(model, kind).version != key.version:
             raise _Changed
         return thing, digest

@@ -1,6 +1,6 @@
 """From a source to a base model's parts: the same record from a diffusers folder, an original checkpoint, a video release.
 
-This file reads folders, through each class's own `from_pretrained`; `checkpoint` reads the single files. Neither
+This file reads folders, tensor by tensor; `checkpoint` reads the single files. Neither
 touches the network: what a source leaves out is an error, never a download.
 """
 
@@ -253,10 +253,12 @@ def load_module(
     config = read_json(folder / "config.json", field)
     if cls is AutoencoderKL:
         dtype = vae_dtype(dtype, bool(config.get("force_upcast", True)) and config.get("scaling_factor") == 0.13025)
-    if wrapped:  # saved by a trainer that had compiled or distributed it; `from_pretrained` knows no such names
-        tensors = _unwrapped(files)
-        outer = "text_model." if any(k.startswith("text_model.") for k in tensors) else ""
-        return assemble(partial(_empty, cls, config), tensors, dtype, device, what, field, outer)
+    try:
+        return _given(cls, config, files, dtype, device, what, field)
+    except (WeightsError, OSError, ValueError, RuntimeError, TypeError, KeyError):
+        if wrapped:  # saved by a trainer that had compiled or distributed it; `from_pretrained` knows no such names
+            raise
+    # old names and broken files: the class's own way knows the ones and has the words for the others, and takes a copy in float32.
     # Asked for half precision, both libraries change torch's default dtype while they build: that of every thread's step.
     plain: dict[str, Any] = {} if issubclass(cls, ModelMixin) else {"dtype": torch.float32}
     load: Any = cls.from_pretrained
@@ -275,6 +277,15 @@ def load_module(
     if extra:
         note(f"{what}: {len(extra)} tensors have no place in the network and are left out (first: {extra[0]})")
     return nn.Module.to(module, device=device, dtype=dtype).eval()
+
+
+def _given(
+    cls: type[Any], config: Mapping[str, Any], files: list[Path], dtype: torch.dtype, device: Any, what: str, field: str
+) -> Any:
+    """The network of a config with the tensors of its files, one by one: nothing is held twice."""
+    tensors = {k: t for k, t in _unwrapped(files).items() if not k.endswith("position_ids")}
+    outer = "text_model." if any(k.startswith("text_model.") for k in tensors) else ""
+    return assemble(partial(_empty, cls, config), tensors, dtype, device, what, field, outer)
 
 
 def _empty(cls: type[Any], config: Mapping[str, Any]) -> Any:
