@@ -1,37 +1,50 @@
 """The only code that knows there is more than one job: rows go in, one batch of tensors comes out.
 
 Nothing in a batch couples its rows: tokens are padded behind a bias, adapters and branches carry the indices of the
-rows they speak to, empty slots get their ground value.
+rows they speak to, empty slots get their ground value. Between the edges of windows rows say the same from step to step:
+then they are laid out once, and only the latent and the timestep are filled in.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from infuse.constants import Constants, indices, moved, numbers
 from infuse.grids import resized
 from infuse.ports import Channel, Decoupled, Edit, Features, Ports, Residual, Tokens, Vector, Voice
-from infuse.spoken import Batch, Couple, Row, Slots, Spoken, SpokenDecoupled, SpokenEdit, SpokenResidual, SpokenShared
+from infuse.spoken import Batch, Row, Slots, Spoken, SpokenDecoupled, SpokenEdit, SpokenResidual, SpokenShared
+from infuse.tokens import framed, padded, tokens
 
 __all__ = ["Batch", "Row", "Spoken", "SpokenDecoupled", "SpokenResidual", "SpokenShared", "branches", "collate", "spoken_through"]  # fmt: skip
 
 
-def collate(rows: Sequence[Row], spec: Slots) -> Batch:
+def collate(rows: Sequence[Row], spec: Slots, constants: Constants | None = None, steady: bool = False) -> Batch:
     """Rows of one latent shape to one batch. Rows may differ in everything else.
 
-    Whatever of a row comes to decide a shape or a kernel here, `network.call.structure` must know of.
+    constants: what is kept from call to call; None: nothing is. steady: rows that are alike are computed one by one all the same,
+    as the width of a call decides the last bits. Whatever of a row comes to decide a shape or a kernel here,
+    `network.call.structure` must know of.
     """
-    asked = len(rows)
+    if constants is None or any(r.ports.shared for r in rows):  # what runs beside a row is noised anew in every step
+        return laid_out(rows, spec, constants or Constants(), steady)
+    said, x = [r.ports for r in rows], torch.stack([r.x for r in rows])
+    key = ("rows", *map(id, said), tuple(x.shape), x.dtype, likeness(rows), steady)
+    layout = constants.of(key, said, lambda: laid_out(rows, spec, constants, steady))
+    return replace(layout, x=x, timestep=times(rows, x.device))
+
+
+def laid_out(rows: Sequence[Row], spec: Slots, constants: Constants, steady: bool = False) -> Batch:
+    """The batch, of entries whose tensors are not laid out yet."""
+    asked, same = len(rows), None if steady else alike(rows)
     rows, shared = beside(rows)
     x = torch.stack([r.x for r in rows])
     grid = (int(x.shape[-2]), int(x.shape[-1]))
-    timestep = torch.stack([r.timestep.to(x.device, torch.float32) for r in rows])
     channels = None
     if spec.channel_slots:
         filled = [
@@ -40,20 +53,44 @@ def collate(rows: Sequence[Row], spec: Slots) -> Batch:
         channels = torch.stack([torch.cat(slots) for slots in filled])
     return Batch(
         x,
-        timestep,
+        times(rows, x.device),
         channels,
-        tokens([r.ports.context for r in rows], grid),
+        tokens([r.ports.context for r in rows], grid, constants),
         tuple(
-            decoupled(*group, grid)
+            decoupled(*group, grid, constants)
             for group in grouped(rows, lambda p: p.decoupled, lambda e: (id(e.adapter), e.scaling, e.tokens.ndim))
         ),
-        tuple(residual(*group, spec, grid) for group in grouped(rows, branches, spoken_through)),
+        tuple(residual(*group, spec, grid, constants, same) for group in grouped(rows, branches, spoken_through)),
         {s: torch.stack([mix(r.ports.embedding, s, x) for r in rows]) for s in spec.embedding_slots},
         features(rows),
         shared,
         tuple(edit(*group) for group in grouped(rows, lambda p: p.edits, lambda e: (id(e.network), e.blocks))),
         asked,
+        None if shared else same,
     )
+
+
+def times(rows: Sequence[Row], device: torch.device) -> Float[Tensor, " b"]:
+    """The timestep of each row, in one copy."""
+    return moved(torch.stack([r.timestep.to(torch.float32) for r in rows]), device)
+
+
+def likeness(rows: Sequence[Row]) -> tuple[int, ...]:
+    """For each row the first one that has the same latent at the same time: the terms of one job's guidance."""
+    seen: dict[tuple[int, int], int] = {}
+    return tuple(seen.setdefault((id(r.x), id(r.timestep)), i) for i, r in enumerate(rows))
+
+
+def alike(rows: Sequence[Row]) -> tuple[int, ...] | None:
+    """For each row the first one that a network is told the same besides words: latent, time, channels, vectors. None: all differ."""
+
+    def told(i: int, row: Row) -> Hashable:
+        entries = (*row.ports.channels, *row.ports.embedding)
+        return first[i], tuple((e.slot, id(e.value), e.voice.weight, id(e.voice.mask), e.voice.frames) for e in entries)
+
+    first, seen = likeness(rows), dict[Hashable, int]()
+    same = tuple(seen.setdefault(told(i, r), i) for i, r in enumerate(rows))
+    return None if len(set(same)) == len(same) else same
 
 
 def branches(ports: Ports) -> Sequence[Residual]:
@@ -145,49 +182,6 @@ def mix(entries: Sequence[Vector], slot: str, like: Tensor) -> Float[Tensor, " e
     return out.to(like.device)
 
 
-def tokens(spoken: Sequence[Sequence[Tokens]], grid: tuple[int, int]) -> Spoken:
-    """Concatenate each row's tokens, pad rows to one length; a bias only if something must be hidden or weighed."""
-    lengths = [sum(len(t.now) for t in row) for row in spoken]
-    n = max(lengths)
-    values = torch.stack(
-        [F.pad(torch.cat([t.now for t in row]), (0, 0, 0, n - m)) for row, m in zip(spoken, lengths, strict=True)]
-    )
-    regions, plain, couples = (
-        [],
-        all(m == n for m in lengths),
-        [c for i, row in enumerate(spoken) if (c := couple(i, row))],
-    )
-    bias = values.new_zeros(len(spoken), n)
-    for i, (row, m) in enumerate(zip(spoken, lengths, strict=True)):
-        bias[i, ..., m:] = -math.inf
-        at = 0
-        for t in row:
-            here = slice(at, at := at + len(t.now))
-            if t.apart is not None:  # its weight and region are no biases
-                continue
-            if t.voice.weight != 1:
-                plain, bias[i, ..., here] = False, math.log(t.voice.weight)  # type: ignore[arg-type]
-            if t.voice.frames is not None:  # a weight for every frame: the bias has one more axis
-                plain, bias = False, bias if bias.ndim == 3 else bias[:, None].repeat(1, len(t.voice.frames), 1)  # type: ignore[arg-type]
-                bias[i, :, here] += bias.new_tensor(t.voice.frames).clamp(min=1e-9).log()[:, None]
-            if t.voice.mask is not None:
-                regions.append((i, here, t.voice.mask))
-    return Spoken(values, None if plain else bias, tuple(regions), grid, couples=tuple(couples))
-
-
-def couple(row: int, said: Sequence[Tokens]) -> Couple | None:
-    """What a row's words that are attended apart share out among themselves; None if there are none."""
-    at, slices = 0, []
-    for t in said:
-        slices.append(slice(at, at := at + len(t.now)))
-    own = [(here, t) for here, t in zip(slices, said, strict=True) if t.apart is not None]
-    if not own:
-        return None
-    weights: Any = tuple(t.apart for _, t in own)
-    rests = tuple(1 - t.voice.weight * (1 - t.rest) for _, t in own)
-    return Couple(row, tuple(h for h, _ in own), weights, tuple(t.voice.mask for _, t in own), rests)
-
-
 def edit(rows: list[int], entries: list[Edit]) -> SpokenEdit:
     """One LoRA, all rows that carry it."""
     voices = [e.voice for e in entries]
@@ -213,26 +207,33 @@ def grouped(
     return list(groups.values())
 
 
-def decoupled(rows: list[int], entries: list[Decoupled], grid: tuple[int, int]) -> SpokenDecoupled:
+def decoupled(
+    rows: list[int], entries: list[Decoupled], grid: tuple[int, int], constants: Constants
+) -> SpokenDecoupled:
     """One adapter, all rows that carry it (a row may carry it more than once)."""
-    said = tokens([[Tokens(e.tokens)] for e in entries], grid) if entries[0].tokens.ndim == 2 else framed(entries, grid)
+    told = [e.tokens for e in entries]
+    said = constants.of(
+        ("decoupled", grid, *((id(e.tokens), id(e.voice.mask)) for e in entries)),
+        [told, [e.voice.mask for e in entries]],
+        lambda: padded([[Tokens(t)] for t in told], grid) if told[0].ndim == 2 else framed(entries, grid),
+    )
     v = said.values
     layers = where = None
     if any(e.layers is not None for e in entries):
         n = max(len(e.layers or ()) for e in entries)
         factors = [e.layers or (1.0,) * n for e in entries]
-        layers, where = v.new_tensor(factors), tuple(any(column) for column in zip(*factors, strict=True))
+        layers, where = numbers(factors, v), tuple(any(column) for column in zip(*factors, strict=True))
     edited = None
     if hasattr(entries[0].adapter, "edit"):
         once = {
             row: e.lowrank for row, e in sorted(zip(rows, entries, strict=True), key=lambda pair: abs(pair[1].lowrank))
         }
-        edited = torch.tensor(list(once), device=v.device), v.new_tensor(list(once.values()))
+        edited = indices(list(once), v.device), numbers(list(once.values()), v)
     return SpokenDecoupled(
         entries[0].adapter,
-        torch.tensor(rows, device=v.device),
+        indices(rows, v.device),
         said,
-        v.new_tensor([e.voice.weight for e in entries]),
+        numbers([e.voice.weight for e in entries], v),
         layers,
         tuple(e.voice.mask for e in entries),
         tuple(e.voice.frames for e in entries),  # type: ignore[arg-type]  numbers by now
@@ -242,35 +243,47 @@ def decoupled(rows: list[int], entries: list[Decoupled], grid: tuple[int, int]) 
     )
 
 
-def framed(entries: Sequence[Decoupled], grid: tuple[int, int]) -> Spoken:
-    """Tokens of a clip, others for every frame: values are (k f m d) until the clip is unrolled."""
-    n = max(e.tokens.shape[1] for e in entries)
-    values = torch.stack([F.pad(e.tokens, (0, 0, 0, n - e.tokens.shape[1])) for e in entries])
-    bias = None
-    if any(e.tokens.shape[1] != n for e in entries):
-        bias = values.new_zeros(values.shape[:3])
-        for i, e in enumerate(entries):
-            bias[i, :, e.tokens.shape[1] :] = -math.inf
-    return Spoken(values, bias, grid=grid)
-
-
-def residual(rows: list[int], entries: list[Residual], spec: Slots, grid: tuple[int, int]) -> SpokenResidual:
+def residual(
+    rows: list[int],
+    entries: list[Residual],
+    spec: Slots,
+    grid: tuple[int, int],
+    constants: Constants,
+    same: Sequence[int] | None = None,
+) -> SpokenResidual:
     """One branch, all rows that carry it, with each entry's weight per site."""
     if getattr(entries[0].branch, "merges", False):
         return merged(rows, entries, spec, grid)
-    hints = torch.stack([e.hint for e in entries])  # type: ignore[arg-type]  tensors by now: the job has drawn
+    told: list[Any] = [e.hint for e in entries]  # tensors by now: the job has drawn
+    hints, kept = constants.of(
+        ("hints", id(entries[0].branch), *map(id, told), *(id(e.voice.mask) for e in entries)),
+        [told, [e.voice.mask for e in entries], entries[0].branch],
+        lambda: (torch.stack(told), {}),
+    )
     sites = (1.0,) * getattr(entries[0].branch, "sites", spec.sites)
-    weights = hints.new_tensor([[e.voice.weight * s for s in e.sites or sites] for e in entries])  # type: ignore[operator]
+    weights = numbers([[e.voice.weight * s for s in e.sites or sites] for e in entries], hints)  # type: ignore[operator]
     return SpokenResidual(
         entries[0].branch,
-        torch.tensor(rows, device=hints.device),
+        indices(rows, hints.device),
         hints,
         weights,
         tuple(e.voice.mask for e in entries),
-        tokens([e.context for e in entries], grid) if entries[0].context else None,
+        tokens([e.context for e in entries], grid, constants) if entries[0].context else None,
         tuple(e.voice.frames for e in entries),  # type: ignore[arg-type]  numbers by now: the job has cut its window
         None if entries[0].vector is None else torch.stack([e.vector for e in entries]),  # type: ignore[misc]
+        same=shown_alike(rows, told, same),
+        where=tuple(rows),
+        kept=kept,
     )
+
+
+def shown_alike(rows: Sequence[int], hints: Sequence[Any], same: Sequence[int] | None) -> tuple[int, ...] | None:
+    """For each of a branch's rows the first one that is told and shown the same; None: all differ."""
+    if same is None:
+        return None
+    seen: dict[Hashable, int] = {}
+    mine = tuple(seen.setdefault((same[row], id(h)), i) for i, (row, h) in enumerate(zip(rows, hints, strict=True)))
+    return None if len(set(mine)) == len(mine) else mine
 
 
 def merged(rows: list[int], entries: list[Residual], spec: Slots, grid: tuple[int, int]) -> SpokenResidual:
@@ -291,15 +304,16 @@ def merged(rows: list[int], entries: list[Residual], spec: Slots, grid: tuple[in
     for i, row in enumerate(mine.values()):
         for j, e in enumerate(row):
             parts[i, j] = 1.0 if lone[i] else heard(parts.new_ones(1, *grid), e.voice, 1.0)[0]
-    weights = hints.new_tensor([[(e.voice.weight if e else 1.0) * s for s in sites] for e in lone])
+    weights = numbers([[(e.voice.weight if e else 1.0) * s for s in sites] for e in lone], hints)
     return SpokenResidual(
         entries[0].branch,
-        torch.tensor(list(mine), device=hints.device),
+        indices(list(mine), hints.device),
         hints,
         weights,
         tuple(e.voice.mask if e else None for e in lone),
         vectors=vectors,
         parts=parts,
+        where=tuple(mine),
     )
 
 

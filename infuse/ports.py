@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from infuse.curves import Curve, value_at
@@ -223,6 +224,13 @@ class Ports:
             return entry.at(progress) if isinstance(entry, Tokens | Residual | Vector) else entry
 
         return self.map(now).spoken(LOUD if weight == 1 else Voice(weight)) if weight else Ports()
+
+    @cached_property
+    def turns(self) -> bool:
+        """Is it not the same at all times, whatever the weight?"""
+        tokens = (*self.context, *(t for r in self.residuals if isinstance(r, Residual) for t in r.context))
+        values = [*(v for t in tokens for v in (t.values, t.other)), *(v.value for v in self.embedding)]
+        return any(isinstance(v, Turning) for v in values) or any(isinstance(t.share, dict) for t in tokens)
 
     def clip(self, first: int, last: int, count: int) -> Ports:
         """What is said of the frames `first`..`last` - 1 of a clip of `count`."""

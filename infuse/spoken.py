@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -64,7 +65,10 @@ class Spoken:
     frames: int = 1
     """Of a clip: its attention sees every frame as a row of its own."""
     couples: tuple[Couple, ...] = ()
-    cache: dict[int, Tensor | None] = field(default_factory=dict)
+    cache: dict[Any, Any] = field(default_factory=dict)
+    """Biases by number of queries; what masks say at a level; the same tokens for frames, or for some rows."""
+    kept: WeakKeyDictionary[nn.Module, Any] = field(default_factory=WeakKeyDictionary)
+    """Keys and values that an attention, or an adapter, has made of these tokens."""
 
     def bias_for(self, queries: int) -> Float[Tensor, "k 1 q n"] | None:
         """The additive bias for a layer with that many queries."""
@@ -122,6 +126,12 @@ class SpokenResidual:
     """Numbers for the branch's own embedding; of a branch that merges, for each of its m hints."""
     parts: Float[Tensor, "k m h w"] | None = None
     """How much each hint of a branch that merges counts, and where; 0: there is none."""
+    same: tuple[int, ...] | None = None
+    """For each of its rows the first one that is told and shown the same besides words."""
+    where: tuple[int, ...] = ()
+    """The rows once more, as numbers."""
+    kept: dict[Any, Any] = field(default_factory=dict)
+    """What the branch made of the hints."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,3 +178,5 @@ class Batch:
     shared: tuple[SpokenShared, ...] = ()
     edits: tuple[SpokenEdit, ...] = ()
     asked: int | None = None
+    same: tuple[int, ...] | None = None
+    """For each row the first one that is told the same besides words; None: all differ, or run beside each other."""

@@ -18,7 +18,7 @@ def unrolled(batch: Batch) -> Batch:
     """
     b, _, f = batch.x.shape[:3]
     pictures = batch.x.transpose(1, 2).flatten(0, 1)
-    context = replace(batch.context, frames=f, cache={})
+    context: Spoken = batch.context.cache.setdefault(("frames", f), replace(batch.context, frames=f, cache={}))
     return Batch(
         pictures,
         batch.timestep.repeat_interleave(f),
@@ -45,16 +45,18 @@ def _loudness(weights: Tensor, frames: Sequence[tuple[float, ...] | None], f: in
 
 def _adapter_frames(said: SpokenDecoupled, f: int) -> SpokenDecoupled:
     own = said.tokens.values.ndim == 4  # tokens of its own for every frame
-    values, bias = (
-        t if t is None else t.flatten(0, 1) if own else t.repeat_interleave(f, 0)
-        for t in (said.tokens.values, said.tokens.bias)
-    )
-    assert values is not None
+    if ("frames", f) not in said.tokens.cache:
+        values, bias = (
+            t if t is None else t.flatten(0, 1) if own else t.repeat_interleave(f, 0)
+            for t in (said.tokens.values, said.tokens.bias)
+        )
+        assert values is not None
+        said.tokens.cache["frames", f] = Spoken(values, bias, grid=said.tokens.grid)
     edited = said.edited and (_every(said.edited[0], f), said.edited[1].repeat_interleave(f, 0))
     return replace(
         said,
         rows=_every(said.rows, f),
-        tokens=Spoken(values, bias, grid=said.tokens.grid),
+        tokens=said.tokens.cache["frames", f],
         weights=_loudness(said.weights, said.frames, f),
         layers=None if said.layers is None else said.layers.repeat_interleave(f, 0),
         masks=tuple(m for m in said.masks for _ in range(f)),
@@ -71,4 +73,6 @@ def _branch_frames(said: SpokenResidual, f: int) -> SpokenResidual:
         weights=_loudness(said.weights, said.frames, f),
         masks=tuple(m for m in said.masks for _ in range(f)),
         vectors=None if said.vectors is None else said.vectors.repeat_interleave(f, 0),
+        same=None,
+        where=tuple(row * f + j for row in said.where for j in range(f)),
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from threading import Lock, get_ident
 from typing import Any
-from weakref import WeakMethod, finalize
+from weakref import finalize
 
 import torch
 
@@ -26,6 +26,7 @@ from infuse.engine.dressing import dress_of, state
 from infuse.engine.encodings import Encodings
 from infuse.engine.finish import developed, finished
 from infuse.engine.job import Job, ground
+from infuse.engine.kept import weakly
 from infuse.engine.model_store import ModelStore
 from infuse.engine.places import admitted
 from infuse.engine.preview import Previews
@@ -272,6 +273,8 @@ class Engine:
                 if isinstance(answer, Exception):
                     raise answer
             r.job.answer(torch.stack(list(answers)))  # type: ignore[arg-type]
+            if r.job.latent is not None:
+                r.base.network.constants.clear()
             r.ticket.advance()
 
     @contextmanager
@@ -293,6 +296,8 @@ class Engine:
     def leave(self, ticket: Ticket) -> None:
         """Whatever this ticket has in line is given up."""
         with self._lock:
+            for r in (r for r in self._running if r.ticket is ticket):
+                r.base.network.constants.clear()
             self._running = [r for r in self._running if r.ticket is not ticket]
 
     def _deliver(self, events: bool = False) -> None:
@@ -340,9 +345,3 @@ class Engine:
         finally:
             if ticket.claimed == me:
                 ticket.claimed = None
-
-
-def weakly(method: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A bound method that does not keep whom it belongs to."""
-    weak = WeakMethod(method)
-    return lambda thing: (found := weak()) and found(thing)

@@ -53,6 +53,8 @@ class Job:
     _solver: Solver | None = None
     _query: tuple[Tensor, Tensor] | None = None
     _hold: Hold | None = field(default=None, repr=False)
+    _said: dict[Any, tuple[Ports, ...]] = field(default_factory=dict, repr=False)
+    """What was said in the evaluation before, by what decides it: while that stays, it is the same object."""
 
     def start(self) -> None:
         """Draw everything random in diffusers' order (start picture, noise, channels) and pose the first question."""
@@ -109,10 +111,26 @@ class Job:
         if self._query is None:
             raise InfuseError("", "its solver was interrupted in the middle of a step. Run the recipe again.")
         x, t = self._query
-        said = [self.beside(self.ports(term.speaks), t) for term in self.now.guidance.terms]
-        if not self.windows:
-            return [Row(x, t, ports) for ports in said]
-        return [Row(x[:, a:b], t, ports.clip(a, b, self.shape[1])) for ports in said for a, b in self.windows]
+        said, looks = [self.said(term.speaks) for term in self.now.guidance.terms], [x]
+        if self.windows:
+            looks = [x[:, a:b] for a, b in self.windows]
+        return [Row(look, t, self.beside(p, t)) for each in said for look, p in zip(looks, each, strict=True)]
+
+    def said(self, speaks: frozenset[str]) -> tuple[Ports, ...]:
+        """What is said when these guided conditions speak, in each window of a clip. Entries stay the same objects from evaluation
+        to evaluation while nothing about them changes, so that what is made of them can be kept."""
+        now = self.now
+        key = (speaks, tuple(now.weights.items()), now.parts, now.scale, now.progress if self._turns else 0.0)
+        if key not in self._said:
+            said = self.ports(speaks)
+            each = tuple(said.clip(a, b, self.shape[1]) for a, b in self.windows) if self.windows else (said,)
+            self._said = {**dict(list(self._said.items())[-7:]), key: each}
+        return self._said[key]
+
+    @property
+    def _turns(self) -> bool:
+        """Do words change on the way, whoever speaks?"""
+        return any(p.turns for s in self.sides.values() for p in (s.on, s.off))
 
     def ports(self, speaks: frozenset[str]) -> Ports:
         """What is said in the present evaluation when these guided conditions speak."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from threading import Lock
 from typing import Any
-from weakref import WeakValueDictionary, ref
+from weakref import WeakMethod, WeakValueDictionary, ref
 
 from infuse.notices import note
 
@@ -190,3 +190,9 @@ def _replaced_by(old: Key, new: Key) -> bool:
     path = getattr(new.version, "path", None)
     same = path is not None and getattr(old.version, "path", None) == path
     return same and old.version != new.version and old.what == new.what
+
+
+def weakly(method: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A bound method that does not keep whom it belongs to."""
+    weak = WeakMethod(method)
+    return lambda thing: (found := weak()) and found(thing)

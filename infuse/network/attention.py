@@ -91,11 +91,13 @@ class PortedAttention:
         cross = encoder_hidden_states is not None
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         q = heads(self.projected(heard, "to_q", attn.to_q, hidden_states), attn.heads)
-        k = heads(self.projected(heard, "to_k", attn.to_k, source), attn.heads)
-        v = heads(self.projected(heard, "to_v", attn.to_v, source), attn.heads)
-        context = heard.context if cross else None
+        context, edits = heard.context if cross else None, NOW.get()
+        if context is not None and self.constant(heard, attn):
+            k, v = said_once(context, attn)
+        else:
+            k = heads(self.projected(heard, "to_k", attn.to_k, source), attn.heads)
+            v = heads(self.projected(heard, "to_v", attn.to_v, source), attn.heads)
         out = merged(attend(q, k, v, None)) if context is None else words(q, k, v, context)
-        edits = NOW.get()
         if cross and self.pictured and edits is not None:
             plain = out
             for said in edits.of_words(attn, self.path, source):
@@ -116,6 +118,14 @@ class PortedAttention:
                 if not fuses(said) and (said.heard is None or said.heard[self.layer]):
                     out = out.index_add(0, said.rows, self.image_answer(q, said, attn.heads).to(out.dtype))
         return attn.to_out[1](self.projected(heard, "to_out", attn.to_out[0], out))
+
+    def constant(self, heard: Heard, attn: Any) -> bool:
+        """Are keys and values of words the same in every step, so that they can be kept? Not where gradients want them, nor where
+        somebody changes how they are made."""
+        if torch.is_grad_enabled() or heard.edits or heard.projections:
+            return False
+        edits = NOW.get()
+        return edits is None or not (edits.touches(attn.to_k) or edits.touches(attn.to_v))
 
     def projected(self, heard: Heard, name: str, linear: nn.Module, x: Tensor) -> Tensor:
         """A projection of x, with what is added to its input (LLLite) and to its output (an adapter's low-rank part)."""
@@ -138,8 +148,7 @@ class PortedAttention:
 
     def image_answer(self, q: Tensor, said: SpokenDecoupled, n: int) -> Tensor:
         """(k, queries, width): what one adapter adds for the rows that carry it, weighed and masked."""
-        to_k, to_v = said.adapter.layer(self.layer)  # type: ignore[operator]
-        k, v = to_k(said.tokens.values), to_v(said.tokens.values)
+        k, v = seen_once(said, self.layer)
         weight = said.weights if said.layers is None else said.weights * said.layers[:, self.layer]
         w = weight[:, None, None].to(v.dtype)
         if said.scaling != "v":
@@ -148,7 +157,13 @@ class PortedAttention:
             v = v + (w - 1) * mean_token(v, said.tokens.bias) if "mean" in said.scaling else v * w
             w = 1
         out = merged(attend(q[said.rows], heads(k, n), heads(v, n), said.tokens.bias_for(q.shape[2])))
-        return inside(out * w, said.masks, said.tokens.grid)
+        out = out if isinstance(w, int) else out * w
+        if all(m is None for m in said.masks):
+            return out
+        where = said.tokens.cache.get(("where", q.shape[2]))
+        if where is None:
+            where = said.tokens.cache["where", q.shape[2]] = whereabouts(said.masks, said.tokens.grid, out)
+        return out * where
 
     def shared_answer(self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, said: SpokenShared) -> Tensor:
         """All rows' answers, one of them with the keys and values of what runs beside it in the same softmax."""
@@ -231,11 +246,42 @@ def coupled(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, couple: Couple
 
 def inside(said: Tensor, masks: Sequence[Tensor | None], grid: tuple[int, int]) -> Tensor:
     """(k places c) of rows, each where it is heard."""
-    if all(m is None for m in masks):
-        return said
-    everywhere = said.new_ones(said.shape[1])
-    where = [everywhere if m is None else on_grid(m, grid, said.shape[1]).to(said) for m in masks]
-    return said * torch.stack(where)[..., None]
+    return said if all(m is None for m in masks) else said * whereabouts(masks, grid, said)
+
+
+def whereabouts(masks: Sequence[Tensor | None], grid: tuple[int, int], like: Tensor) -> Tensor:
+    """(k places 1): how loudly each row is heard at each place of (k places c)."""
+    everywhere = like.new_ones(like.shape[1])
+    where = [everywhere if m is None else on_grid(m, grid, like.shape[1]).to(like) for m in masks]
+    return torch.stack(where)[..., None]
+
+
+def said_once(context: Spoken, attn: Any) -> tuple[Tensor, Tensor]:
+    """Keys and values (b heads n d) of all words in one attention, kept with the words while its weights are the same."""
+    mark = marked(attn.to_k.weight, attn.to_v.weight)
+    found = context.kept.get(attn)
+    if found is None or found[0] != mark:
+        k, v = (heads(linear(context.values), attn.heads) for linear in (attn.to_k, attn.to_v))
+        if context.frames > 1:
+            k, v = k.repeat_interleave(context.frames, 0), v.repeat_interleave(context.frames, 0)
+        found = context.kept[attn] = (mark, k, v)
+    return found[1], found[2]
+
+
+def seen_once(said: SpokenDecoupled, layer: int | None) -> tuple[Tensor, Tensor]:
+    """Keys and values (k m width) that an adapter has for one attention, kept with its tokens."""
+    to_k, to_v = said.adapter.layer(layer)  # type: ignore[operator]
+    if torch.is_grad_enabled() or not all(isinstance(m, nn.Linear) for m in (to_k, to_v)):
+        return to_k(said.tokens.values), to_v(said.tokens.values)
+    mark, mine = marked(to_k.weight, to_v.weight), said.tokens.kept.setdefault(said.adapter, {})
+    if layer not in mine or mine[layer][0] != mark:
+        mine[layer] = mark, to_k(said.tokens.values), to_v(said.tokens.values)
+    return mine[layer][1], mine[layer][2]
+
+
+def marked(*weights: Tensor) -> tuple[Any, ...]:
+    """What changes when somebody writes into these weights, or puts others in their place."""
+    return tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
 
 
 def mean_token(v: Tensor, bias: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from infuse.network.attention import install
-from infuse.network.walk import Stroll, site_widths, walk
+from infuse.network.walk import Layers, Plain, Stroll, site_widths, walk
 
 CONDITIONING = 5
 """Channels beside the noisy latent: masked latent 4, mask 1."""
@@ -82,11 +82,12 @@ class BrushNet(nn.Module):
         context: Float[Tensor, "b n d"],
         attention: Mapping[str, Any],
         embedding: Mapping[str, Any] | None = None,
+        layers: Layers | None = None,
     ) -> list[Float[Tensor, "b c h w"]]:
-        """One answer per site. The features themselves go on unchanged."""
+        """One answer per site. The features themselves go on unchanged. layers: how they are computed, the modules' own way if None."""
         tap = _Tap(self.zeros())
         x = torch.cat([x, hint.flip(1) if self.bgr else hint], dim=1)
-        walk(self.network, x, timestep, context, attention, tap, embedding=embedding)
+        walk(self.network, x, timestep, layers or Plain(context, attention), tap, embedding=embedding)
         return tap.answers
 
 

@@ -35,7 +35,9 @@ def evaluate(
             asked = [rows[i] for i in call]
             asked += asked[-1:] * (width - len(asked))
             answers |= zip(
-                call, network.predict(collate(asked, network.spec)), strict=False
+                call,
+                network.predict(collate(asked, network.spec, getattr(network, "constants", None), bool(row_width))),
+                strict=False,
             )  # nobody asked for padding
     return [answers[i] for i in range(len(rows))]
 

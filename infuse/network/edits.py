@@ -129,6 +129,10 @@ class Edits:
                 masks.append(mask)
         return Speaker(change, tuple(rows), tuple(weights), tuple(masks))
 
+    def touches(self, layer: Any) -> bool:
+        """Does anybody change this layer?"""
+        return bool(self.speakers(getattr(layer, "edited_as", ("", ""))))
+
     def added(self, layer: Any, x: Tensor, out: Tensor) -> Tensor:
         """A layer's answer with what is said there."""
         here = self.speakers(layer.edited_as)

@@ -1,6 +1,7 @@
-"""A base network answers a batch: through diffusers' public arguments, the specification.
+"""A base network answers a batch: through diffusers' public arguments, the specification, or by a walk through the same modules.
 
-Only where a branch speaks inside of the blocks, which those arguments cannot say, does `walk` visit the same modules.
+The walk is taken where a branch speaks inside of the blocks, which those arguments cannot say; and, in fewer steps
+(`network.fast`), wherever no gradients are wanted. `plain` forces the specification.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infuse.grids import halved, resized
+from infuse.constants import Constants
+from infuse.grids import resized
 from infuse.network.attention import Heard, Projections, install
+from infuse.network.branches import branch_answer, embedded, subset
 from infuse.network.edits import Edits, listen, telling
+from infuse.network.fast import Alike, Fast, settled, walkable
 from infuse.network.spec import NetworkSpec
-from infuse.network.walk import Ask, Stroll, Visitor, head, walk
-from infuse.spoken import Batch, Spoken, SpokenResidual
+from infuse.network.walk import Ask, Layers, Plain, Stroll, Visitor, head, walk
+from infuse.spoken import Batch, SpokenResidual
 
 
 class Network:
@@ -27,9 +31,14 @@ class Network:
     `calls` counts network evaluations, `branch_calls` those of branch networks (ControlNet and its kin).
     """
 
+    plain = False
+    """Always as the modules' own forward has it."""
+
     def __init__(self, unet: nn.Module, spec: NetworkSpec) -> None:
         self.unet, self.spec = unet, spec
         self.calls = self.branch_calls = 0
+        self.constants = Constants()
+        """What its calls have in common, while jobs are under way."""
         self._stacks: dict[Any, dict[Any, Any]] = {}
         install(unet, tuple(path for path, _ in spec.cross_layers))
         listen(unet, "unet")
@@ -46,18 +55,29 @@ class Network:
         """What the base model answers (epsilon or v), whatever the rows ask for. One call of the UNet."""
         skips = self.answers(batch, speaking(batch, "skips"))
         sites = self.answers(batch, speaking(batch, "inside"))
-        attention = self.heard(batch).kwargs
+        heard = self.heard(batch)
+        attention = heard.kwargs
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
         visitors: list[Visitor] = [Sites(sites)] if sites is not None else []
         visitors += [Lockstep(said, batch) for said in speaking(batch, "lockstep")]
         visitors += [Norms(batch)] if any(e.norms for s in batch.shared for e in s.entries) else []
         self.calls += 1
-        with telling(self.edits(batch)):
-            if visitors:
+        edits, fast = self.edits(batch), self.fast
+        with telling(edits):
+            if visitors or fast:
                 self.branch_calls += sum(isinstance(v, Lockstep) for v in visitors)
+                told, timestep = embedded(batch.embedding), batch.timestep
+                layers: Layers = Plain(batch.context.values, attention)
+                if fast:
+                    settled(self.unet)
+                    alone = edits is None and not visitors and not heard.projections and not heard.edits
+                    alike = Alike(batch.same, x.device) if batch.same and alone else None
+                    layers = Fast(batch.context.values, heard, alike)
+                    if alike is not None:
+                        x, timestep, told = x[alike.first], timestep[alike.first], alike.of(told)
                 h = walk(
-                    self.unet, x, batch.timestep, batch.context.values, attention, Ask(visitors), features=batch.features,
-                    skips=skips[:-1] if skips else None, middle=skips[-1] if skips else None, embedding=embedded(batch.embedding),
+                    self.unet, x, timestep, layers, Ask(visitors) if visitors else Stroll(), features=batch.features,
+                    skips=skips[:-1] if skips else None, middle=skips[-1] if skips else None, embedding=told,
                 )  # fmt: skip
                 return head(self.unet, h)[: batch.asked]
             return self.unet(
@@ -71,6 +91,11 @@ class Network:
                 return_dict=False,
                 **embedded(batch.embedding),
             )[0][: batch.asked]
+
+    @property
+    def fast(self) -> bool:
+        """Is this call computed in fewer steps?"""
+        return not self.plain and not torch.is_grad_enabled() and walkable(self.unet)
 
     def edits(self, batch: Batch) -> Edits | None:
         """What LoRAs say to the layers in this call. Stacked factors are kept while the same networks speak to the same rows."""
@@ -96,7 +121,7 @@ class Network:
         total: list[Tensor] | None = None
         for said in speakers:
             self.branch_calls += 1
-            answer = branch_answer(said, batch, self.spec.levels)
+            answer = branch_answer(said, batch, self.spec.levels, self.plain)
             if total is None:
                 total = [r.new_zeros(len(batch.x), *r.shape[1:]) for r in answer]
             total = [t.index_add(0, said.rows, r) for t, r in zip(total, answer, strict=True)]
@@ -131,7 +156,7 @@ class Lockstep:
 
     def embedding(self, time: Tensor, emb: Tensor) -> Tensor | None:
         x, t = self.batch.x[self.rows], self.batch.timestep[self.rows]
-        context = self.said.context or subset(self.batch.context, self.rows)
+        context = self.said.context or subset(self.batch.context, self.said.where)
         branch: Any = self.said.branch
         self.beside = branch.begin(x, t, emb[self.rows], self.said.hints, context, self.said.weights, self.said.masks)
         return self._spread(self.beside.embedding(time[self.rows], emb[self.rows]), emb)
@@ -179,91 +204,6 @@ class Norms(Stroll):
         return out
 
 
-def branch_answer(
-    said: SpokenResidual, batch: Batch, levels: Sequence[int] | None = None
-) -> list[Float[Tensor, "k c h w"]]:
-    """One branch for the rows that carry it: its residuals, shallow to middle, weighed per site and masked.
-
-    A branch hears the 4-channel latent, the embedding of its rows, and their text tokens or its own; never image tokens
-    or extra channels (ControlNet sec. 3; specification of the combination: original IP-Adapter repository).
-    `levels`, those of the base's sites, spread what a globally pooled ControlNet says; without them it stays as said.
-    """
-    rows, x = said.rows, batch.x[said.rows]
-    context = said.context or subset(batch.context, rows)
-    attention = Heard(context).kwargs
-    said_too = embedded({k: v[rows] for k, v in batch.embedding.items() if hears(said.branch, k)})
-    if getattr(said.branch, "place", "skips") == "inside":
-        answer = said.branch(x, batch.timestep[rows], said.hints, context.values, attention, said_too)
-    else:
-        own = {"vectors": said.vectors, "parts": said.parts}
-        down, middle = said.branch(
-            x,
-            batch.timestep[rows],
-            encoder_hidden_states=context.values,
-            controlnet_cond=said.hints,
-            conditioning_scale=1.0,
-            cross_attention_kwargs=attention,
-            return_dict=False,
-            **said_too,
-            **{k: v for k, v in own.items() if v is not None},
-        )
-        answer = (
-            [*down, middle] if levels is None else spread([*down, middle], levels, (int(x.shape[-2]), int(x.shape[-1])))
-        )
-    out = [r * said.weights[:, i, None, None, None].to(r.dtype) for i, r in enumerate(answer)]
-    return out if all(m is None for m in said.masks) else [r * regions_of(said, r) for r in out]
-
-
-def hears(branch: Any, slot: str) -> bool:
-    """Has this branch a place for what an embedding slot holds? One that was trained beside a plain base has none for a guidance
-    scale, a class vector or a noise level."""
-    network = getattr(branch, "network", branch)
-    if slot == "guidance":
-        return getattr(network.time_embedding, "cond_proj", None) is not None
-    if slot in CLASS:
-        return getattr(network, "class_embedding", None) is not None
-    return getattr(network, "add_embedding", None) is not None
-
-
-def spread(answer: Sequence[Tensor], levels: Sequence[int], grid: tuple[int, int]) -> list[Tensor]:
-    """Answers (k c 1 1) of a globally pooled ControlNet (shuffle), heard at every place of their sites; others as they are.
-
-    Before masks and sums: a region is one of the site's places, and other branches have answers for each of them.
-    """
-    return [r.expand(*r.shape[:2], *halved(grid, n)) for r, n in zip(answer, levels, strict=True)]
-
-
-def regions_of(said: SpokenResidual, answer: Float[Tensor, "k c h w"]) -> Float[Tensor, "k 1 h w"]:
-    """Where each row is heard, at the resolution of one site: everywhere, unless it has a mask."""
-    size = (int(answer.shape[-2]), int(answer.shape[-1]))
-    everywhere = answer.new_ones(1, *size)
-    masks = [
-        None if m is None else F.interpolate(m[None, None].to(answer), size=size, mode="bilinear")[0]
-        for m in said.masks
-    ]
-    return torch.stack([everywhere if m is None else m for m in masks])
-
-
-def subset(context: Spoken, rows: Tensor) -> Spoken:
-    """The context of some rows only; of some frames, which then are rows, if it is that of clips."""
-    if context.frames > 1:
-        flat = None if context.bias is None else _frame_bias(context)
-        values = context.values.repeat_interleave(context.frames, 0)
-        spread = [
-            (i * context.frames + j, here, mask) for i, here, mask in context.regions for j in range(context.frames)
-        ]
-        context = Spoken(values, flat, tuple(spread), context.grid)
-    regions = tuple(
-        (k, here, mask) for k, row in enumerate(rows.tolist()) for i, here, mask in context.regions if i == row
-    )
-    return Spoken(context.values[rows], None if context.bias is None else context.bias[rows], regions, context.grid)
-
-
-def _frame_bias(context: Spoken) -> Tensor:
-    assert context.bias is not None
-    return context.bias.flatten(0, 1) if context.bias.ndim == 3 else context.bias.repeat_interleave(context.frames, 0)
-
-
 def guidance_vector(scale: float, width: int) -> Float[Tensor, " e"]:
     """How a distilled network (LCM) is told a guidance scale: sinusoids of w = scale - 1, in thousandths.
 
@@ -274,21 +214,3 @@ def guidance_vector(scale: float, width: int) -> Float[Tensor, " e"]:
     step = torch.log(torch.tensor(10000.0)) / (half - 1)
     angles = w * torch.exp(torch.arange(half, dtype=torch.float32) * -step)
     return F.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))
-
-
-CLASS = ("image_embeds", "noise_level")
-"""Slots that a network hears through its class embedding: unCLIP's vector, the upscaler's noise level."""
-
-
-def embedded(slots: dict[str, Tensor]) -> dict[str, Any]:
-    """Embedding slots as the arguments diffusers has for them."""
-    out: dict[str, Any] = {}
-    if "time_ids" in slots:
-        out["added_cond_kwargs"] = {"text_embeds": slots["text_embeds"], "time_ids": slots["time_ids"]}
-    if "guidance" in slots:
-        out["timestep_cond"] = slots["guidance"]
-    if "image_embeds" in slots:
-        out["class_labels"] = slots["image_embeds"]
-    if "noise_level" in slots:
-        out["class_labels"] = slots["noise_level"][:, 0].round().long()
-    return out

@@ -16,6 +16,8 @@ from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from jaxtyping import Float
 from torch import Tensor
 
+from infuse.network.walk import Layers, Plain, Stroll, bottom, encode
+
 
 class Union(ControlNetUnionModel):
     """diffusers' modules, asked so that no row depends on the others.
@@ -46,12 +48,13 @@ class Union(ControlNetUnionModel):
         added_cond_kwargs: Mapping[str, Tensor] | None = None,
         cross_attention_kwargs: Mapping[str, Any] | None = None,
         return_dict: bool = False,
+        layers: Layers | None = None,
     ) -> tuple[list[Float[Tensor, "k c h w"]], Float[Tensor, "k c h w"]]:
         """Residuals, shallow to deep, and the middle's.
 
         vectors: one row of 0 and 1 for each hint: its type; all 0: it has none, and passes by the block ("auto").
         parts: how loud each hint of a row is before they are summed, everywhere or place by place; 0 for what only fills up a row.
-        Without a dimension m, each row has one hint, at full strength.
+        Without a dimension m, each row has one hint, at full strength. layers: how they are computed; None: the modules' own way.
         """
         if controlnet_cond.ndim == 4:
             controlnet_cond, vectors = controlnet_cond[:, None], vectors[:, None]
@@ -63,11 +66,9 @@ class Union(ControlNetUnionModel):
             emb = emb + self._sizes(added_cond_kwargs, emb)
         h = self.conv_in(sample)
         h = h + self.fused(controlnet_cond, vectors, parts, h)
-        skips, said = [h], {"encoder_hidden_states": encoder_hidden_states, "cross_attention_kwargs": dict(cross_attention_kwargs or {})}  # fmt: skip
-        for block in self.down_blocks:
-            h, more = block(h, emb, **(said if getattr(block, "has_cross_attention", False) else {}))
-            skips += more
-        h = self.mid_block(h, emb, **said)
+        layers = layers or Plain(encoder_hidden_states, cross_attention_kwargs or {})
+        h, skips, _ = encode(self, h, emb, layers, Stroll())
+        h = bottom(self, h, emb, layers)
         down = [conv(s) * conditioning_scale for conv, s in zip(self.controlnet_down_blocks, skips, strict=True)]
         middle = self.controlnet_mid_block(h) * conditioning_scale
         if self.config["global_pool_conditions"]:

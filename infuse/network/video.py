@@ -19,7 +19,7 @@ from infuse.errors import InfuseError
 from infuse.network.edits import telling
 from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network, speaking
-from infuse.network.walk import Stroll, head, walk
+from infuse.network.walk import Plain, Stroll, head, walk
 from infuse.spoken import Batch
 from infuse.unroll import unrolled
 
@@ -68,7 +68,7 @@ class VideoNetwork(Network):
         heard = self.heard(frames).kwargs
         pictures = _Pictures(self.unet)
         self.calls += 1
-        h = walk(pictures, x.transpose(1, 2).flatten(0, 1), frames.timestep, words, heard, Stroll())
+        h = walk(pictures, x.transpose(1, 2).flatten(0, 1), frames.timestep, Plain(words, heard), Stroll())
         return head(pictures, h).unflatten(0, (-1, f)).transpose(1, 2)
 
 

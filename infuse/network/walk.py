@@ -1,8 +1,10 @@
 """One walk through the modules of a UNet, with a stop at every site: after each layer and each change of scale.
 
 diffusers' own forward lets information in at the skips and the middle only. BrushNet speaks, and is heard, at all places
-between `conv_in` and the last decoder layer; so UNet and BrushNet are walked alike, and what happens at a site is the
-visitor's business. With a visitor that changes nothing, this equals the UNet's own forward bit for bit.
+between `conv_in` and the last decoder layer; so UNet, BrushNet and a ControlNet's encoder are walked alike, and what happens at
+a site is the visitor's business. *How* a layer is computed is an argument, too: by the modules' own forward (`Plain`, the
+specification: with a visitor that changes nothing, the walk equals the UNet's own forward bit for bit), or in fewer steps
+(`network.fast`).
 """
 
 from __future__ import annotations
@@ -27,6 +29,41 @@ class Visitor(Protocol):
     def __call__(self, h: Tensor, before: Tensor) -> Tensor | None:
         """Asked at every site, in order: after the first convolution, each layer and downsampler, the middle block, each layer and
         upsampler. `h` is what that part answered, `before` what went into it (in the decoder, without the skip)."""
+
+
+class Layers(Protocol):
+    """How layers are computed. Rows that are alike may be walked as one, up to where they hear different words."""
+
+    context: Tensor
+    """Tokens (b n d)."""
+
+    def resnet(self, module: Any, h: Tensor, emb: Tensor) -> Tensor: ...
+
+    def attended(self, module: Any, h: Tensor) -> Tensor:
+        """A spatial transformer's answer."""
+        ...
+
+    def whole(self, h: Tensor) -> Tensor:
+        """All rows of features."""
+        ...
+
+
+class Plain:
+    """The modules' own forward. `attention`: the arguments of every attention processor."""
+
+    def __init__(self, context: Tensor, attention: Mapping[str, Any]) -> None:
+        self.context, self.attention = context, dict(attention)
+
+    def resnet(self, module: Any, h: Tensor, emb: Tensor) -> Tensor:
+        return module(h, emb)
+
+    def attended(self, module: Any, h: Tensor) -> Tensor:
+        return module(
+            h, encoder_hidden_states=self.context, cross_attention_kwargs=dict(self.attention), return_dict=False
+        )[0]
+
+    def whole(self, h: Tensor) -> Tensor:
+        return h
 
 
 class Stroll:
@@ -68,8 +105,7 @@ def walk(
     unet: Any,
     x: Tensor,
     timestep: Tensor,
-    context: Tensor,
-    attention: Mapping[str, Any],
+    layers: Layers,
     visitor: Visitor,
     *,
     skips: Sequence[Tensor] | None = None,
@@ -79,67 +115,85 @@ def walk(
 ) -> Tensor:
     """Features before the output head, (b width h w).
 
-    `attention` are the arguments of every attention processor; `skips` and `middle` are ControlNet's residuals, added to
-    the skips and after the middle block; `features` are a T2I-Adapter's, added where diffusers adds them; `embedding` holds
-    diffusers' timestep_cond, class_labels and added_cond_kwargs.
+    `skips` and `middle` are ControlNet's residuals, added to the skips and after the middle block; `features` are a
+    T2I-Adapter's, added where diffusers adds them; `embedding` holds diffusers' timestep_cond, class_labels and
+    added_cond_kwargs.
     Sites: PowerPaint's BrushNet_CA at open-mmlab/PowerPaint@5b4c3d5; the outermost skip is stored before its site.
     """
-    said: Any = embedding or {}
+    time, emb = embedded(unet, x, timestep, layers.context, embedding or {})
+    emb = added(emb, visitor.embedding(time, emb))
+    h = unet.conv_in(x)
+    h = added(h, visitor.first(h))
+    h, stored, levels = encode(unet, h, emb, layers, visitor, features)
+    if skips is not None:
+        stored = [layers.whole(s) + r for s, r in zip(stored, skips, strict=True)]
+    before = h
+    h = bottom(unet, h, emb, layers)
+    if levels and levels[0].shape == h.shape:
+        h = h + levels.pop(0)
+    h = visited(added(h, middle), before, visitor)
+    for block in unet.up_blocks:
+        for i in range(len(block.resnets)):
+            below = torch.cat([h, layers.whole(stored.pop())], dim=1)
+            h = visited(layer(block, i, below, emb, layers), h, visitor)
+        for upsampler in block.upsamplers or ():
+            h = visited(upsampler(h, stored[-1].shape[-2:]), h, visitor)
+    return h
+
+
+def embedded(unet: Any, x: Tensor, timestep: Tensor, context: Tensor, said: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """(the timestep's embedding, the same with all that is summed to it), (b e)."""
     emb = time = unet.time_embedding(unet.get_time_embed(sample=x, timestep=timestep), said.get("timestep_cond"))
     of_class = unet.get_class_embed(sample=x, class_labels=said.get("class_labels"))
     emb = emb if of_class is None else emb + of_class
     more = unet.get_aug_embed(
         emb=emb, encoder_hidden_states=context, added_cond_kwargs=said.get("added_cond_kwargs") or {}
     )
-    emb = emb if more is None else emb + more
-    emb = added(emb, visitor.embedding(time, emb))
-    levels = list(features or ())
+    return time, emb if more is None else emb + more
 
-    def layer(block: Any, i: int, h: Tensor) -> Tensor:
-        h = block.resnets[i](h, emb)
-        return attended(block.attentions[i], h) if getattr(block, "attentions", None) else h
 
-    def attended(module: Any, h: Tensor) -> Tensor:
-        if module is None:
-            return h
-        return module(h, encoder_hidden_states=context, cross_attention_kwargs=dict(attention), return_dict=False)[0]
-
-    def visited(h: Tensor, before: Tensor) -> Tensor:
-        return added(h, visitor(h, before))
-
-    h = unet.conv_in(x)
-    h = added(h, visitor.first(h))
-    stored = [h]
-    h = visited(h, h)
-    for block in unet.down_blocks:
+def encode(
+    net: Any, h: Tensor, emb: Tensor, layers: Layers, visitor: Visitor, features: Sequence[Tensor] | None = None
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The way down from the first convolution's features: (the last ones, what is stored for the way up, features not yet added)."""
+    levels, stored = list(features or ()), [h]
+    h = visited(h, h, visitor)
+    for block in net.down_blocks:
         attends = bool(getattr(block, "attentions", None))
         for i in range(len(block.resnets)):
-            answer = layer(block, i, h)
+            answer = layer(block, i, h, emb, layers)
             if attends and levels and i == len(block.resnets) - 1:
                 answer = answer + levels.pop(0)
-            h = visited(answer, h)
+            h = visited(answer, h, visitor)
             stored.append(h)
         for downsampler in block.downsamplers or ():
-            h = visited(downsampler(h), h)
+            h = visited(downsampler(h), h, visitor)
             stored.append(h)
         if not attends and levels:  # diffusers adds in place, so that the stored skip has it, too
-            h = stored[-1] = h + levels.pop(0)
-    if skips is not None:
-        stored = [s + r for s, r in zip(stored, skips, strict=True)]
-    before = h
-    if unet.mid_block is not None:
-        h = unet.mid_block.resnets[0](h, emb)
-        for module, resnet in zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True):
-            h = resnet(attended(module, h), emb)
-    if levels and levels[0].shape == h.shape:
-        h = h + levels.pop(0)
-    h = visited(added(h, middle), before)
-    for block in unet.up_blocks:
-        for i in range(len(block.resnets)):
-            h = visited(layer(block, i, torch.cat([h, stored.pop()], dim=1)), h)
-        for upsampler in block.upsamplers or ():
-            h = visited(upsampler(h, stored[-1].shape[-2:]), h)
+            h = stored[-1] = layers.whole(h) + levels.pop(0)
+    return h, stored, levels
+
+
+def bottom(net: Any, h: Tensor, emb: Tensor, layers: Layers) -> Tensor:
+    """The middle block's answer."""
+    h = layers.whole(h)
+    if net.mid_block is None:
+        return h
+    h = layers.resnet(net.mid_block.resnets[0], h, emb)
+    for module, resnet in zip(net.mid_block.attentions, net.mid_block.resnets[1:], strict=True):
+        h = layers.resnet(resnet, h if module is None else layers.attended(module, h), emb)
     return h
+
+
+def layer(block: Any, i: int, h: Tensor, emb: Tensor, layers: Layers) -> Tensor:
+    """A resnet, and the transformer behind it if there is one."""
+    h = layers.resnet(block.resnets[i], h, emb)
+    module = block.attentions[i] if getattr(block, "attentions", None) else None
+    return h if module is None else layers.attended(module, h)
+
+
+def visited(h: Tensor, before: Tensor, visitor: Visitor) -> Tensor:
+    return added(h, visitor(h, before))
 
 
 def added(h: Tensor, more: Tensor | None) -> Tensor:

@@ -32,8 +32,9 @@ from infuse.engine.job import Job, ground
 from infuse.guidance import chain
 from infuse.media.pictures import Picture
 from infuse.network.attention import install
+from infuse.network.branches import branch_answer
 from infuse.network.spec import NetworkSpec
-from infuse.network.unet import Network, branch_answer
+from infuse.network.unet import Network
 from infuse.ports import Ports, Residual, Sides, Tokens, Vector, Voice
 from infuse.solvers import parse, plan
 from infuse.timetable import PROMPT, timetable

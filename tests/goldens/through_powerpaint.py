@@ -21,7 +21,7 @@ from infuse.encoders.kit import Base, Kit
 from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders
 from infuse.media.pictures import Picture
-from infuse.network.unet import branch_answer
+from infuse.network.branches import branch_answer
 from infuse.ports import Ports, Residual, Tokens, Voice
 from infuse.weights.build import assemble
 from infuse.weights.layouts.powerpaint import brush_in, load_brushnet, text_model
