@@ -179,6 +179,18 @@ def test_it_is_a_letter(case: str) -> None:
     bent.complains(*CASES[case])
 
 
+@pytest.mark.parametrize("branch", [True, False])
+def test_parts_beside_who_says_the_prompt_in_its_own_words_are_one_letter_in_either_order(branch: bool) -> None:
+    paint = bent.one("powerpaint")["conditions"][0]
+    paint = paint if branch else {k: v for k, v in paint.items() if k != "model"}
+    terms = regions(at(), at(box="0.5:0:0.5:1"), way="latent")["conditions"]
+    own = "in its own words"
+    for i, both in enumerate(([*terms, paint], [paint, *terms])):
+        asked = base(conditions=both)
+        bent.complains(asked, RecipeError, f"conditions.{i}", ("terms of guidance", own, "Use way: attention"))
+    bent.complains(says("a AND b", conditions=[paint]), RecipeError, "prompt", ("(AND)", own, "Write one prompt"))
+
+
 def said_of(recipe: dict[str, Any]) -> list[str]:
     """What a check says of it, which is no letter."""
     with warnings.catch_warnings():

@@ -72,17 +72,15 @@ class Regions(Condition):
         if self.way == "attention":
             return dict(everyone)
         prompt = next((name for name, c in everyone.items() if isinstance(c, Prompt) and not isinstance(c, Part)), None)
-        if prompt is None:
-            raise RecipeError(who, "regions are terms of guidance beside the prompt's, and another condition says the prompt in its own words. "
-                                   "Use way: attention.")  # fmt: skip
-        if getattr(everyone[prompt], "areas", ()):
+        if prompt is not None and getattr(everyone[prompt], "areas", ()):
             raise RecipeError(
                 who, "two conditions share the picture out among their regions. Put all regions into one of them."
             )
         out = {name: c for name, c in everyone.items() if name != who}
         weight = self.weight if isinstance(self.weight, float | int) else 1.0
         said: dict[str, Any] = {"areas": self.regions, "rest": 1 - weight * (1 - self.rest)}
-        out[prompt] = out[prompt].model_copy(update=said)
+        if prompt is not None:  # else another condition says it in its own words, beside which parts are refused
+            out[prompt] = out[prompt].model_copy(update=said)
         for i, area in enumerate(self.regions):
             if area.weight:
                 out[f"{who}.{i}"] = Part(kind="text", prompt=area.prompt, mine=i, **said)

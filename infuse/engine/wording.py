@@ -181,10 +181,20 @@ def must_hear(recipe: Recipe, spec: NetworkSpec, view: View) -> None:
 
 
 def together(speakers: Mapping[str, Condition]) -> None:
-    """Raises RecipeError if a prompt's parts stand beside a condition that says the prompt in its own words."""
-    if not isinstance(speakers.get(PROMPT), Prompt) and any(isinstance(c, Part) for c in speakers.values()):
-        raise RecipeError("prompt", "its parts (AND, or regions as terms of guidance) would be summed beside a condition that says the prompt "
-                                    "in its own words. Write one prompt, or regions with way: attention.")  # fmt: skip
+    """Raises RecipeError if a prompt's parts stand beside a condition that says the prompt in its own words: asked when all have
+    joined, so that their order is no matter."""
+    parts = [who for who, c in speakers.items() if isinstance(c, Part)]
+    if not parts or isinstance(speakers.get(PROMPT), Prompt):
+        return
+    where = parts[0].rpartition(".")[0]
+    what, instead = (
+        ("its parts (AND)", "Write one prompt")
+        if where == PROMPT
+        else ("regions that are terms of guidance", "Use way: attention")
+    )
+    raise RecipeError(
+        where, f"{what} would be summed beside a condition that says the prompt in its own words. {instead}."
+    )
 
 
 def wording(recipe: Recipe, speakers: Mapping[str, Condition], table: Timetable, view: View) -> Wording:
