@@ -35,6 +35,9 @@ class Sample:
     latents: list[Tensor] = field(default_factory=list)
     whole: float = 0.0
     """Seconds from the request to the picture."""
+    processor: float = 0.0
+    """Seconds of processor time in all threads, from the request to the picture: where others use the cores, there is less of
+    it in a second of the clock."""
 
     @property
     def later(self) -> float:
@@ -171,6 +174,7 @@ class Diffusers:
         for request in requests:
             one = self._one(request, pictures)
             out.steps, out.latents, out.whole = out.steps + one.steps, out.latents + one.latents, out.whole + one.whole
+            out.processor += one.processor
         return out
 
     def _one(self, request: Request, pictures: bool) -> Sample:
@@ -204,7 +208,7 @@ class Diffusers:
             asked["ip_adapter_image"] = one_or_list(
                 [picture(20 + i + 100 * request.variant, world.sizes.side) for i in request.looks]
             )
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         with self._context():
             made = pipe(
                 prompt=request.words,
@@ -219,7 +223,8 @@ class Diffusers:
             ).images
         synchronize(world.device)
         whole = time.perf_counter() - begin
-        return Sample(gaps(marks), [] if pictures else [made[0].float().cpu()], whole)
+        used = time.process_time() - used
+        return Sample(gaps(marks), [] if pictures else [made[0].float().cpu()], whole, used)
 
 
 def one_or_list(things: Sequence[Any]) -> Any:
@@ -298,15 +303,15 @@ class Infuse:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), time.process_time()
             tickets = [self.submit(r, mark) for r in requests]
             synchronize(self.world.device)
             marks.append(time.perf_counter())
             self.engine.help(*tickets)
             results = [t.result() for t in tickets]
             synchronize(self.world.device)
-            whole = time.perf_counter() - begin
-        return Sample(gaps(marks), [] if pictures else [r.latents[0].float().cpu() for r in results], whole)
+            whole, used = time.perf_counter() - begin, time.process_time() - used
+        return Sample(gaps(marks), [] if pictures else [r.latents[0].float().cpu() for r in results], whole, used)
 
 
 def known(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,8 @@ def fresh(device: str) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         return
-    try:
+    with suppress(OSError):  # where this cannot be, it is the peak of the process
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # then it is the peak of the process
-        pass
 
 
 def now(device: str) -> int:

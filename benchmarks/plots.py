@@ -93,8 +93,10 @@ def bars(plt: Any, out: Mapping[str, Any], cases: Mapping[str, Any]) -> Any:
                 number(t["median"]), (t["high"], i), xytext=(5, 0), textcoords="offset points", va="center", color=INK
             )
         ax.set_xlim(0, max(t["high"] for t in took) * 1.12)
-        ax.set_title(TITLES[name], fontsize=11)
-        ax.set_xlabel("seconds, all four" if case["unit"] == "s" else "seconds a step", fontsize=9)
+        ax.set_title(case.get("title") or TITLES[name], fontsize=11)
+        ax.set_xlabel(
+            case.get("axis") or ("seconds, all four" if case["unit"] == "s" else "seconds a step"), fontsize=9
+        )
         ax.tick_params(axis="y", length=0)
     axes[-1, 0].annotate(below(out), (0, 0), xytext=(0, -44), textcoords="offset points", xycoords="axes fraction",
                          fontsize=7.5, color=INK, annotation_clip=False)  # fmt: skip
@@ -191,8 +193,65 @@ def growth(plt: Any, out: Mapping[str, Any], grown: Mapping[str, Any]) -> Any:
     return figure
 
 
+def requests_drawn(out: Mapping[str, Any], folder: Path, prefix: str = "performance") -> Path | None:
+    """`prefix`_gpu.png: whole requests of `benchmarks.gpu`."""
+    cases = {n: c for n, c in out["cases"].items() if any(map(ran, c["contenders"].values()))}
+    if not cases:
+        return None
+    plt = pyplot()
+    folder.mkdir(parents=True, exist_ok=True)
+    sides = {n: one for c in cases.values() for n, one in c["contenders"].items()}
+    told = {**out, "contenders": sides, "networks": "full-size", "pixels": "512 x 512 and 1024"}
+    figure = bars(
+        plt, told, {n: {**c, "title": c["what"], "axis": "seconds, whole requests"} for n, c in cases.items()}
+    )
+    return saved(plt, figure, folder / f"{prefix}_gpu.png")
+
+
+def load_drawn(out: Mapping[str, Any], folder: Path, prefix: str = "performance") -> Path | None:
+    """`prefix`_load.png: which share of requests is good at which rate."""
+    servers = {n: s for n, s in out["servers"].items() if s["rates"]}
+    if not servers:
+        return None
+    plt = pyplot()
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, ax = plt.subplots(figsize=(8.4, 3.9))
+    for name, server in servers.items():
+        side = name.split()[0]
+        points = sorted((p["rate"], 100 * p["good"]) for p in server["rates"].values())
+        told = f"{called(name)}: 90 % are good up to {number(server['served'])} a second"
+        ax.plot(
+            *zip(*points, strict=True),
+            "o-" if side == "infuse" else "s-",
+            color=OURS if side == "infuse" else "#868e96",
+            label=told,
+        )
+    ax.axhline(90, color=LIMIT, linewidth=1, linestyle="--")
+    ax.axvline(out["capacity"], color=INK, linewidth=0.8, linestyle=":")
+    ax.annotate(
+        "the queue of pipelines is busy all the time",
+        (out["capacity"], 2),
+        xytext=(4, 0),
+        textcoords="offset points",
+        fontsize=8.5,
+        color=INK,
+    )
+    ax.set(xlabel="requests that come in a second", ylabel="% done in time", ylim=(0, 108))
+    ax.set_title(f"Mixed requests, in time within {out['slo']:g} x what each takes alone", fontsize=11, pad=14)
+    ax.legend(frameon=False, fontsize=9, loc="upper right")
+    ax.annotate(below({**out, "pixels": {"SDXL": 1024}.get(out["networks"], 512)}), (0, 0), xytext=(0, -44), textcoords="offset points",
+                xycoords="axes fraction", fontsize=7.5, color=INK, annotation_clip=False)  # fmt: skip
+    return saved(plt, figure, folder / f"{prefix}_load.png")
+
+
 def main(arguments: Sequence[str]) -> None:
     out = json.loads(Path(arguments[0]).read_text("utf-8"))
+    if "servers" in out:
+        print(load_drawn(out, Path(arguments[1])))
+        return
+    if "first_picture" in out:
+        print(requests_drawn(out, Path(arguments[1])))
+        return
     for path in drawn(out, Path(arguments[1]), *arguments[2:3]):
         print(path)
 

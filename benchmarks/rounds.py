@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -54,8 +54,11 @@ def taken(
     say: Callable[[str], None] = lambda text: None,
     clock: Callable[[], float] = time.perf_counter,
     pictures: bool = False,
+    patience: Mapping[str, float] | None = None,
 ) -> dict[str, Series]:
     """Rounds of everybody, as many as there is time for, at least one. once: who has a turn in the first round only.
+    pictures: whole requests, warmed up by a whole one. patience: seconds that some take to warm up, who are left out if there
+    is less time.
 
     Who raises is out, and the others go on.
     """
@@ -74,6 +77,10 @@ def taken(
             if r < 0 and c.name in once and not pictures:  # its warm-up would take longer than what it is for
                 continue
             start = clock()
+            if r < 0 and (patience or {}).get(c.name, 0.0) > seconds - (start - begin):
+                series.error = f"left out: {seconds - (start - begin):.0f} s were left, and it takes longer to warm up"
+                say(f"{c.name}: {series.error}")
+                continue
             try:
                 asked = requests if r >= 0 or pictures else [shortest(requests)]
                 sample = c.run(varied(asked, r + 1), pictures)
@@ -89,15 +96,14 @@ def taken(
                 say(f"{c.name}: warm after {took:.1f} s")
             else:
                 series.samples[r] = sample
-                say(f"round {r + 1} of {rounds}, {c.name}: {sample.mean:.3g} s a step")
+                each = f"{sample.whole:.3g} s" if pictures else f"{sample.mean:.3g} s a step"
+                say(f"round {r + 1} of {rounds}, {c.name}: {each}")
         longest = max(longest, clock() - began) if r >= 0 else 0.0
     return out
 
 
 def shortest(requests: Sequence[Request]) -> Request:
     """Enough to warm up: one step with all conditions of the request that has most."""
-    from dataclasses import replace
-
     widest = max(requests, key=lambda r: (len(r.controls), len(r.looks)))
     return replace(widest, steps=1, controls=tuple(replace(c, start=0.0, end=1.0) for c in widest.controls))
 

@@ -17,7 +17,7 @@ import infuse
 from benchmarks import machine
 from benchmarks.asked import Request
 from benchmarks.cases import CASES, COST, COST_SHARE, OF, Case, full, grown, line
-from benchmarks.contenders import Contender, Diffusers, Infuse, known, short, usual
+from benchmarks.contenders import Contender, Diffusers, Infuse, Sample, known, short, usual
 from benchmarks.counting import counts
 from benchmarks.networks import SD15_STEPS, TINY, Sizes, World
 from benchmarks.rounds import Budget, Series, ratio, summed, taken
@@ -150,6 +150,7 @@ class Run:
                     "first": summed([s.steps[0] for s in found.samples.values()]) if case.of == "later" else None,
                     "tflops": rate / 1e12,
                     "share": rate / peak if peak else None,
+                    "threads_had": threads_had(list(found.samples.values())),
                     "difference": None if answers is None else difference(found, answers),
                 }
             out["contenders"][c.name] = one
@@ -228,6 +229,11 @@ class Run:
                 self.say(
                     f"memory, {name}: {found['peak'] / 2**30:.2f} GiB at most, weights {found['weights'] / 2**30:.2f}"
                 )
+
+
+def threads_had(samples: Sequence[Sample]) -> float:
+    """How much of the threads' time the samples really had: 0.9 to 1 on a quiet machine; less where others use its cores."""
+    return summed([s.processor / s.whole / torch.get_num_threads() for s in samples])["median"]
 
 
 def difference(found: Series, answers: Series) -> dict[str, float] | None:

@@ -8,6 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+QUIET = 0.8
+"""Of its threads' time, what a measurement has at least on a machine that does nothing else."""
+
 
 def spread(found: Mapping[str, Any] | None, digits: int = 2) -> str:
     """Median, and lowest to highest where there are several."""
@@ -38,6 +41,11 @@ def case(console: Console, name: str, found: Mapping[str, Any]) -> None:
             best = " <- the best peer" if pair.endswith(f"/ {found['best_peer']}") else ""
             ratios.add_row(pair, f"{spread(value)}{best}")
         console.print(ratios)
+    had = [one["threads_had"] for one in found["contenders"].values() if one.get("threads_had")]
+    if had and min(had) < QUIET:
+        console.print(
+            f"[bold]Others used the cores: of the threads' time only {min(had):.0%} were had. Measure again when it is quiet.[/bold]"
+        )
 
 
 def cost(console: Console, found: Mapping[str, Any]) -> None:
