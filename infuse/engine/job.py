@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infuse.batch import Row
+from infuse.constants import moved
 from infuse.encoders.kit import Kit
 from infuse.engine.holes import Hold, holes
 from infuse.engine.windows import blended
@@ -154,7 +155,7 @@ class Job:
         levels = self.plan.scheduler.alphas_cumprod
         alpha = levels[int(t.round().clamp(0, len(levels) - 1))].item()
         generator = torch.Generator("cpu").manual_seed(apart(self.seed, f"beside {self.i}"))
-        noise = torch.randn(self.shape, generator=generator, dtype=torch.float32).to(self.device, self.dtype)
+        noise = moved(torch.randn(self.shape, generator=generator, dtype=torch.float32).to(self.dtype), self.device)
         noised = (replace(e, x=alpha**0.5 * e.x + (1 - alpha) ** 0.5 * noise) for e in ports.shared if e.x is not None)
         return replace(ports, shared=tuple(noised))
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from infuse.constants import indices
 from infuse.grids import level, on_grid, resized
 from infuse.network.edits import NOW
 from infuse.shares import shared_out
@@ -101,7 +102,7 @@ class PortedAttention:
         if cross and self.pictured and edits is not None:
             plain = out
             for said in edits.of_words(attn, self.path, source):
-                rows = torch.tensor(said.rows, device=q.device)
+                rows = edits.indices(said.rows, q.device)
                 own_k = k[rows] if said.k is None else k[rows] + heads(said.k.to(k), attn.heads)
                 own_v = v[rows] if said.v is None else v[rows] + heads(said.v.to(v), attn.heads)
                 there = (
@@ -171,8 +172,7 @@ class PortedAttention:
         if not here:
             return out
         row, places = slice(said.row, said.row + 1), q.shape[2]
-        them = torch.tensor([i for i, _ in here], device=q.device)
-        more_k, more_v = (torch.cat([t[row], *(t[i : i + 1] for i in them.tolist())], dim=2) for t in (k, v))
+        more_k, more_v = (torch.cat([t[row], *(t[i : i + 1] for i, _ in here)], dim=2) for t in (k, v))
         bias = None
         if any(e.voice.weight != 1 or e.voice.mask is not None for _, e in here):
             bias = q.new_zeros(1, 1, places, more_k.shape[2])
@@ -219,7 +219,7 @@ def words(q: Tensor, k: Tensor, v: Tensor, context: Spoken, rows: Sequence[int] 
     for couple in context.couples:
         mine = [i for i, row in enumerate(rows or range(len(q))) if row // context.frames == couple.row]
         if mine:
-            i = torch.tensor(mine, device=q.device)
+            i = indices(mine, q.device)
             out = out.index_copy(
                 0, i, coupled(q[i], k[i], v[i], None if bias is None else bias[i], couple, context.grid).to(out.dtype)
             )
@@ -233,9 +233,8 @@ def coupled(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, couple: Couple
     size, one = level(grid, places), q.new_ones(places)
     where = [one if m is None else resized(m, size, "area").flatten().to(q) for m in couple.masks]
     shares, left = shared_out(where, couple.weights, couple.rests)
-    others = torch.ones(k.shape[2], dtype=torch.bool, device=k.device)
-    for tokens in couple.tokens:
-        others[tokens] = False
+    own = {i for tokens in couple.tokens for i in range(*tokens.indices(k.shape[2]))}
+    others = indices([i for i in range(k.shape[2]) if i not in own], k.device)
     out = left[:, None] * merged(
         attend(q, k[:, :, others], v[:, :, others], None if bias is None else bias[..., others])
     )

@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from infuse.constants import indices, numbers
 from infuse.grids import level, resized
 from infuse.network.blocks import slot, temporal
 from infuse.network.stacks import Speaker, Stack
@@ -108,8 +110,36 @@ class Edits:
     """Factors of rows with different networks, stacked: kept by the base network from call to call."""
 
     def speakers(self, layer: tuple[str, str]) -> list[Speaker]:
-        """Who changes this layer, and is heard there."""
-        return [s for e in self.said if (s := self._speaker(e, *layer)) is not None]
+        """Who changes this layer, and is heard there: looked up once while everybody is as loud as before."""
+        found = self._here.get(layer)
+        if found is None:
+            found = self._here[layer] = [s for e in self.said if (s := self._speaker(e, *layer)) is not None]
+        return found
+
+    @cached_property
+    def _here(self) -> dict[tuple[str, str], list[Speaker]]:
+        loud = tuple(
+            (id(e.entry.network), e.entry.blocks, e.rows, e.weights, e.frames, *map(id, e.masks)) for e in self.said
+        )
+        if self.stacks.get("loud") != loud:  # who speaks holds the masks, so that their ids stay theirs
+            self.stacks |= {"loud": loud, "speakers": {}, "numbers": {}, "said": self.said}
+        return self.stacks["speakers"]
+
+    def numbers(self, values: Sequence[float], like: Tensor) -> Tensor:
+        """Weights as a tensor, copied once for all layers and steps."""
+        kept = self.stacks.setdefault("numbers", {})
+        key = (tuple(values), like.dtype, like.device)
+        if key not in kept:
+            kept[key] = numbers(values, like)
+        return kept[key]
+
+    def indices(self, rows: Sequence[int], device: torch.device) -> Tensor:
+        """Rows as a tensor, in the same way."""
+        kept = self.stacks.setdefault("numbers", {})
+        key = (tuple(rows), torch.int64, device)
+        if key not in kept:
+            kept[key] = indices(rows, device)
+        return kept[key]
 
     def _speaker(self, e: SpokenEdit, part: str, path: str) -> Speaker | None:
         change = e.entry.network.change(part, path)  # type: ignore[operator]
@@ -154,16 +184,17 @@ class Edits:
     def _one(self, layer: Any, s: Speaker, x: Tensor, out: Tensor, plain: Tensor) -> Tensor:
         """One network at one layer, whose own answer is `plain`."""
         if not self.rows:
-            return out + loud(layer, s.change, x, s.weights * len(x), plain).to(out.dtype)
+            return out + loud(layer, s.change, x, s.weights * len(x), plain, self).to(out.dtype)
         n = max(len(x) // self.rows, 1)
         rows = [r * n + j for r in s.rows for j in range(n)]
         weights = [w for w in s.weights for _ in range(n)]
         whole = rows == list(range(len(x)))
-        picked, mine = (t if whole else t[torch.tensor(rows, device=x.device)] for t in (x, plain))
-        more = loud(layer, s.change, picked, weights, mine)
+        index = None if whole else self.indices(rows, x.device)
+        picked, mine = (t if index is None else t[index] for t in (x, plain))
+        more = loud(layer, s.change, picked, weights, mine, self)
         if s.masked:
             more = more * self._where([m for m in s.masks for _ in range(n)], more)
-        return out + more if whole else out.index_add(0, torch.tensor(rows, device=x.device), more.to(out.dtype))
+        return out + more if index is None else out.index_add(0, index, more.to(out.dtype))
 
     def _stacked(self, layer: Any, low: Sequence[Speaker], x: Tensor, out: Tensor) -> Tensor:
         """Rows with different networks: the factors of each row's networks beside one another, two products for all of them."""
@@ -202,9 +233,9 @@ class Edits:
             any_of = next((s for s in found if s is not None), None)
             if any_of is None:
                 continue
-            rows = torch.tensor(any_of.rows, device=source.device)
+            rows = self.indices(any_of.rows, source.device)
             more = [
-                None if s is None else loud(layer, s.change, source[rows], s.weights)
+                None if s is None else loud(layer, s.change, source[rows], s.weights, None, self)
                 for s, layer in zip(found, (attn.to_k, attn.to_v), strict=True)
             ]
             yield Regional(any_of.rows, more[0], more[1], any_of.masks)
@@ -229,9 +260,16 @@ def spread(bias: Tensor, like: Tensor) -> Tensor:
     return bias[:, None, None] if like.ndim == 4 else bias
 
 
-def loud(layer: Any, change: Any, x: Tensor, weights: Sequence[float], plain: Tensor | None = None) -> Tensor:
+def loud(
+    layer: Any,
+    change: Any,
+    x: Tensor,
+    weights: Sequence[float],
+    plain: Tensor | None = None,
+    now: Edits | None = None,
+) -> Tensor:
     """What a change adds to a layer's answer (`plain`, if it is known) to x, with a strength for each row."""
-    shape = (-1, *(1,) * (x.ndim - 1))
+    shape, told = (-1, *(1,) * (x.ndim - 1)), numbers if now is None else now.numbers
     if change.factors is not None:
         down, up = change.factors
         z = (
@@ -239,22 +277,22 @@ def loud(layer: Any, change: Any, x: Tensor, weights: Sequence[float], plain: Te
             if x.ndim == 4 and down.ndim == 4
             else F.linear(x, down)
         )
-        z = z * z.new_tensor(weights).view(shape)
+        z = z * told(weights, z).view(shape)
         more = F.conv2d(z, up[..., None, None]) if z.ndim == 4 else F.linear(z, up)
         if change.bias is not None:
-            more = more + spread(change.bias.to(more), more) * more.new_tensor(weights).view(shape)
+            more = more + spread(change.bias.to(more), more) * told(weights, more).view(shape)
         return more
     if (before := getattr(layer, "unmerged", None)) is not None:
         layer, plain = before.layer, None
     if change.linear:
         more = change.answer(layer, x, 1.0, plain)
-        return more * more.new_tensor(weights).view(shape)
+        return more * told(weights, more).view(shape)
     parts = {w: [i for i, v in enumerate(weights) if v == w] for w in dict.fromkeys(weights)}
     if len(parts) == 1:
         return change.answer(layer, x, weights[0], plain)
     said = []
     for w, rows in parts.items():
-        here = torch.tensor(rows, device=x.device)
+        here = indices(rows, x.device)
         said.append(change.answer(layer, x[here], w, None if plain is None else plain[here]))
-    order = torch.tensor([i for part in parts.values() for i in part], device=x.device).argsort()
+    order = indices([i for part in parts.values() for i in part], x.device).argsort()
     return torch.cat(said)[order]

@@ -113,7 +113,7 @@ class Network:
         grid = (int(batch.x.shape[-2]), int(batch.x.shape[-1]))
         speakers = speaking(batch, "projections")
         self.branch_calls += len(speakers)
-        at = tuple(Projections(s, s.branch.embedded(s.hints), grid) for s in speakers)  # type: ignore[operator]
+        at = tuple(Projections(s, shown(s), grid) for s in speakers)
         return Heard(batch.context, batch.decoupled, at, batch.shared)
 
     def answers(self, batch: Batch, speakers: Sequence[SpokenResidual]) -> list[Tensor] | None:
@@ -126,6 +126,15 @@ class Network:
                 total = [r.new_zeros(len(batch.x), *r.shape[1:]) for r in answer]
             total = [t.index_add(0, said.rows, r) for t, r in zip(total, answer, strict=True)]
         return total
+
+
+def shown(said: SpokenResidual) -> Any:
+    """What a branch makes of its hints, kept with them where no gradients are wanted."""
+    if torch.is_grad_enabled():
+        return said.branch.embedded(said.hints)  # type: ignore[operator]
+    if "embedded" not in said.kept:
+        said.kept["embedded"] = said.branch.embedded(said.hints)  # type: ignore[operator]
+    return said.kept["embedded"]
 
 
 def speaking(batch: Batch, place: str) -> list[SpokenResidual]:
@@ -187,7 +196,7 @@ class Norms(Stroll):
             here = [(i, e) for i, e in zip(said.shadows, said.entries, strict=True) if site in e.norms and e.share]
             if not here:
                 continue
-            x, them = h[said.row], h[[i for i, _ in here]]
+            x, them = h[said.row], torch.stack([h[i] for i, _ in here])
             mean = them.mean((2, 3), keepdim=True).mean(0)
             spread = them.var((2, 3), keepdim=True, correction=0).clamp(min=1e-6).mean(0).sqrt()
             own = x.var((1, 2), keepdim=True, correction=0).clamp(min=1e-6).sqrt()
