@@ -1,9 +1,9 @@
-# make demo | test | check | docs | tabletop. The first of them makes .venv; nothing outside of this folder is touched.
+# make demo | test | check | docs | bench | tabletop. The first of them makes .venv; nothing outside of this folder is touched.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check docs tabletop format
+.PHONY: demo test check docs bench tabletop format
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -20,8 +20,8 @@ test: $(STAMP)  ## every test, the slow ones too
 # Types are checked beside the tests. Tests stay compiled, and each worker has a half of them, so that neighbours share
 # what their module made.
 check: $(STAMP)  ## before every commit, two minutes: format, lint, types, house rules, fast tests
-	$(BIN)/ruff format --check infuse tests examples
-	$(BIN)/ruff check infuse tests examples
+	$(BIN)/ruff format --check infuse tests examples benchmarks
+	$(BIN)/ruff check infuse tests examples benchmarks
 	$(BIN)/pyright & types=$$!; \
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal; tests=$$?; \
 	wait $$types && exit $$tests
@@ -29,9 +29,12 @@ check: $(STAMP)  ## before every commit, two minutes: format, lint, types, house
 docs: $(STAMP)  ## the pages and the reference, in site/: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+bench: $(STAMP)  ## infuse beside diffusers on this processor, twenty minutes: benchmarks/results/cpu.json, docs/images
+	$(BIN)/python -m benchmarks --plots docs/images
+
 tabletop: $(STAMP)  ## train the embedded models from nothing
 	$(BIN)/infuse train tabletop
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix infuse tests examples
-	$(BIN)/ruff format infuse tests examples
+	$(BIN)/ruff check --fix infuse tests examples benchmarks
+	$(BIN)/ruff format infuse tests examples benchmarks

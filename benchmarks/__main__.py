@@ -9,14 +9,13 @@ import argparse
 import json
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from benchmarks import shown
+from benchmarks import machine, shown
 from benchmarks.cases import CASES, COST
 from benchmarks.networks import SD15_STEPS, TINY
 from benchmarks.run import contenders, whole
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if given.threads:
         torch.set_num_threads(given.threads)
-    warnings.simplefilter("ignore")  # of compilers and schedulers; what fails is in the table
+    machine.quiet()
     begin = time.perf_counter()
 
     def say(text: str) -> None:

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -280,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plots", type=Path)
     parser.add_argument("--first-picture", metavar="MODE", help="what is run in a process of its own")
     given = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
+    machine.quiet()
     dtype = getattr(torch, given.dtype)
     if given.first_picture:
         print(json.dumps(first_picture(given.first_picture, given.device, dtype, given.tiny)))

@@ -12,7 +12,6 @@ import argparse
 import random
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -238,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--plots", type=Path)
     given = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
+    machine.quiet()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     begin = time.perf_counter()
 

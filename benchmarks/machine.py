@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import time
+import warnings
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,16 @@ import torch
 
 SIDE = {"cpu": 3072, "cuda": 8192}
 """Of the square matrices whose product is taken as the machine's limit."""
+
+
+def quiet() -> None:
+    """Libraries say what they think of random weights; what fails is in the results."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
 
 
 def facts(device: str) -> dict[str, Any]:

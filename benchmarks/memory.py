@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import warnings
 
 from benchmarks import machine
 from benchmarks.asked import varied
@@ -18,7 +17,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    warnings.simplefilter("ignore")
+    machine.quiet()
     (who,) = (c for c in contenders() if c.name == given.name)
     world = World(TINY if given.tiny else SD15_STEPS, who.dtype, given.device)
     before = machine.now(given.device)

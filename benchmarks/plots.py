@@ -19,6 +19,13 @@ TITLES = {
     "mixed": "Four mixed requests",
 }
 
+REQUESTS = {
+    "sd15": "SD1.5 512, 20 steps, ControlNet + IP-Adapter",
+    "sd15_half": "SD1.5, two ControlNets, half of the steps",
+    "sd15_mixed": "SD1.5, eight mixed requests",
+    "sdxl": "SDXL 1024, 30 steps, ControlNet + IP-Adapter",
+}
+
 
 def drawn(out: Mapping[str, Any], folder: Path, prefix: str = "performance") -> list[Path]:
     """`prefix`_steps.png, _peak.png and _cost.png, of the cases that were run."""
@@ -73,14 +80,17 @@ def below(out: Mapping[str, Any]) -> str:
     """Where the figures are from."""
     m = out["machine"]
     what = m.get("gpu") or f"{m['processor']}, {m['threads']} threads"
-    return f"{out['networks']} networks of random weights, {out['pixels']} x {out['pixels']}; {what}; torch {m['torch']}, diffusers {m['diffusers']}"
+    size = f", {out['pixels']} x {out['pixels']}" if "pixels" in out else ""
+    return f"{out['networks']} networks of random weights{size}; {what}; torch {m['torch']}, diffusers {m['diffusers']}"
 
 
 def bars(plt: Any, out: Mapping[str, Any], cases: Mapping[str, Any]) -> Any:
     """Seconds of everybody, the fastest first; whiskers are the rounds."""
     heights = [sum(map(ran, c["contenders"].values())) for c in cases.values()]
-    figure, axes = plt.subplots(len(cases), 1, figsize=(8.4, 0.85 * len(cases) + 0.34 * sum(heights)), squeeze=False,
-                                gridspec_kw={"height_ratios": heights, "hspace": 0.75})  # fmt: skip
+    bar, gap = 0.34, 0.8  # inches
+    high = bar * sum(heights)
+    rows = {"height_ratios": heights, "hspace": gap * len(cases) / high}
+    figure, axes = plt.subplots(len(cases), 1, figsize=(8.4, high + gap * len(cases)), squeeze=False, gridspec_kw=rows)
     for ax, (name, case) in zip(axes[:, 0], cases.items(), strict=True):
         who = sorted((n for n, one in case["contenders"].items() if ran(one)), key=lambda n: -case["contenders"][n]["seconds"]["median"])  # fmt: skip
         took = [case["contenders"][n]["seconds"] for n in who]
@@ -201,9 +211,9 @@ def requests_drawn(out: Mapping[str, Any], folder: Path, prefix: str = "performa
     plt = pyplot()
     folder.mkdir(parents=True, exist_ok=True)
     sides = {n: one for c in cases.values() for n, one in c["contenders"].items()}
-    told = {**out, "contenders": sides, "networks": "full-size", "pixels": "512 x 512 and 1024"}
+    told = {**out, "contenders": sides, "networks": "full-size"}
     figure = bars(
-        plt, told, {n: {**c, "title": c["what"], "axis": "seconds, whole requests"} for n, c in cases.items()}
+        plt, told, {n: {**c, "title": REQUESTS.get(n, n), "axis": "seconds, whole requests"} for n, c in cases.items()}
     )
     return saved(plt, figure, folder / f"{prefix}_gpu.png")
 
@@ -238,7 +248,7 @@ def load_drawn(out: Mapping[str, Any], folder: Path, prefix: str = "performance"
     )
     ax.set(xlabel="requests that come in a second", ylabel="% done in time", ylim=(0, 108))
     ax.set_title(f"Mixed requests, in time within {out['slo']:g} x what each takes alone", fontsize=11, pad=14)
-    ax.legend(frameon=False, fontsize=9, loc="upper right")
+    ax.legend(frameon=False, fontsize=9, loc="center left")
     ax.annotate(below({**out, "pixels": {"SDXL": 1024}.get(out["networks"], 512)}), (0, 0), xytext=(0, -44), textcoords="offset points",
                 xycoords="axes fraction", fontsize=7.5, color=INK, annotation_clip=False)  # fmt: skip
     return saved(plt, figure, folder / f"{prefix}_load.png")
@@ -249,7 +259,7 @@ def main(arguments: Sequence[str]) -> None:
     if "servers" in out:
         print(load_drawn(out, Path(arguments[1])))
         return
-    if "first_picture" in out:
+    if "dtype" in out:
         print(requests_drawn(out, Path(arguments[1])))
         return
     for path in drawn(out, Path(arguments[1]), *arguments[2:3]):

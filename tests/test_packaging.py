@@ -23,8 +23,8 @@ WHOLE = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = WHOLE["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line[0] != "#"]
-TOOLS = {"docs", "dev"}
-"""Extras whose packages are commands, of the Makefile."""
+TOOLS = {"docs", "dev", "bench"}
+"""Extras whose packages are used by commands of the Makefile, and not by infuse."""
 OWNERS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
 """Modules that are called otherwise than what installs them."""
 
