@@ -12,6 +12,7 @@
 // Each number depends on its own head's queries, keys and values alone, in one order: never on threads, nor on other rows.
 
 #include <immintrin.h>
+#include <sched.h>
 
 #include <atomic>
 #include <cstdint>
@@ -27,6 +28,7 @@ namespace {
 constexpr int LANES = 64;          // queries of a task: four vectors
 constexpr int BLOCK = 128;         // keys at a time, at most: their scores (32 KiB) stay close
 constexpr long NEAR = 1 << 19;     // bytes that stay close whatever is read beside them
+constexpr double ALONE = 2e6;      // multiplications that are done before another thread has come (20 us or so)
 constexpr float LAG = 8.0f;        // how far a maximum may lag behind, as a power of two
 constexpr float LOG2E = 1.44269504088896340736f;
 constexpr float LOWEST = -1e30f;   // stands for the maximum of those who hear nobody: -inf less this is -inf, and 2^-inf is 0
@@ -50,9 +52,8 @@ struct Call {
   // what follows from these
   long item, units, k_row, block, blocks, v_rows, k_head, v_head;  // lengths in units: one float, or a pair of bf16
   uint32_t *packed_k, *packed_v;
-  std::atomic<long> next;
+  std::atomic<long> to_pack, packed, next;
   std::atomic<bool> failed;
-  bool packing;
 };
 
 // ---- vectors ----
@@ -110,9 +111,10 @@ inline __m512 multiplied(__m512 c, uint32_t a, __m512i b) {
   return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_set1_epi32((int)a)), _mm512_castsi512_ps(b), c);
 }
 
+// A function of its own, so that its registers are its own.
 // SCORES: C = scale * A B + bias by row, and `top` its maxima. Otherwise C += A B.
 template <bool HALF, bool SCORES, int M, int N>
-inline void tile(const uint32_t* a, long a_row, const uint32_t* b, long units, float* c, float scale, const float* bias, float* top) {
+__attribute__((noinline)) void tile(const uint32_t* a, long a_row, const uint32_t* b, long units, float* c, float scale, const float* bias, float* top) {
   __m512 acc[M][N];
 #pragma GCC unroll 8
   for (int m = 0; m < M; m++)
@@ -121,7 +123,10 @@ inline void tile(const uint32_t* a, long a_row, const uint32_t* b, long units, f
   for (long u = 0; u < units; u++) {
     __m512i lanes[N];
 #pragma GCC unroll 4
-    for (int n = 0; n < N; n++) lanes[n] = _mm512_load_si512(b + u * LANES + 16 * n);
+    for (int n = 0; n < N; n++) {
+      lanes[n] = _mm512_load_si512(b + u * LANES + 16 * n);
+      __asm__("" : "+v"(lanes[n]));  // loaded once: GCC would read it again for each row
+    }
 #pragma GCC unroll 8
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
@@ -210,7 +215,7 @@ void tile_product(int c, int a, int b) {
     memcpy(&tiles[c].rows[i][n], &x, 4);
   }
 }
-struct Configured {};
+struct Configured { Configured() {} ~Configured() {} };
 bool tiles_allowed() { return true; }
 #else
 #include <sys/syscall.h>
@@ -225,17 +230,24 @@ struct Configured {  // eight tiles of 16 x 64 bytes; what others had configured
     alignas(64) char wish[64] = {1};
     for (int t = 0; t < 8; t++) wish[16 + 2 * t] = 64, wish[48 + t] = 16;
     _tile_storeconfig(before);
+    written(wish);
     _tile_loadconfig(wish);
   }
-  ~Configured() { _tile_loadconfig(before); }
+  ~Configured() {
+    written(before);
+    _tile_loadconfig(before);
+  }
+  // GCC is told that a tile's instruction reads its first bytes, or none: whatever is to be read has to be in memory by then.
+  static void written(const void* p) { __asm__ volatile("" : : "r"(p) : "memory"); }
 };
 bool tiles_allowed() { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0; }
 #endif
 
 // C (rows x lanes) = A B, or C += A B. rows: a multiple of 16; units: of 16; lanes: 32 at a time.
 template <bool ADDED>
-void product_of_tiles(const uint32_t* a, long a_row, long rows, const uint32_t* b, long units, float* c, int vectors) {
+__attribute__((noinline)) void product_of_tiles(const uint32_t* a, long a_row, long rows, const uint32_t* b, long units, float* c, int vectors) {
   const long as = a_row * 4, lanes = LANES * 4;
+  __asm__ volatile("" : : : "memory");  // as in Configured
   for (long i = 0; i < rows; i += 32) {
     const bool two = rows - i > 16;
     for (int n = 0; n < vectors; n += 2) {
@@ -306,7 +318,8 @@ void load_queries(const Call& c, const char* from, long row, long count, uint32_
 template <bool HALF>
 void store_answer(const Call& c, char* to, long row, long count, const float* o, const float* sum) {
   for (int n = 0; n < count; n += 16) {
-    const __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_load_ps(sum + n));
+    const __m512 all = _mm512_load_ps(sum + n);  // 0 for who hears nobody, whose answer is 0, as torch's is
+    const __m512 share = _mm512_maskz_div_ps(_mm512_cmp_ps_mask(all, _mm512_setzero_ps(), _CMP_NEQ_UQ), _mm512_set1_ps(1.0f), all);
     for (long d = 0; d < c.width; d += 16) {
       __m512i r[16];
       for (int i = 0; i < 16; i++) r[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(o + (d + i) * LANES + n), share));
@@ -427,15 +440,12 @@ void attend(const Call& c, Space& w, long head, long begin) {
 
 template <bool HALF>
 void work(Call& c) {
-  const long all = c.batch * c.heads;
-  if (c.packing) {
-    for (long task; (task = c.next++) < all * c.blocks;) {
-      const long head = task / c.blocks, block = task % c.blocks, b = head / c.heads, n = head % c.heads, from = block * c.block;
-      pack_keys<HALF>(c, c.k.data + c.item * (b * c.k.b + n * c.k.n), c.item * c.k.place, c.packed_k + head * c.k_head, from, from + c.block);
-      pack_values<HALF>(c, c.v.data + c.item * (b * c.v.b + n * c.v.n), c.item * c.v.place,
-                        c.packed_v + head * c.v_head + block * c.v_rows * (c.block / (HALF ? 2 : 1)), from);
-    }
-    return;
+  const long all = c.batch * c.heads, packs = all * c.blocks;
+  for (long task; (task = c.to_pack++) < packs; c.packed++) {
+    const long head = task / c.blocks, block = task % c.blocks, b = head / c.heads, n = head % c.heads, from = block * c.block;
+    pack_keys<HALF>(c, c.k.data + c.item * (b * c.k.b + n * c.k.n), c.item * c.k.place, c.packed_k + head * c.k_head, from, from + c.block);
+    pack_values<HALF>(c, c.v.data + c.item * (b * c.v.b + n * c.v.n), c.item * c.v.place,
+                      c.packed_v + head * c.v_head + block * c.v_rows * (c.block / (HALF ? 2 : 1)), from);
   }
   Space space(c);
   if (!space.memory) {
@@ -443,6 +453,7 @@ void work(Call& c) {
     return;
   }
   const long groups = (c.queries + LANES - 1) / LANES;
+  for (int turns = 0; c.packed < packs; turns++) turns < 1000 ? _mm_pause() : (void)sched_yield();  // what others have under way
   const bool near = 4 * c.heads * (c.k_head + c.v_head) <= NEAR;
   for (long task; (task = c.next++) < all * groups;) {
     // Long keys: head after head, whose keys stay close. Short ones: place after place, whose queries of all heads lie together.
@@ -457,7 +468,7 @@ void work(Call& c) {
 void run(void* call) {
   Call& c = *(Call*)call;
   if (c.path == FLOAT) return work<false>(c);
-  if (c.path == PAIRS || c.packing) return work<true>(c);
+  if (c.path == PAIRS) return work<true>(c);
   Configured tiles;
   work<true>(c);
 }
@@ -501,13 +512,13 @@ int infuse_attention(void* q, void* k, void* v, const float* bias, void* out, fl
   c.packed_k = (uint32_t*)aligned_alloc(64, 4 * all * (c.k_head + c.v_head));
   if (!c.packed_k) return -1;
   c.packed_v = c.packed_k + all * c.k_head, c.failed = false;
-  for (int packing = 1; packing >= 0; packing--) {
-    const long tasks = all * (packing ? c.blocks : groups);
-    c.packing = packing, c.next = 0;
-    const unsigned threads = (unsigned)(tasks < s[16] ? tasks : s[16]);
-    if (GOMP_parallel && threads > 1) GOMP_parallel(run, &c, threads, 0);
-    else run(&c);
-  }
+  c.to_pack = c.packed = c.next = 0;
+  long threads = s[16], most = all * groups;
+  const double multiplied = (2.0 * c.queries + 16.0) * all * c.keys * c.width;
+  if (multiplied / ALONE < most) most = (long)(multiplied / ALONE) + 1;
+  if (threads > most) threads = most;
+  if (GOMP_parallel && threads > 1) GOMP_parallel(run, &c, (unsigned)threads, 0);
+  else run(&c);
   free(c.packed_k);
   return c.failed ? -1 : 0;
 }
