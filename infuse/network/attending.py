@@ -37,6 +37,7 @@ from infuse.notices import note
 SOURCE = Path(__file__).with_name("kernels") / "attention.cpp"
 FLAGS = ["-O3", "-std=c++17", "-shared", "-fPIC", "-w", "-mfma", "-mamx-tile", "-mamx-bf16"]
 FLAGS += [f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "bf16")]
+LIBRARY = "attention.so"
 TORCH, FLOAT, PAIRS, TILES = 0, 1, 2, 4
 """Who does it: torch, or one of the kernel's paths (float32; bf16 by pairs, AVX-512; bf16 by tiles, AMX)."""
 PATHS = {torch.float32: (FLOAT,), torch.bfloat16: (PAIRS, TILES)}
@@ -85,6 +86,7 @@ def suits(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
     """Is this a product that the kernel knows?"""
     return (
         KERNEL.run is not None
+        and not torch.is_autocast_enabled("cpu")  # whoever casts asks torch's
         and q.dtype in PATHS
         and q.dtype == k.dtype == v.dtype
         and q.dim() == 4
@@ -155,21 +157,21 @@ def usable() -> bool:
 def folder() -> Path:
     """Where libraries are kept, one folder for each source, set of flags and torch. One of this process alone if none can be made."""
     own = os.environ.get("TORCH_EXTENSIONS_DIR")
-    cache = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "infuse"
     mark = hashlib.sha256(SOURCE.read_bytes() + " ".join([*FLAGS, torch.__version__]).encode()).hexdigest()[:16]
-    found = cache / f"infuse-attention-{mark}"
     try:
+        cache = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "infuse"
+        found = cache / f"infuse-attention-{mark}"
         found.mkdir(parents=True, exist_ok=True)
-        if os.access(found, os.W_OK):
+        if os.access(found, os.W_OK) or (found / LIBRARY).exists():
             return found
-    except OSError:
+    except (OSError, RuntimeError):  # nobody's home
         pass
     return Path(tempfile.mkdtemp(prefix="infuse-attention-"))
 
 
 def built(where: Path, flags: Iterable[str] = ()) -> Path:
     """The library, made now if it is not there: by CXX, or the first compiler on the PATH."""
-    library = where / "attention.so"
+    library = where / LIBRARY
     if not library.exists():
         command = shlex.split(os.environ.get("CXX", "")) or [
             next((c for c in ("c++", "g++", "clang++") if shutil.which(c)), "c++")

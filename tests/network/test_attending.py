@@ -342,3 +342,23 @@ def test_what_it_does_not_know_is_torchs(change: str, kernel: None, monkeypatch:
     q, k = torch.randn(1, 2, 4, d).to(dtype), torch.randn(1, 1 if change == "heads differ" else 2, keys, d).to(dtype)
     bias = torch.ones(1, 1, 1, keys, dtype=torch.bool) if change == "boolean bias" else None
     assert not attending.suits(q, k, k, bias)
+
+
+@needs
+@pytest.mark.slow
+def test_who_casts_asks_torch(kernel: None) -> None:
+    KERNEL.chosen.update({(torch.float32, 8, False): FLOAT})
+    q = torch.randn(1, 2, 4, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attend(q, q, q).dtype == torch.bfloat16
+    assert attend(q, q, q).dtype == torch.float32
+
+
+def test_without_a_home_it_is_kept_for_this_process(forgotten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(forgotten / "file" / "below"))
+    (forgotten / "file").write_text("")
+    found = attending.folder()
+    assert found.is_dir() and forgotten not in found.parents
+    found.rmdir()
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(forgotten / "here"))
+    assert attending.folder().parent == forgotten / "here"
