@@ -9,7 +9,6 @@ scheduler.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Generator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,20 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-__all__ = ["Choice", "Hold", "Plan", "Solver", "evaluations", "foreign", "least", "parse", "plan", "solve", "spoken"]
+__all__ = [
+    "Choice",
+    "Hold",
+    "Plan",
+    "Solver",
+    "evaluations",
+    "foreign",
+    "least",
+    "parse",
+    "plan",
+    "solve",
+    "spoken",
+    "stepped",
+]
 
 KNOWN: Mapping[str, tuple[str, ...]] = {
     "prediction_type": ("epsilon", "v_prediction", "sample"),
@@ -187,16 +199,27 @@ Solver = Generator["tuple[Tensor, Tensor]", "Tensor", "Tensor"]
 
 
 def solve(plan: Plan, x: Float[Tensor, "c h w"], generator: torch.Generator, hold: Hold | None = None) -> Solver:
-    """Run one job's scheduler over its timesteps."""
+    """Run one job's scheduler over its timesteps: by its table where it has one, else by itself."""
+    from infuse import solver_tables
+
+    scheduler, steps = plan.scheduler, plan.timesteps
+    table = solver_tables.table(scheduler, steps, plan.told)
+    if table is None:
+        return (yield from stepped(plan, x, generator, hold))
+    return (yield from solver_tables.run(table, x, steps, hold, scheduler))
+
+
+def stepped(plan: Plan, x: Float[Tensor, "c h w"], generator: torch.Generator, hold: Hold | None = None) -> Solver:
+    """The same by the scheduler's own steps, whatever it is: the specification of the tables."""
     import torch
+
+    from infuse.solver_tables import arguments
 
     scheduler, steps = plan.scheduler, plan.timesteps
     own, wide = x.dtype, getattr(scheduler, "wide", False)  # `wide`: it keeps x in single precision at least
     if wide:
         x = x.to(torch.promote_types(own, torch.float32))
-    accepted = inspect.signature(scheduler.step).parameters
-    usual = {k: v for k, v in (("generator", generator), ("eta", 0.0)) if k in accepted}  # as the stock pipelines do
-    chosen = {**usual, **plan.told}
+    chosen = arguments(scheduler, plan.told, generator)
     if hasattr(scheduler, "noise_sampler_seed"):  # torchsde draws its own noise; give it the job's randomness
         from infuse.schedulers import brownian
 

@@ -236,7 +236,7 @@ def test_ctrl_c_in_a_watch_ends_its_run_and_nobody_else() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", some(["network", "scheduler", "decode"], quick=["network"]))
+@pytest.mark.parametrize("where", some(["network", "scheduler", "table", "decode"], quick=["network"]))
 def test_ctrl_c_inside_of_a_step_leaves_no_half_answered_job(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = mix.engine()
     other = engine.submit(RECIPES[1])
@@ -245,8 +245,10 @@ def test_ctrl_c_inside_of_a_step_leaves_no_half_answered_job(where: str, monkeyp
     if where == "network":
         engine.store.base("tiny").network.predict = interrupt  # type: ignore[method-assign,assignment]
     elif where == "scheduler":
-        scheduler = mine.jobs[0]._solver.gi_frame.f_locals["scheduler"]  # type: ignore[union-attr]
-        monkeypatch.setattr(scheduler, "step", interrupt)
+        scheduler = other.jobs[0]._solver.gi_frame.f_locals["scheduler"]  # type: ignore[union-attr]
+        monkeypatch.setattr(scheduler, "step", interrupt)  # of Euler a, which draws and so has no table
+    elif where == "table":
+        monkeypatch.setattr("infuse.solver_tables._sum", interrupt)
     else:
         monkeypatch.setattr("infuse.engine.engine.developed", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -262,7 +264,7 @@ def test_ctrl_c_inside_of_a_step_leaves_no_half_answered_job(where: str, monkeyp
         else:
             with pytest.raises(InfuseError, match="interrupted"):
                 ticket.result()
-    assert len(rest) == {"network": 2, "scheduler": 1, "decode": 2}[where], "decoding is done again"
+    assert len(rest) == {"network": 2, "scheduler": 1, "table": 1, "decode": 2}[where], "decoding is done again"
     third = engine.submit(RECIPES[2])
     finished(engine, third)
     assert equal(third, RECIPES[2])
