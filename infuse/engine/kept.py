@@ -60,27 +60,39 @@ class Kept:
     """Loaded things. No lock is held while something loads or leaves but that thing's own; look-ups never wait.
 
     size: bytes of several things. guests: what others brought: counted, never thrown out. memory: bytes that may be kept,
-    None for no limit. free: called once things have left, to give their memory back at once.
+    None for no limit. free: called once things have left, to give their memory back at once. park: what left for want of room, as it
+    may wait elsewhere, or None; back: the same again where its key says; spare: bytes that there are for it now.
     """
 
     size: Callable[..., int]
     guests: Callable[[], Iterable[Any]] = tuple
     memory: int | None = None
     free: Callable[[], Any] = gc.collect
+    park: Callable[[Any], Any] | None = None
+    back: Callable[[Any, Key], Any] | None = None
+    spare: Callable[[], int] = int
     on_leave: list[Callable[[Any], None]] = field(default_factory=list)
     _entries: dict[Key, Entry] = field(default_factory=dict)
+    _parked: dict[Key, Entry] = field(default_factory=dict)
+    """What waits elsewhere, the longest first."""
     _coming: dict[Key, int] = field(default_factory=dict)
     """Bytes of what is loading now."""
     _turns: WeakValueDictionary[Key, _Turn] = field(default_factory=WeakValueDictionary)
     _clock: count[int] = field(default_factory=count)
     _lock: Lock = field(default_factory=Lock)
-    """Of the three dictionaries; held for look-ups and book-keeping alone."""
+    """Of the dictionaries; held for look-ups and book-keeping alone."""
 
     @property
     def entries(self) -> list[Entry]:
         """What is here now, the least recently used first."""
         with self._lock:
             return sorted(self._entries.values(), key=lambda e: e.used)
+
+    @property
+    def parked(self) -> list[Entry]:
+        """What waits elsewhere, the longest first."""
+        with self._lock:
+            return list(self._parked.values())
 
     @property
     def held(self) -> int:
@@ -115,7 +127,7 @@ class Kept:
             with turn.lock:
                 if entry := self.look(key, name):
                     return entry.thing
-                thing, digest = load()
+                thing, digest = self._again(key) or load()
                 with self._lock:
                     self._entries[key] = Entry(key, thing, digest, {name}, next(self._clock))
                     self._coming.pop(key, None)
@@ -129,6 +141,7 @@ class Kept:
     def drop(self, gone: Callable[[Entry], bool]) -> None:
         """Let go of these, and of everything made from them."""
         with self._lock:
+            self._parked = {k: e for k, e in self._parked.items() if not gone(e)}
             left = [x for e in list(self._entries.values()) if gone(e) for x in self._remove(e)]
         self._leave(left)
 
@@ -157,19 +170,44 @@ class Kept:
         """Least recently used first, until everything fits; the thing of this key and the base beside it stay."""
         if self.memory is None:
             return
-        base, left = key.beside and key.beside(), []
+        base, left, idle = key.beside and key.beside(), [], list[Entry]()
         with self._lock:
             while (total := self._total()) > self.memory:
                 others = [e for e in self._entries.values() if e.key != key and (base is None or e.thing is not base)]
                 if not others:
                     break
-                left += self._remove(min(others, key=lambda e: e.used))
+                idle.append(min(others, key=lambda e: e.used))
+                left += self._remove(idle[-1])
                 del others
             alone = key in self._entries and total > self.memory
+        self._wait(idle)
         self._leave(left)
         if alone:
             note(f"models take {total / 2**30:.3g} GiB, more than the limit of {self.memory / 2**30:.3g} GiB: "
                  "what is left cannot leave now. Raise the limit, or unload what you added.")  # fmt: skip
+
+    def _wait(self, idle: list[Entry]) -> None:
+        """Put what leaves where it may wait, while there is memory for it; what waits longest gives way. Empties the list."""
+        while idle:
+            entry = idle.pop(0)
+            if self.park is None or entry.key.beside is not None:  # what was made for a base has no use without it
+                continue
+            need = self.size(entry.thing)
+            while need > self.spare() and self._parked:
+                with self._lock:
+                    del self._parked[next(iter(self._parked))]
+                self.free()
+            copy = self.park(entry.thing) if need <= self.spare() else None
+            if copy is not None:
+                with self._lock:
+                    self._parked[entry.key] = Entry(entry.key, copy, entry.digest, entry.names)
+            del entry, copy
+
+    def _again(self, key: Key) -> tuple[Any, str] | None:
+        """What has waited elsewhere, as it was, with its digest."""
+        with self._lock:
+            entry = self._parked.pop(key, None)
+        return None if entry is None or self.back is None else (self.back(entry.thing, key), entry.digest)
 
     def _total(self) -> int:
         coming = sum(n for k, n in self._coming.items() if k not in self._entries)

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from infuse import processor
 from infuse.engine import placement
 from infuse.engine.dressing import lent
 from infuse.engine.edits import Edits
@@ -34,10 +35,10 @@ LOADERS = ("infuse.weights.base", "infuse.weights.layouts.beside", "infuse.weigh
 
 class ModelStore(Versions, Edits):
     """Finds, checks, loads and keeps models. `add` puts modules of your own into it, under a name for recipes.
-
     dtype, device: as people write them ("fp16", "cuda:1"). None: a GPU if there is one. dtype None or "auto": float16 on a GPU; on a CPU
     bfloat16 for bases of 300 million parameters and more where the processor computes in it, float32 for all others.
-    memory: bytes that models may take (8 * 10**9, "8GB", "500MB"); beyond, those used longest ago leave. None: no limit.
+    memory: bytes that models may take (8 * 10**9, "8GB", "500MB"); beyond, those used longest ago leave: a GPU for the machine's memory,
+    while half of what is free there holds them. None: no limit.
     offline: never ask the Hub; None asks HF_HUB_OFFLINE. Safe to use from several threads. Raises RecipeError for a dtype, device or memory that is not known or not there.
     """
 
@@ -52,6 +53,8 @@ class ModelStore(Versions, Edits):
         self._bases: dict[str, Base] = {}
         self._own: dict[str, nn.Module] = {}
         self._kept = Kept(placement.nbytes, self._added, self.memory, placement.free)
+        if self.device_name != "cpu":
+            self._kept.park, self._kept.back, self._kept.spare = self._park, self._back, lambda: processor.free() // 2
 
     @cached_property
     def device(self) -> torch.device:
@@ -81,6 +84,18 @@ class ModelStore(Versions, Edits):
         from infuse.weights.library import Library
 
         return Library(offline=self.offline)
+
+    def _park(self, thing: Any) -> Any:
+        """What leaves the device for want of room, in the machine's memory; None if it is to be read again."""
+        from infuse.engine.parking import copied_to
+
+        return copied_to(thing, placement.device_called("cpu"))
+
+    def _back(self, thing: Any, key: Key) -> Any:
+        from infuse.engine.parking import copied_to
+
+        with placement.room_for("a model that waited in memory", placement.nbytes(thing), key.place[1]):
+            return copied_to(thing, key.place[1])
 
     # ── your own ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -123,7 +138,9 @@ class ModelStore(Versions, Edits):
     @property
     def loaded(self) -> tuple[str, ...]:
         """Names of what was added or loaded."""
-        return tuple(sorted({*self._bases, *self._own, *(n for e in self._kept.entries for n in e.names)}))
+        return tuple(
+            sorted({*self._bases, *self._own, *(n for e in (*self._kept.entries, *self._kept.parked) for n in e.names)})
+        )
 
     @property
     def on_leave(self) -> list[Callable[[Any], None]]:
