@@ -5,7 +5,7 @@ Nothing here couples rows: tokens are padded behind a bias, adapters and branche
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -70,11 +70,15 @@ class Spoken:
     kept: WeakKeyDictionary[nn.Module, Any] = field(default_factory=WeakKeyDictionary)
     """Keys and values that an attention, or an adapter, has made of these tokens."""
 
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What depends on nothing but these tokens and the key."""
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
+
     def bias_for(self, queries: int) -> Float[Tensor, "k 1 q n"] | None:
         """The additive bias for a layer with that many queries."""
-        if queries not in self.cache:
-            self.cache[queries] = self._bias(queries)
-        return self.cache[queries]
+        return self.once(("bias", queries), lambda: self._bias(queries))
 
     def _bias(self, queries: int) -> Tensor | None:
         if self.bias is None and not self.regions:

@@ -18,7 +18,7 @@ def unrolled(batch: Batch) -> Batch:
     """
     b, _, f = batch.x.shape[:3]
     pictures = batch.x.transpose(1, 2).flatten(0, 1)
-    context: Spoken = batch.context.cache.setdefault(("frames", f), replace(batch.context, frames=f, cache={}))
+    context: Spoken = batch.context.once(("frames", f), lambda: replace(batch.context, frames=f, cache={}))
     return Batch(
         pictures,
         batch.timestep.repeat_interleave(f),
@@ -45,18 +45,20 @@ def _loudness(weights: Tensor, frames: Sequence[tuple[float, ...] | None], f: in
 
 def _adapter_frames(said: SpokenDecoupled, f: int) -> SpokenDecoupled:
     own = said.tokens.values.ndim == 4  # tokens of its own for every frame
-    if ("frames", f) not in said.tokens.cache:
+
+    def spread() -> Spoken:
         values, bias = (
             t if t is None else t.flatten(0, 1) if own else t.repeat_interleave(f, 0)
             for t in (said.tokens.values, said.tokens.bias)
         )
         assert values is not None
-        said.tokens.cache["frames", f] = Spoken(values, bias, grid=said.tokens.grid)
+        return Spoken(values, bias, grid=said.tokens.grid)
+
     edited = said.edited and (_every(said.edited[0], f), said.edited[1].repeat_interleave(f, 0))
     return replace(
         said,
         rows=_every(said.rows, f),
-        tokens=said.tokens.cache["frames", f],
+        tokens=said.tokens.once(("frames", f), spread),
         weights=_loudness(said.weights, said.frames, f),
         layers=None if said.layers is None else said.layers.repeat_interleave(f, 0),
         masks=tuple(m for m in said.masks for _ in range(f)),

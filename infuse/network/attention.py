@@ -19,7 +19,7 @@ from infuse.constants import indices
 from infuse.grids import level, on_grid, resized
 from infuse.network.edits import NOW
 from infuse.shares import shared_out
-from infuse.spoken import Couple, Spoken, SpokenDecoupled, SpokenResidual, SpokenShared
+from infuse.spoken import Spoken, SpokenDecoupled, SpokenResidual, SpokenShared
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,10 +161,7 @@ class PortedAttention:
         out = out if isinstance(w, int) else out * w
         if all(m is None for m in said.masks):
             return out
-        where = said.tokens.cache.get(("where", q.shape[2]))
-        if where is None:
-            where = said.tokens.cache["where", q.shape[2]] = whereabouts(said.masks, said.tokens.grid, out)
-        return out * where
+        return out * said.tokens.once(("where", q.shape[2]), lambda: whereabouts(said.masks, said.tokens.grid, out))
 
     def shared_answer(self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, said: SpokenShared) -> Tensor:
         """All rows' answers, one of them with the keys and values of what runs beside it in the same softmax."""
@@ -216,25 +213,31 @@ def words(q: Tensor, k: Tensor, v: Tensor, context: Spoken, rows: Sequence[int] 
     bias = context.bias_for(q.shape[2])
     bias = bias if rows is None or bias is None else bias[list(rows)]
     out = merged(attend(q, k, v, bias))
-    for couple in context.couples:
+    for n, couple in enumerate(context.couples):
         mine = [i for i, row in enumerate(rows or range(len(q))) if row // context.frames == couple.row]
         if mine:
-            i = indices(mine, q.device)
-            out = out.index_copy(
-                0, i, coupled(q[i], k[i], v[i], None if bias is None else bias[i], couple, context.grid).to(out.dtype)
-            )
+            i = context.once(("rows of couple", n, tuple(mine)), lambda mine=mine: indices(mine, q.device))
+            more = coupled(q[i], k[i], v[i], None if bias is None else bias[i], context, n)
+            out = out.index_copy(0, i, more.to(out.dtype))
     return out
 
 
-def coupled(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, couple: Couple, grid: tuple[int, int]) -> Tensor:
+def coupled(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, context: Spoken, n: int) -> Tensor:
     """sum of M_i Attn(q, T_i), and what is left of 1 for the row's other words. M_i: weights times regions, normalised where they
     overlap. Source: laksjdjf/cgem156-ComfyUI@884563c (attention couple); masks by area, on the grid that the layer has."""
-    places = int(q.shape[2])
-    size, one = level(grid, places), q.new_ones(places)
-    where = [one if m is None else resized(m, size, "area").flatten().to(q) for m in couple.masks]
-    shares, left = shared_out(where, couple.weights, couple.rests)
-    own = {i for tokens in couple.tokens for i in range(*tokens.indices(k.shape[2]))}
-    others = indices([i for i in range(k.shape[2]) if i not in own], k.device)
+    couple, places = context.couples[n], int(q.shape[2])
+
+    def divided() -> tuple[list[Tensor], Tensor]:
+        size, one = level(context.grid, places), q.new_ones(places)
+        where = [one if m is None else resized(m, size, "area").flatten().to(q) for m in couple.masks]
+        return shared_out(where, couple.weights, couple.rests)
+
+    def unclaimed() -> Tensor:
+        own = {i for tokens in couple.tokens for i in range(*tokens.indices(k.shape[2]))}
+        return indices([i for i in range(k.shape[2]) if i not in own], k.device)
+
+    shares, left = context.once(("shares", n, places, q.dtype), divided)
+    others = context.once(("unclaimed", n), unclaimed)
     out = left[:, None] * merged(
         attend(q, k[:, :, others], v[:, :, others], None if bias is None else bias[..., others])
     )

@@ -110,9 +110,7 @@ def regions_of(said: SpokenResidual, answer: Float[Tensor, "k c h w"]) -> Float[
 
 def subset(context: Spoken, rows: Sequence[int]) -> Spoken:
     """The context of some rows only; of some frames, which then are rows, if it is that of clips. Kept with the context."""
-    if ("rows", rows) not in context.cache:
-        context.cache["rows", rows] = _subset(context, rows)
-    return context.cache["rows", rows]
+    return context.once(("rows", tuple(rows)), lambda: _subset(context, rows))
 
 
 def _subset(context: Spoken, rows: Sequence[int]) -> Spoken:
