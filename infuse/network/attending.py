@@ -46,6 +46,8 @@ LONG = 256
 MARGIN = 0.97
 """A kernel that saves less than this is not worth answers of other bits."""
 ROUNDS = 5
+PATIENCE = 300
+"""Seconds for a compiler."""
 
 
 @dataclass(eq=False)
@@ -133,7 +135,7 @@ def prepare(dtype: torch.dtype | None = None, widths: Iterable[int] = ()) -> boo
                 try:
                     adopt(built(folder()))
                 except (OSError, subprocess.SubprocessError, AttributeError) as error:
-                    said = getattr(error, "stderr", None) or str(error)
+                    said = str(getattr(error, "stderr", None) or error)
                     note(
                         "infuse's own attention for CPUs could not be built, torch's is used (about half as fast): "
                         f"{said.strip().splitlines()[-1][:300] if said.strip() else type(error).__name__}. "
@@ -180,7 +182,11 @@ def built(where: Path, flags: Iterable[str] = ()) -> Path:
         os.close(handle)
         try:
             subprocess.run(
-                [*command, *FLAGS, *flags, str(SOURCE), "-o", fresh], check=True, capture_output=True, text=True
+                [*command, *FLAGS, *flags, str(SOURCE), "-o", fresh],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
             )
             os.replace(fresh, library)
         finally:

@@ -11,6 +11,7 @@
 // bf16 (accumulated in float32) with vdpbf16ps or with AMX tiles; float32 with multiply-adds. Plain C outside: no header of torch's.
 // Each number depends on its own head's queries, keys and values alone, in one order: never on threads, nor on other rows.
 
+#include <cpuid.h>
 #include <immintrin.h>
 #include <sched.h>
 
@@ -477,17 +478,19 @@ void run(void* call) {
 
 extern "C" {
 
-// Which paths this machine has: a sum of Path.
+// Which paths this machine has, and its system lets us go: a sum of Path.
 int infuse_attention_paths() {
-  unsigned a, b, c, d, found = 0;
-  __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl")) return 0;
+  unsigned a, b, c, d, more, unused, kept, found = 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0;
+  __asm__("xgetbv" : "=a"(kept), "=d"(unused) : "c"(0));
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (kept & 0xe6) != 0xe6) return 0;  // the system keeps all of zmm and masks
+  const unsigned wanted = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;                 // AVX-512 F, DQ, BW, VL
+  if ((b & wanted) != wanted) return 0;
   found = FLOAT;
-  if (__builtin_cpu_supports("avx512bf16")) {
+  if (__get_cpuid_count(7, 1, &more, &unused, &unused, &unused) && (more >> 5 & 1)) {
     found |= PAIRS;
-    __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
 #ifdef TILES_IMITATED
-    d = 1u << 22 | 1u << 24;
+    d = ~0u;
 #endif
     if ((d >> 22 & 1) && (d >> 24 & 1) && tiles_allowed()) found |= TILES;
   }
