@@ -6,10 +6,14 @@ measured on a CPU with fused attention, at 512 px in float32, on networks of SD 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from infuse import processor
+from infuse.conditions.base import Condition
 from infuse.encoders import room
+from infuse.engine.digests import named_by
+from infuse.engine.places import place_of
 from infuse.errors import CapacityError
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import Recipe
@@ -34,6 +38,12 @@ def working(spec: NetworkSpec, size: tuple[int, int], frames: int, rows: int, co
     latents = count * frames * places * spec.latent_channels * each
     kept = count * frames * 3 * width * height + 4 * latents  # pictures; start, noise, input and state of each solver
     return max(call, decoding) + kept
+
+
+def eyes(conditions: Iterable[Condition], view: Any) -> int:
+    """Bytes of the image encoders that conditions name or find beside their models, each once; the base's own is counted with it."""
+    names = {name for c in conditions for field, name in named_by(c) if field == "image_encoder"}
+    return sum(place_of(view.store.library, n, "vision", "image_encoder").size(view.dtype) for n in names)
 
 
 def decoded(view: Any, pixels: int) -> int:

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from infuse.constants import tensors
 from infuse.encoders.kit import Base
 from infuse.engine.carried import glimpsed
 from infuse.engine.frame import After
 from infuse.engine.holes import stays
 from infuse.engine.job import Job
+from infuse.engine.placement import nbytes, trim
 from infuse.engine.resolve import Resolved
 from infuse.engine.result import Result
 from infuse.engine.wording import WORDS
@@ -26,6 +28,8 @@ from infuse.recipe import Recipe
 
 SOFT = 1 / 40
 """Of the shorter side: over so much a pasted edge fades, all of it inside of the hole. 13 pixels of 512."""
+LARGE = 2**18
+"""Pixels of a picture whose decoding takes a gigabyte, about."""
 
 
 class Asked(Protocol):
@@ -44,6 +48,9 @@ def finished(ticket: Asked, base: Base, jobs: Sequence[Job], develop: Callable[.
     """A ticket's pictures. One that cannot be developed is a warning among several, and an error if it is the only one."""
     resolved, made, lost = ticket.resolved, [], []
     after = () if resolved.after is None else (resolved.after,)
+    memory = in_use(base, jobs)
+    if resolved.size[0] * resolved.size[1] >= LARGE:
+        trim()  # what the network's calls have left in pieces, before decoding asks for as much again
     for job in jobs:
         try:
             with gathers() as notes:
@@ -62,8 +69,23 @@ def finished(ticket: Asked, base: Base, jobs: Sequence[Job], develop: Callable[.
     latents = torch.stack([job.latent for job, _ in made if job.latent is not None])
     return Result(
         tuple(f[0] for f in frames), recipe, latents, ticket.weights, frames if base.spec.frames else (), resolved.plain(),
-        tuple(ticket.warnings), chosen, glimpsed(recipe, base.feature_extractor, resolved.speakers),
+        tuple(ticket.warnings), chosen, glimpsed(recipe, base.feature_extractor, resolved.speakers), memory,
     )  # fmt: skip
+
+
+def in_use(base: Base, jobs: Sequence[Job]) -> dict[str, int]:
+    """Bytes that these jobs hold: of weights, of what their conditions were encoded to, of what the network keeps from call to call
+    (which other jobs under way may share)."""
+    sides = {id(s): s for job in jobs for s in job.sides.values()}.values()
+    said = [ports for s in sides for ports in (s.on, s.off)]
+    through = [e.adapter for p in said for e in p.decoupled]
+    through += [getattr(e, "branch", None) for p in said for e in p.residuals]
+    through += [e.network for p in said for e in p.edits]
+    return {
+        "weights": nbytes(base, *through),
+        "encodings": sum({t.data_ptr(): t.nbytes for t in tensors(said)}.values()),  # pictures of one recipe share them
+        "constants": getattr(getattr(base.network, "constants", None), "nbytes", 0),
+    }
 
 
 def developed(base: Base, job: Job, size: tuple[int, int], after: After | None = None) -> tuple[Any, ...]:

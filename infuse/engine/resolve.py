@@ -184,7 +184,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     looks = windows(frames, spec.frames)
     wide = widths(table, routes)
     calls = sum(calls_of(recipe.count, n * max(len(looks), 1), min(frames, spec.frames or 1), most) for n in wide)
-    memory = view.memory + loaded(routes, active)
+    memory = view.memory + loaded(routes, active) + capacity.eyes(active.values(), view)
     peak = memory + capacity.working(spec, padded(size, spec.vae_factor), frames, max(wide), recipe.count, most, view)
     capacity.must_fit(peak, memory, recipe, size, view.device)
     looked, branched = max(len(looks), 1), sum(rows_of(table, routes, "residuals"))

@@ -43,6 +43,8 @@ class Result:
     """Seed -> fields, where each picture has words of its own: what was chosen for it."""
     glimpses: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Field -> PIL image: what an image encoder saw of a picture that is too large to travel."""
+    memory: Mapping[str, int] = field(default_factory=dict, repr=False)
+    """Bytes that it was made with: `weights`, `encodings` of conditions, `constants` of the network's calls. Of this run, and in no record."""
 
     @property
     def image(self) -> Any:
