@@ -109,15 +109,16 @@ def run(
     own = x.dtype
     x = x.to(torch.promote_types(own, torch.float32))
     carried: list[Tensor] = []
-    for i, (scale, (first, *others)) in enumerate(zip(table.scales.tolist(), table.sums, strict=True)):
+    rows = zip(steps, [*steps[1:], None], table.scales.tolist(), table.sums, table.positions, strict=True)
+    for t, then, scale, (first, *others), position in rows:
         shown = x if scale == 1 else x * scale
-        answer = yield shown.to(own), steps[i]
+        answer = yield shown.to(own), t
         parts = (x, answer.to(x), *carried)
         x, carried = _sum(first, parts), [_sum(terms, parts) for terms in others]
         if hold is not None:
-            if table.positions[i] is not None:
-                scheduler._step_index = table.positions[i]
-            x = hold(x, steps[i + 1] if i + 1 < len(steps) else None)
+            if position is not None:
+                scheduler._step_index = position
+            x = hold(x, then)
     return x.to(own)
 
 
@@ -243,18 +244,16 @@ def _read(scheduler: Any, steps: Tensor, told: Mapping[str, Any]) -> Table | Non
     known, noise = torch.eye(2, dtype=torch.float64).reshape(2, 2, 1, 1, 1)
     scales, outs, levels = np.empty(n), np.empty((n, 2, width)), np.tile([1.0, 0.0], (n, 1))
     positions: list[int | None] = []
-    x, answer = torch.zeros((2, 2, 1, 1, width), dtype=torch.float64)
     for i, t in enumerate(steps):
-        for one in (x, answer):
-            one[0] = 0
-        x[0, ..., 2 * i] = answer[0, ..., 2 * i + 1] = 1
-        x[1, 0, 0], answer[1, 0, 0] = torch.from_numpy(beside[:, i])
-        given = x.clone(), answer.clone()  # some keep what they are given
-        shown = scheduler.scale_model_input(given[0], t)
-        scales[i] = float(shown[0, 0, 0, 2 * i])
-        if not torch.allclose(shown, x * scales[i], rtol=EXACT, atol=0):
+        given = np.zeros((2, 2, 1, 1, width))  # new ones each time: some schedulers keep what they are given
+        given[0, 0, ..., 2 * i] = given[1, 0, ..., 2 * i + 1] = 1
+        given[:, 1, 0, 0] = beside[:, i]
+        x, answer = torch.from_numpy(given)
+        shown = scheduler.scale_model_input(x, t).double().numpy()
+        scales[i] = shown[0, 0, 0, 2 * i]
+        if not np.allclose(shown, given[0] * scales[i], rtol=EXACT, atol=0):
             return None
-        out = scheduler.step(given[1], t, given[0], return_dict=False, **chosen)[0]
+        out = scheduler.step(answer, t, x, return_dict=False, **chosen)[0]
         if out.shape != x.shape or not torch.equal(generator.get_state(), untouched):
             return None
         outs[i] = out[:, 0, 0].double().numpy()
