@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of everybody in a case, at most")
     parser.add_argument("--cases", nargs="+", choices=everything, default=everything)
     parser.add_argument(
-        "--contenders", nargs="+", default=[], metavar="PART", help="only those whose name has one of these"
+        "--contenders", nargs="+", default=[], metavar="PART", help="only these, or those whose name has one of these"
     )
     parser.add_argument("--no-compile", action="store_true", help="leave out what takes minutes to compile")
     parser.add_argument("--no-memory", action="store_true", help="leave out memory, which wants a process for each")

@@ -196,7 +196,7 @@ def run(
     if not alone:
         return out
     out["capacity"] = sum(k.often for k in found) / sum(k.often * alone[i] for i, k in enumerate(found))
-    each = max(budget.left, 0.0) / (len(rates) * max(len(servers), 1) * (1 + GRACE / 2))
+    each = max(budget.left, 1.0) / (len(rates) * max(len(servers), 1) * (1 + GRACE / 2))
     for factor in rates:
         rate = factor * out["capacity"]
         trace = arrivals(rate, each, alone, found, slo, seed)

@@ -77,7 +77,7 @@ def taken(
             if r < 0 and c.name in once and not pictures:  # its warm-up would take longer than what it is for
                 continue
             start = clock()
-            if r < 0 and (patience or {}).get(c.name, 0.0) > seconds - (start - begin):
+            if r < 0 and c.name in (patience or {}) and (patience or {})[c.name] > seconds - (start - begin):
                 series.error = f"left out: {seconds - (start - begin):.0f} s were left, and it takes longer to warm up"
                 say(f"{c.name}: {series.error}")
                 continue

@@ -28,7 +28,7 @@ ROOM = 3 * 2**30
 
 
 def contenders(compile: bool = True, only: Sequence[str] = ()) -> list[Contender]:
-    """Everybody on a CPU. only: parts of names."""
+    """Everybody on a CPU. only: names, or parts of them."""
     wide, half = torch.float32, torch.bfloat16
     found: list[Contender] = [
         Infuse(half),
@@ -40,7 +40,8 @@ def contenders(compile: bool = True, only: Sequence[str] = ()) -> list[Contender
     if compile:
         found.append(Diffusers(half, channels_last=True, compile="freeze"))
         found += [Infuse(half, compile="max")] if known({"compile": "max"}) else []
-    return [c for c in found if not only or any(part in c.name for part in only)]
+    names = {c.name for c in found}
+    return [c for c in found if not only or any(part == c.name if part in names else part in c.name for part in only)]
 
 
 class Run:

@@ -21,7 +21,7 @@ from benchmarks.cases import CASES, COST, grown, line  # noqa: E402
 from benchmarks.contenders import Diffusers, Infuse, Sample  # noqa: E402
 from benchmarks.counting import Count  # noqa: E402
 from benchmarks.networks import SD15_STEPS, TINY, TINY_XL, World, twin  # noqa: E402
-from benchmarks.run import contenders, largest  # noqa: E402
+from benchmarks.run import Run, contenders, largest  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BOTH = Request(2, controls=(Control(0), Control(1, 0.5, end=0.5)), looks=(0,))
@@ -77,7 +77,7 @@ def test_rounds_are_dropped_when_time_is_over_and_the_first_never_is() -> None:
     clock = Clock()
     found = rounds.taken([Fake("a", clock, 10.0)], [Request(1)], 5, 35.0, clock=clock)
     assert sorted(found["a"].samples) == [0, 1]  # 10 s to warm up, 20 s; a third round would end after 40
-    assert sorted(rounds.taken([Fake("a", clock, 10.0)], [Request(1)], 5, 0.0, clock=clock)["a"].samples) == [0]
+    assert sorted(rounds.taken([Fake("a", clock, 10.0)], [Request(1)], 5, -1.0, clock=clock)["a"].samples) == [0]
 
 
 def test_who_fails_is_out_and_says_why() -> None:
@@ -206,8 +206,15 @@ def test_make_bench_writes_every_field_and_plots(tmp_path: Path) -> None:
         close = [one["difference"]["rms"] for one in case["contenders"].values()]
         assert max(exact) < 1e-4 and max(close) < 0.2, "whatever the dtype, it is the same picture"
         assert case["ratios"] and case["best_peer"].startswith("diffusers")
-    assert all(found["peak"] >= found["weights"] > 0 for found in out["memory"].values())
     assert {p.name for p in tmp_path.glob("*.png")} == {f"performance_{what}.png" for what in ("steps", "peak", "cost")}
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_a_process_of_its_own() -> None:
+    run = Run(TINY, [], 10.0, say=lambda text: None)
+    run.memory(["infuse bfloat16"], tiny=True)
+    found = run.out["memory"]["infuse bfloat16"]
+    assert found["peak"] >= found["before"] > 0 and found["peak"] >= found["weights"] > 0
 
 
 @pytest.mark.slow

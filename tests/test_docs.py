@@ -157,7 +157,9 @@ def test_the_walk_through_a_condition_quotes_it() -> None:
         assert joined(line) in flat, line
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/architecture.md", "examples/README.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "CONTRIBUTING.md", "docs/architecture.md", "docs/performance.md", "examples/README.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
     for link in re.findall(r"\]\(([^)#]+)\)", text):
