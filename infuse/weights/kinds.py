@@ -57,6 +57,8 @@ class Identity:
     """ControlNet-Union: kinds of maps it tells apart; CoAdapter's fuser: the same."""
     modules: int | None = None
     """LoRA, Control-LoRA, LLLite: modules that it changes; GLIGEN: fusers; motion: motion modules; T2I-Adapter: blocks."""
+    words: tuple[str, ...] = ()
+    """Textual inversion: what the file itself calls its vectors; () where only its name can."""
     frames: int | None = None
     """Motion module: the longest clip its positions reach."""
     prediction: str = ""

@@ -101,6 +101,7 @@ def facts(found: Identity) -> dict[str, str]:
         "latent channels" if latents else "input channels": found.in_channels,
         "hint channels": found.hint_channels,
         "tokens": found.tokens,
+        "word" + "s" * (len(found.words) > 1): ", ".join(found.words),
         "tower" if tower else "reads": f"{who} (width {reads})" if who else reads and f"width {reads}",
         "cross-attentions": found.cross_layers,
         "rank": found.rank,
@@ -139,7 +140,7 @@ def untold(found: Identity) -> tuple[str, ...]:
         ("ip_adapter", "plus"): "whether it was trained with faces, compositions or any picture",
         ("brushnet", "plain"): "whether it was trained with masks of things or random ones",
     }  # fmt: skip
-    said = list(UNTOLD.get(found.kind, ()))
+    said = [] if found.words else list(UNTOLD.get(found.kind, ()))
     if (found.kind, found.variant) in more:
         said.append(more[found.kind, found.variant])
     if found.kind == "controlnet" and found.family == "sdxl" and found.variant == "full":

@@ -192,6 +192,18 @@ def test_what_cannot_be_told_is_said(kind: str, variant: str, says: str) -> None
     assert any(says in text for text in untold(Identity(kind, variant=variant)))
 
 
+@pytest.mark.parametrize(("keys", "words"), [
+    (("<gold>",), "<gold>"), (("string_to_param.cat",), "cat"), (("string_to_param.*",), ""), (("emb_params",), ""), (("clip_l",), ""),
+    (("embedding",), ""), (("<a>", "<b>"), "<a>, <b>"), (("clip_l", "clip_g"), ""),
+])  # fmt: skip
+def test_a_word_that_the_file_tells_is_told(keys: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    shapes = {k: (2, 1280 if k == "clip_g" else 768) for k in keys}
+    written(tmp_path, zoo.shapes(shapes), "F16", "any.safetensors")
+    said = report(Source("any.safetensors", tmp_path / "any.safetensors"))
+    assert said["kind"] == "textual_inversion" and bool(said["untold"]) == (not words)
+    assert said["facts"].get("words" if "," in words else "word", "") == words
+
+
 def test_letters_name_conditions_that_there_are() -> None:
     for kind, text in ADVICE.items():
         for named in re.findall(r"condition of kind (\w+)", text):

@@ -8,7 +8,6 @@ Nerogar/OneTrainer@23df383. All but `read` is said by the header alone, and impo
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from infuse.encoders.embeddings import MOST, Embedding
@@ -18,13 +17,10 @@ from infuse.media.reading import Reading
 from infuse.notices import note
 from infuse.weights.formats import Header, read_keys
 from infuse.weights.kinds import wrong_kind
+from infuse.weights.looks.attended import NAMELESS, PAIR, WEBUI, word_of
 from infuse.weights.source import Source
 
-WEBUI, PAIR, OUT = "string_to_param.", ("clip_l", "clip_g"), "_out"
-NAMELESS = re.compile(
-    r"learned_embeds([-_].*)?|embeds?|embeddings?|(pytorch_|diffusion_pytorch_)?model|checkpoint|", re.IGNORECASE
-)
-"""Names that trainers give to any file."""
+OUT = "_out"
 PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".jxl", ".gif", ".avif")
 CARD = "sd-ti-embedding"
 
@@ -107,8 +103,7 @@ def _keys(source: Source, header: Header) -> tuple[str, ...]:
 
 
 def _names(source: Source, keys: tuple[str, ...]) -> tuple[str, ...]:
-    word = "" if keys[0] in ("emb_params", *PAIR) else keys[0].removeprefix(WEBUI)
-    found = (word, source.path.name if source.is_folder else source.path.stem)
+    found = (word_of(keys[0]), source.path.name if source.is_folder else source.path.stem)
     names = tuple(dict.fromkeys(n.strip() for n in found if n.strip("* ") and not NAMELESS.fullmatch(n.strip())))
     if not names:
         raise WeightsError(source.field, f'"{source.name}" has no name that a prompt could say: the file gives no word, and "{found[1]}" is what any may be called. '

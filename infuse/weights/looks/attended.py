@@ -5,9 +5,17 @@ Source of the layouts: tencent-ailab/IP-Adapter @ 62e4af9d, gligen/GLIGEN @ f9dc
 
 from __future__ import annotations
 
+import re
+
 from infuse.weights.kinds import Identity
 from infuse.weights.looks.table import Table
 
+WEBUI, PAIR = "string_to_param.", ("clip_l", "clip_g")
+"""Before the webui's words; SDXL's two encoders."""
+NAMELESS = re.compile(
+    r"learned_embeds([-_].*)?|embeds?|embeddings?|(pytorch_|diffusion_pytorch_)?model|checkpoint|", re.IGNORECASE
+)
+"""Names that trainers give to any file."""
 TWINS = "v1 and v2 have the same tensors; v2 adds a shortcut that the recipe must ask for"
 WIDTHS = (768, 1024, 1280)
 """Of the token tables of CLIP's ViT-L, ViT-H and ViT-bigG."""
@@ -92,14 +100,20 @@ def style(table: Table) -> Identity | None:
     return Identity("t2i_style", "original", "", prefix, context, tokens=tokens, encoder_width=reads)
 
 
+def word_of(key: str) -> str:
+    """The word that a textual inversion's key gives its vectors; "" for the names that trainers and programs give to any."""
+    said = key.removeprefix(WEBUI).strip()
+    return "" if key in ("emb_params", *PAIR) or not said.strip("* ") or NAMELESS.fullmatch(said) else said
+
+
 def inversion(table: Table) -> Identity | None:
     """A textual inversion: vectors for new words, one table for each text encoder. Asked last, since any tensor could be one."""
     header = table.header
-    pair = [k for k in ("clip_l", "clip_g") if k in header]
+    pair = [k for k in PAIR if k in header]
     if len(pair) == 2:
         return Identity("textual_inversion", "sdxl", context_width=2048, tokens=table.dim("clip_g", 0))
-    if any(k.startswith("string_to_param.") for k in header):
-        keys, layout = [k for k in header if k.startswith("string_to_param.")], "webui"
+    if any(k.startswith(WEBUI) for k in header):
+        keys, layout = [k for k in header if k.startswith(WEBUI)], "webui"
     elif "emb_params" in header:
         keys, layout = ["emb_params"], "webui"
     elif pair and all(
@@ -124,4 +138,5 @@ def inversion(table: Table) -> Identity | None:
     notes = (f"{len(keys)} words",) * (len(keys) > 1)
     if keys == ["clip_l"] or keys == ["clip_g"]:
         layout, notes = "sdxl", ("for one of the text encoders only",)
-    return Identity("textual_inversion", layout, context_width=shapes[0][-1], tokens=tokens, notes=notes)
+    words = tuple(w for k in keys if (w := word_of(k)))
+    return Identity("textual_inversion", layout, context_width=shapes[0][-1], tokens=tokens, words=words, notes=notes)
