@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from infuse.encoders.embeddings import Embedding
-
-Syntax = Literal["webui", "compel", "plain"]
-Emphasis = Literal["original", "no_norm", "ignore"]
+from infuse.words.wording import Emphasis, Syntax
 
 
 @dataclass(frozen=True)
