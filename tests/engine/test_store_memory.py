@@ -257,3 +257,18 @@ def test_another_error_stays_what_it_is(bases: list[str], monkeypatch: pytest.Mo
     monkeypatch.setattr("infuse.weights.base.load_base", broken)
     with pytest.raises(RuntimeError, match="something else"):
         store().base(bases[0])
+
+
+def test_what_lies_in_a_file_is_copied_and_what_does_not_stays(tmp_path: Path) -> None:
+    """Whoever overwrites a mapped file would change a loaded model; what is in memory already needs no copy."""
+    from safetensors.torch import save_file
+
+    from infuse.engine.placement import settled
+    from infuse.weights.formats import read_tensors
+
+    save_file({"weight": torch.ones(64, 64)}, tmp_path / "w.safetensors")
+    own, mapped = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+    mapped.weight = torch.nn.Parameter(read_tensors(tmp_path / "w.safetensors")["weight"], requires_grad=False)
+    before = [m.weight.data_ptr() for m in (own, mapped)]
+    after = [settled(m, CPU).weight.data_ptr() for m in (own, mapped)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
