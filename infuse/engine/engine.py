@@ -7,9 +7,9 @@ done by those who need them, outside of the turn in which the network is asked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from threading import Lock, get_ident
 from typing import Any
@@ -20,8 +20,9 @@ import torch
 from infuse.batch import Row
 from infuse.conditions import AnyCondition
 from infuse.conditions.lora import Lora
-from infuse.encoders.kit import Base, Kit
+from infuse.encoders.kit import Kit
 from infuse.engine.asking import Asking, alone_too_large, out_of_memory
+from infuse.engine.costs import Costs, Party
 from infuse.engine.dressing import dress_of, state
 from infuse.engine.encodings import Encodings
 from infuse.engine.finish import developed, finished
@@ -32,7 +33,8 @@ from infuse.engine.places import admitted
 from infuse.engine.preview import Previews
 from infuse.engine.resolve import Resolved, resolve
 from infuse.engine.result import Result
-from infuse.engine.scheduler import Scheduler, Waiting
+from infuse.engine.running import Running
+from infuse.engine.scheduler import Scheduler
 from infuse.engine.series import each
 from infuse.engine.ticket import Ticket
 from infuse.engine.turns import Turns
@@ -46,18 +48,6 @@ from infuse.timetable import PROMPT
 INTERRUPTED = InfuseError("", "it was interrupted in the middle of a step. Run it again.")
 
 
-@dataclass(eq=False)
-class _Running:
-    job: Job
-    base: Base
-    ticket: Ticket
-    arrived: int
-
-    @property
-    def bucket(self) -> Hashable:
-        return (id(self.base.network), self.job.shape)
-
-
 class Engine:
     """Runs recipes on models that it keeps loaded. Safe to use from several threads.
 
@@ -66,7 +56,8 @@ class Engine:
     row_width: pad every network call to this many rows of one structure, so that float32 results do not depend, to the
     last bit, on whatever runs beside them. None: calls are as wide as the work. preview: a TAESD that shows what becomes of
     a picture; None: one beside the model, else a linear map. cache, cache_bytes: how many encoded
-    conditions are kept for recipes to come, and how much memory they may take. clock: seconds, for estimates.
+    conditions are kept for recipes to come, and how much memory they may take. slo: a request
+    should be done in so many times what it takes alone, the most urgent goes first; None: in turns. clock: for estimates.
 
     Raises RecipeError for a dtype or device that is not there.
     """
@@ -85,6 +76,7 @@ class Engine:
         preview: str | None = None,
         cache: int = 256,
         cache_bytes: int = 2**30,
+        slo: float | None = 3.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if store is not None and (dtype, device, memory, offline) != (None,) * 4:
@@ -94,12 +86,12 @@ class Engine:
         self.model, self.clock = model, clock
         self.store = store or ModelStore(dtype, device, memory, offline)
         self.asking = Asking(max_rows, row_width)
-        self.scheduler = Scheduler(row_width or max_rows)
+        self.scheduler, self.costs, self.slo = Scheduler(row_width or max_rows), Costs(), slo
         self.encodings = Encodings(cache, cache_bytes)
-        for forget in map(weakly, (self.encodings.forget, self.asking.forget)):
+        for forget in map(weakly, (self.encodings.forget, self.asking.forget, self.costs.forget)):
             self.store.on_leave.append(forget)
             finalize(self, self.store.on_leave.remove, forget)
-        self._running: list[_Running] = []
+        self._running: list[Running] = []
         self._arrivals, self._lock, self._turns = count(), Lock(), Turns()
         self._telling: set[int] = set()
         """Threads that are inside of a watch."""
@@ -124,9 +116,10 @@ class Engine:
     def run_all(self, *recipes: Recipe | Resolved, watch: Callable[[Ticket], None] | None = None) -> list[Result]:
         """Several recipes side by side, each equal to its run alone. Whatever ends this early takes all of them along."""
         tickets: list[Ticket] = []
+        party = self.costs.party()  # waited for together
         try:
             for recipe in recipes:
-                tickets.append(self.submit(recipe, watch, help=True))
+                tickets.append(self.submit(recipe, watch, help=True, party=party))
             self.help(*tickets)
             return [t.result() for t in tickets]
         except BaseException:
@@ -154,7 +147,11 @@ class Engine:
         self._teller.tell(warnings)
 
     def submit(
-        self, recipe: Recipe | Resolved, watch: Callable[[Ticket], None] | None = None, help: bool = False
+        self,
+        recipe: Recipe | Resolved,
+        watch: Callable[[Ticket], None] | None = None,
+        help: bool = False,
+        party: Party | None = None,
     ) -> Ticket:
         """Resolve (unless `check` has), load, encode, and put a recipe's pictures in line. It moves on whenever anybody steps.
 
@@ -186,8 +183,9 @@ class Engine:
         ]
         helpers = [get_ident()] if help else []
         ticket = Ticket(resolved, self, jobs, watch, weights, [*resolved.warnings, *notes], helpers)
+        party = (party or self.costs.party()).joined_by(jobs)
         with self._lock:
-            self._running += [_Running(j, base, ticket, next(self._arrivals)) for j in jobs]
+            self._running += [Running(j, base, ticket, next(self._arrivals), party) for j in jobs]
         return ticket
 
     def encode(self, resolved: Resolved, kit: Kit) -> dict[str, Sides]:
@@ -241,25 +239,27 @@ class Engine:
             for t in tickets:
                 t.helpers.remove(me)
 
-    def _pick(self) -> list[_Running]:
+    def _pick(self) -> list[Running]:
         with self._lock:
             self._running = [r for r in self._running if not r.ticket.finished]
             due = [r for r in self._running if r.job.latent is None]
-        waiting = [Waiting(r, r.bucket, id(r.ticket), r.job.width, r.arrived) for r in due]
-        return self.scheduler.pick(waiting, self.asking.width)  # type: ignore[return-value]
+        waiting = [r.waiting(self.costs, self.slo) for r in due]
+        known = None if self.slo is None else self.costs.seconds
+        return self.scheduler.pick(waiting, self.asking.width, self.costs.clock(), known)  # type: ignore[return-value]
 
-    def _rows(self, r: _Running) -> list[Row]:
+    def _rows(self, r: Running) -> list[Row]:
         with self._blame(r):
             r.ticket.begin()
             return r.job.rows()
         return []
 
-    def _ask(self, asked: Sequence[tuple[_Running, list[Row]]]) -> list[torch.Tensor | Exception]:
+    def _ask(self, asked: Sequence[tuple[Running, list[Row]]]) -> list[torch.Tensor | Exception]:
         if not asked:
             return []
         first = asked[0][0]
-        narrow = self.asking.width(first.bucket)
+        narrow, stop = self.asking.width(first.bucket), self.costs.watch(first.bucket, [r.job for r, _ in asked])
         answers = self.asking.ask(first.base.network, first.bucket, [row for _, rows in asked for row in rows])
+        stop(answers)
         if (now := self.asking.width(first.bucket)) < narrow:
             for ticket in {r.ticket for r, _ in asked}:
                 ticket.warnings.append(
@@ -267,7 +267,7 @@ class Engine:
                 )
         return answers
 
-    def _answer(self, r: _Running, answers: Sequence[torch.Tensor | Exception]) -> None:
+    def _answer(self, r: Running, answers: Sequence[torch.Tensor | Exception]) -> None:
         with self._blame(r):
             for answer in answers:
                 if isinstance(answer, Exception):
@@ -278,7 +278,7 @@ class Engine:
             r.ticket.advance()
 
     @contextmanager
-    def _blame(self, r: _Running) -> Iterator[None]:
+    def _blame(self, r: Running) -> Iterator[None]:
         """What goes wrong for one job is its ticket's, and nobody else's. An interruption goes on to whoever asked for it."""
         try:
             yield
@@ -306,7 +306,7 @@ class Engine:
         Of these it tells `events` only if it was asked to: whoever waits for something else need not pay for their watch.
         """
         with self._lock:
-            tickets: dict[Ticket, list[_Running]] = {}
+            tickets: dict[Ticket, list[Running]] = {}
             for r in self._running:
                 if r.ticket.mine or not r.ticket.helpers:
                     tickets.setdefault(r.ticket, []).append(r)
@@ -326,7 +326,7 @@ class Engine:
             if outermost:
                 self._telling.discard(get_ident())
 
-    def _finish(self, ticket: Ticket, parts: Sequence[_Running]) -> None:
+    def _finish(self, ticket: Ticket, parts: Sequence[Running]) -> None:
         """Decode what is complete; one thread does. It stays in line until it is done: an interrupted one is done again."""
         me = get_ident()
         try:
