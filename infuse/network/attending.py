@@ -230,6 +230,7 @@ def attended(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, path: int) ->
     keys, out = k.shape[2], like(q, k, v, bias, path)
     if bias is not None:
         bias = bias.to(torch.float32).expand(b, n, places, keys)
+        bias = bias.contiguous() if bias.stride(2) and bias.stride(3) != 1 else bias
     numbers = (
         *(b, n, places, keys, d),
         *(stride for t in (q, k, v, out) for stride in t.stride()[:3]),

@@ -149,6 +149,23 @@ def test_it_is_as_near_to_the_truth_as_torch(path: int, kernel: None) -> None:
 
 @needs
 @pytest.mark.slow
+def test_a_bias_lies_as_it_likes(kernel: None) -> None:
+    """Strided, broadcast along any dimension, with fewer of them, in another format."""
+    q, k = torch.randn(2, 3, 20, 16), torch.randn(2, 3, 33, 16)
+    for bias in (
+        torch.randn(2, 1, 33, 20).mT,
+        torch.randn(2, 3, 20, 1),
+        torch.randn(20, 33),
+        torch.randn(33),
+        torch.randn(2, 1, 1, 66)[..., ::2],
+        torch.randn(1, 3, 1, 1),
+        torch.randn(2, 1, 20, 33).bfloat16(),
+    ):
+        assert off(asked(FLOAT, q, k, k, bias), exact(q, k, k, bias)) < 2e-6, bias.shape
+
+
+@needs
+@pytest.mark.slow
 def test_float32_of_odd_widths(kernel: None) -> None:
     q, k, v = (torch.randn(2, 3, n, 37) for n in (50, 41, 41))
     assert off(asked(FLOAT, q, k, v), exact(q, k, v, None)) < 2e-6

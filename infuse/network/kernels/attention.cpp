@@ -97,7 +97,7 @@ inline __m512 power(__m512 x) {
     y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(6.931469440460205e-1f));
     y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(1.0f));
   } else {
-    y = _mm512_fmadd_ps(r, _mm512_set1_ps(5.51717e-2f), _mm512_set1_ps(2.426111251115799e-1f));
+    y = _mm512_fmadd_ps(r, _mm512_set1_ps(5.51716685295105e-2f), _mm512_set1_ps(2.426111251115799e-1f));
     y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(6.932609677314758e-1f));
     y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(9.999280571937561e-1f));
   }
@@ -339,6 +339,41 @@ void store_answer(const Call& c, char* to, long row, long count, const float* o,
   }
 }
 
+// What `tile` does to scores, for those that come from elsewhere.
+template <int N>
+void scaled(float* s, long rows, float scale, const float* bias, float* top) {
+  for (int n = 0; n < 16 * N; n += 16) {
+    __m512 most = _mm512_load_ps(top + n);
+    for (long j = 0; j < rows; j++) {
+      const __m512 x = _mm512_fmadd_ps(_mm512_load_ps(s + j * LANES + n), _mm512_set1_ps(scale), _mm512_set1_ps(bias ? bias[j] : 0.0f));
+      most = _mm512_max_ps(most, x);
+      _mm512_store_ps(s + j * LANES + n, x);
+    }
+    _mm512_store_ps(top + n, most);
+  }
+}
+
+// A bias of (queries x keys), keys contiguous; maxima are found again.
+template <int N>
+void added(float* s, long rows, const float* bias, long row, long count, float* top) {
+  for (int n = 0; n < 16 * N; n += 16) {
+    __m512 most = _mm512_set1_ps(-__builtin_inff());
+    for (long j = 0; j < rows; j += 16) {
+      __m512i r[16];
+      for (int i = 0; i < 16; i++)
+        r[i] = n + i < count ? _mm512_maskz_loadu_epi32(first(rows - j), bias + (n + i) * row + j) : _mm512_setzero_si512();
+      transpose(r);
+      for (int i = 0; i < 16 && j + i < rows; i++) {
+        float* at = s + (j + i) * LANES + n;
+        const __m512 x = _mm512_fmadd_ps(_mm512_castsi512_ps(r[i]), _mm512_set1_ps(LOG2E), _mm512_load_ps(at));
+        most = _mm512_max_ps(most, x);
+        _mm512_store_ps(at, x);
+      }
+    }
+    _mm512_store_ps(top + n, most);
+  }
+}
+
 // S of keys (rows) in place becomes P, by units of keys; sums are added to. A last key without a pair has a score of -inf beside it.
 template <bool HALF, int N>
 void exponentials(float* s, long units, const float* most, float* sum) {
@@ -409,20 +444,8 @@ void attend(const Call& c, Space& w, long head, long begin) {
     } else {
       product_of_tiles<false>(k, c.k_row, up(here, 16), w.q, c.k_row, w.s, N);
     }
-    if (tiled || by_place)
-      for (long j = 0; j < here; j++)
-        for (int i = 0; i < 16 * N; i += 16) {
-          __m512 x = _mm512_load_ps(w.s + j * LANES + i);
-          if (tiled) x = _mm512_fmadd_ps(x, _mm512_set1_ps(c.scale), _mm512_set1_ps(by_key ? w.bias[from + j] : 0.0f));
-          if (by_place) {
-            alignas(64) float more[16];
-            for (int l = 0; l < 16; l++) more[l] = i + l < count ? bias[(i + l) * c.bias_query + (from + j) * c.bias_key] : 0.0f;
-            x = _mm512_fmadd_ps(_mm512_load_ps(more), _mm512_set1_ps(LOG2E), x);
-          }
-          _mm512_store_ps(w.s + j * LANES + i, x);
-          // from the scores alone: what `tile` found was before this bias
-          _mm512_store_ps(w.top + i, _mm512_max_ps(j ? _mm512_load_ps(w.top + i) : none, x));
-        }
+    if (tiled) scaled<N>(w.s, here, c.scale, by_key ? w.bias + from : nullptr, w.top);
+    if (by_place) added<N>(w.s, here, bias + from, c.bias_query, count, w.top);
     if (HALF && here % 2)
       for (int i = 0; i < LANES; i += 16) _mm512_store_ps(w.s + here * LANES + i, none);
     raise<N>(w.top, w.most, w.sum, w.o, c.width);
@@ -498,7 +521,7 @@ int infuse_attention_paths() {
 }
 
 // numbers: batch, heads, queries, keys, width; strides of q, k, v, out (b, n, place each); of bias (b, n, query, key); threads; path.
-// Everything in elements. 0, or -1 where there was no memory for it.
+// Everything in elements; a bias that differs by query has contiguous keys. 0, or -1 where there was no memory for it.
 int infuse_attention(void* q, void* k, void* v, const float* bias, void* out, float scale, const int64_t* numbers) {
   const int64_t* s = numbers + 5;
   Call c;
