@@ -1,4 +1,4 @@
-"""A diffusers name in, the name of the original checkpoint out: the way back of `ldm_keys`.
+"""A diffusers name in, the name of the original checkpoint out: the way back of `ldm_keys`, whose tables it reads from the other side.
 
 Each function takes the names of one component, and checks itself by the way there: whatever comes back under another name
 than it left is refused, so that a slip here is a letter and never a wrong file.
@@ -12,19 +12,22 @@ from collections.abc import Callable, Iterable, Mapping
 from infuse.errors import WeightsError
 from infuse.weights.layouts import ldm_keys
 
-RESNET = {new: old for old, new in ldm_keys.RESNET.items()}
-LABELS = ("add_embedding", "class_embedding")
-ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+def turned(table: Mapping[str, str]) -> dict[str, str]:
+    return {new: old for old, new in table.items()}
+
+
+RESNET, ATTENTION, SHORTCUT = map(turned, (ldm_keys.RESNET, ldm_keys.VAE_ATTENTION, ldm_keys.SHORTCUT))
+VECTORS = ("add_embedding", "class_embedding")
 
 
 def unet(names: Iterable[str]) -> dict[str, str]:
     """Diffusers name -> LDM key of a UNet. Raises WeightsError for one that LDM's layout cannot say."""
     names = list(names)
     per = 1 + max((int(m[1]) for n in names if (m := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", n))), default=0)
-    flat = {new: old for old, new in {**ldm_keys.EMBEDDINGS, **ldm_keys.ENDS}.items()}
     middle = {new: f"middle_block.{n}" for n, new in ldm_keys.MIDDLE.items()}
-    vector = next((v for v in LABELS if f"{v}.linear_1.weight" in names), LABELS[0])
-    flat |= {f"{vector}.linear_1": "label_emb.0.0", f"{vector}.linear_2": "label_emb.0.2", "class_embedding": "label_emb"}  # fmt: skip
+    vector = next((v for v in VECTORS if f"{v}.linear_1.weight" in names), VECTORS[0])
+    flat = turned(ldm_keys.flat(vector))
     attends = {m[1] for n in names if (m := re.match(r"(up_blocks\.\d+)\.attentions\.", n))}
 
     def back(name: str) -> str | None:
@@ -85,13 +88,13 @@ def vae(names: Iterable[str]) -> dict[str, str]:
 
 
 def _shortcut(rest: str) -> str:
-    return rest.replace("conv_shortcut", "nin_shortcut")
+    name, dot, leaf = rest.partition(".")
+    return SHORTCUT.get(name, name) + dot + leaf
 
 
 def open_clip(names: Iterable[str]) -> dict[str, str]:
     """Transformers name -> OpenCLIP key of a text tower; of q, k and v the key of the one tensor that they become."""
-    plain = {new: old for old, new in ldm_keys.OPEN_CLIP.items()}
-    layer = {new: old for old, new in ldm_keys.OPEN_CLIP_LAYER.items()}
+    plain, layer = turned(ldm_keys.OPEN_CLIP), turned(ldm_keys.OPEN_CLIP_LAYER)
     found: dict[str, str] = {}
     for name in names:
         if name in plain:

@@ -19,7 +19,15 @@ EMBEDDINGS = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_e
               "time_embed.cond_proj": "time_embedding.cond_proj"}  # fmt: skip
 ENDS = {"input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out"}
 MIDDLE = {"0": "mid_block.resnets.0", "1": "mid_block.attentions.0", "2": "mid_block.resnets.1"}
+LABELS = {"label_emb.0.0": ".linear_1", "label_emb.0.2": ".linear_2"}
+"""Behind the name that the vector's embedding has in diffusers."""
 HINT_LAYERS = 8  # 3x3 convolutions 0, 2, ..., 14 of the released hint encoder (ControlNet, cldm.py)
+
+
+def flat(vector: str) -> dict[str, str]:
+    """Modules outside of the blocks: LDM name -> diffusers name. `vector` as in `trunk`."""
+    labels = {old: vector + new for old, new in LABELS.items()}
+    return {**EMBEDDINGS, **ENDS, **labels, "label_emb": "class_embedding"}  # x4 upscaler: one row per noise level
 
 
 def trunk(keys: Iterable[str], vector: str = "add_embedding") -> dict[str, str]:
@@ -29,15 +37,12 @@ def trunk(keys: Iterable[str], vector: str = "add_embedding") -> dict[str, str]:
     """
     keys = list(keys)
     per = encoder_resnets(keys)
-    labels = {"label_emb.0.0": f"{vector}.linear_1", "label_emb.0.2": f"{vector}.linear_2"}
-    flat = {**EMBEDDINGS, **ENDS, **labels}
+    outside = flat(vector)
     found: dict[str, str] = {}
     for key in keys:
         module, _, leaf = key.rpartition(".")
-        if module in flat:
-            found[key] = f"{flat[module]}.{leaf}"
-        elif key == "label_emb.weight":  # x4 upscaler: one row per noise level
-            found[key] = "class_embedding.weight"
+        if module in outside:
+            found[key] = f"{outside[module]}.{leaf}"
         elif name := _block(key, per):
             found[key] = name
     return found
@@ -111,9 +116,10 @@ def vae(keys: Iterable[str]) -> dict[str, str]:
     return found
 
 
-VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0",
-                 "to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out.0"}  # fmt: skip
-"""The second row is a slip of early converters back from diffusers, kept alive by merges."""
+VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+VAE_SLIPS = ("to_q", "to_k", "to_v", "to_out.0")
+"""Of early converters back from diffusers, kept alive by merges: its names in LDM's place."""
+SHORTCUT = {"nin_shortcut": "conv_shortcut"}
 
 
 def _vae_inner(rest: str, ups: int) -> str:
@@ -122,20 +128,16 @@ def _vae_inner(rest: str, ups: int) -> str:
     if m := re.fullmatch(r"norm_out\.(\w+)", rest):
         return f"conv_norm_out.{m[1]}"
     if m := re.fullmatch(r"mid\.block_([12])\.(\w+)\.(\w+)", rest):
-        return f"mid_block.resnets.{int(m[1]) - 1}.{_shortcut(m[2])}.{m[3]}"
-    if (m := re.fullmatch(r"mid\.attn_1\.(.+)\.(\w+)", rest)) and m[1] in VAE_ATTENTION:
-        return f"mid_block.attentions.0.{VAE_ATTENTION[m[1]]}.{m[2]}"
+        return f"mid_block.resnets.{int(m[1]) - 1}.{SHORTCUT.get(m[2], m[2])}.{m[3]}"
+    if (m := re.fullmatch(r"mid\.attn_1\.(.+)\.(\w+)", rest)) and m[1] in (*VAE_ATTENTION, *VAE_SLIPS):
+        return f"mid_block.attentions.0.{VAE_ATTENTION.get(m[1], m[1])}.{m[2]}"
     m = re.fullmatch(r"(down|up)\.(\d+)\.(?:block\.(\d+)\.(\w+)|(downsample|upsample)\.conv)\.(\w+)", rest)
     if not m:
         return ""
     level = int(m[2]) if m[1] == "down" else ups - 1 - int(m[2])
     if m[5]:
         return f"{m[1]}_blocks.{level}.{m[5]}rs.0.conv.{m[6]}"
-    return f"{m[1]}_blocks.{level}.resnets.{m[3]}.{_shortcut(m[4])}.{m[6]}"
-
-
-def _shortcut(name: str) -> str:
-    return "conv_shortcut" if name == "nin_shortcut" else name
+    return f"{m[1]}_blocks.{level}.resnets.{m[3]}.{SHORTCUT.get(m[4], m[4])}.{m[6]}"
 
 
 OPEN_CLIP = {
