@@ -7,6 +7,7 @@ measured on a CPU with fused attention, at 512 px in float32, on networks of SD 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from infuse import processor
@@ -14,7 +15,7 @@ from infuse.conditions.base import Condition
 from infuse.encoders import room
 from infuse.engine.digests import named_by
 from infuse.engine.places import place_of
-from infuse.errors import CapacityError
+from infuse.errors import CapacityError, WeightsError
 from infuse.network.spec import NetworkSpec
 from infuse.recipe import Recipe
 from infuse.weights.estimate import WIDTHS
@@ -43,7 +44,11 @@ def working(spec: NetworkSpec, size: tuple[int, int], frames: int, rows: int, co
 def eyes(conditions: Iterable[Condition], view: Any) -> int:
     """Bytes of the image encoders that conditions name or find beside their models, each once; the base's own is counted with it."""
     names = {name for c in conditions for field, name in named_by(c) if field == "image_encoder"}
-    return sum(place_of(view.store.library, n, "vision", "image_encoder").size(view.dtype) for n in names)
+    total = 0
+    for name in names:
+        with suppress(WeightsError):  # a folder without weights: whoever loads it says so
+            total += place_of(view.store.library, name, "vision", "image_encoder").size(view.dtype)
+    return total
 
 
 def decoded(view: Any, pixels: int) -> int:
