@@ -2,87 +2,26 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from openings import FAMILIES, IMAGE, SIDE, asked, box, engine, hole, run, spoken, warned
 from some import some
 
-import mix
 import tiny
-from infuse import BrushNet, ControlNet, Img2Img, Inpaint, IPAdapter, PowerPaint, Recipe, RecipeError, Text
-from infuse.engine.engine import Engine
+from infuse import BrushNet, ControlNet, Img2Img, Inpaint, PowerPaint, RecipeError, Text
 from infuse.engine.finish import together
 from infuse.engine.holes import Hold, released
 from infuse.ports import Latent
 from infuse.solvers import parse, plan, solve
 from infuse.timetable import timetable
 
-SIDE = 32
-IMAGE = mix.picture(3)
-LARGE = mix.picture(4, 96)[:80]
-"""96 x 80 px."""
-
-
-def box(left: int, right: int, top: int = 8, bottom: int = 24, size: tuple[int, int] = (SIDE, SIDE)) -> np.ndarray:
-    """A mask of this (width, height)."""
-    mask = np.zeros(size[::-1], np.uint8)
-    mask[top:bottom, left:right] = 255
-    return mask
-
-
-SMALL = box(50, 62, 30, 44, (96, 80))
-"""A hole in LARGE."""
-
-
-@cache
-def base(family: str) -> tiny.Tiny:
-    name, channels = {"four": ("sd1", 4), "nine": ("sd1", 9), "sdxl": ("sdxl", 4), "sdxl nine": ("sdxl", 9)}[family]
-    return tiny.base(name, channels, torch.float64)
-
-
-@cache
-def modules() -> dict[str, Any]:
-    made = {"brush": tiny.brushnet(), "ppt": tiny.brushnet(generation="v2", seed=33),
-            "canny": tiny.controlnet("sd1", 7), "face": tiny.adapter("sd1", "plain", 9)}  # fmt: skip
-    return {name: tiny.cast(net, torch.float64) for name, net in made.items()}
-
-
-def engine(family: str = "four", **options: Any) -> Engine:
-    return tiny.engine(base(family), modules() if "sdxl" not in family else {}, own=False, **options)
-
-
-def asked(*conditions: Any, **fields: Any) -> Recipe:
-    said = {"prompt": "a cube", "steps": 2, "scheduler": "DDIM", "seed": 5} | fields
-    return Recipe(model="tiny", conditions=conditions, **said)
-
-
-def run(*conditions: Any, family: str = "four", **fields: Any) -> np.ndarray:
-    """(height width 3) pixels of the result."""
-    return np.asarray(engine(family).run(asked(*conditions, **fields)).image)
-
-
-def hole(mask: Any = None, image: Any = IMAGE, **fields: Any) -> Inpaint:
-    return Inpaint(image=image, mask=mask, **fields)
-
 
 def latents(*conditions: Any, family: str = "four", **fields: Any) -> torch.Tensor:
     return engine(family).run(asked(*conditions, **fields)).latents[0]
-
-
-def spoken(*conditions: Any, family: str = "four", **fields: Any) -> list[Any]:
-    """What each condition says, before anything is run."""
-    ticket = engine(family).submit(asked(*conditions, **fields))
-    said = [s for who, s in ticket.jobs[0].sides.items() if who != "prompt"]
-    ticket.cancel()
-    return said
-
-
-def warned(*conditions: Any, family: str = "four", **fields: Any) -> str:
-    return "\n".join(engine(family).check(asked(*conditions, **fields)).warnings)
 
 
 def letter(*conditions: Any, family: str = "four", **fields: Any) -> str:
@@ -91,7 +30,6 @@ def letter(*conditions: Any, family: str = "four", **fields: Any) -> str:
     return str(error.value)
 
 
-FAMILIES = ("four", "nine", "sdxl", "sdxl nine")
 KINDS: dict[str, Any] = {
     "invert": lambda: hole(box(4, 28), invert=True),
     "blur": lambda: hole(box(10, 22), mask_blur=2),
@@ -307,158 +245,6 @@ def test_a_mask_s_weight_shows_what_was_there(family: str) -> None:
     assert torch.equal(all_, kit), "all of it: the picture itself"
     assert float((half - none).abs().max()) > 1e-3 and float((half - all_).abs().max()) > 1e-3
     assert "mask_weight: only a network of nine channels" in letter(hole(box(2, 9), mask_weight=0.5))
-
-
-# ── the hole alone ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def alone(**fields: Any) -> Inpaint:
-    return hole(SMALL, LARGE, **({"area": "masked", "padding": 8} | fields))
-
-
-@pytest.mark.parametrize("family", some(FAMILIES, quick=["four"]))
-@pytest.mark.parametrize("blur", some([0, 2], quick=[2]))
-def test_the_hole_alone_is_put_back_into_the_picture(family: str, blur: float) -> None:
-    made = run(alone(mask_blur=blur), family=family, width=32, height=32)
-    assert made.shape == LARGE.shape
-    open_ = SMALL > 0
-    if blur:
-        open_ = np.zeros_like(open_)
-        open_[25:49, 45:67] = True
-    assert (made[~open_] == LARGE[~open_]).all() and (made[SMALL > 0] != LARGE[SMALL > 0]).mean() > 0.5
-
-
-@pytest.mark.slow
-def test_the_hole_alone_is_the_cut_out_recipe() -> None:
-    """At the box's own size nothing is scaled: the same as cutting it out by hand."""
-    report = engine().check(asked(alone(padding=9), width=32, height=32))
-    assert report.size == (32, 32) and report.after is not None and report.after.frame is not None
-    a, b, c, d = report.after.frame.box
-    assert (c - a, d - b) == (32, 32) and (a, b) == (40, 21)
-    by_hand = run(hole(SMALL[b:d, a:c], LARGE[b:d, a:c]))
-    made = run(alone(padding=9), width=32, height=32)
-    assert (made[b:d, a:c] == by_hand).all()
-
-
-@pytest.mark.slow
-def test_others_pictures_are_cut_alike() -> None:
-    """A hint, a region and a second hole of the picture's size, as if all had been cut by hand; a look is left whole."""
-    a, b, c, d = 40, 21, 72, 53
-    region, hint = box(0, 60, 0, 80, (96, 80)), mix.picture(9, 96)[:80]
-    face = mix.picture(10, 96)[:80]
-    other = box(66, 70, 24, 30, (96, 80))
-
-    def everyone(cut: Any) -> tuple[Any, ...]:
-        return (ControlNet(model="canny", image=cut(hint)), Text(prompt="a dog", mask=cut(region)),
-                IPAdapter(model="face", image=face, mask=cut(region), fit="pad"),
-                BrushNet(model="brush", image=cut(LARGE), mask=cut(other)))  # fmt: skip
-
-    size = {"width": 32, "height": 32}
-    whole = run(alone(padding=4, mask_blur=0), *everyone(lambda p: p), **size)
-    # the box lies around both holes: (46, 20, 74, 48), which is 28 x 28 px
-    report = engine().check(asked(alone(padding=4), *everyone(lambda p: p), **size))
-    a, b, c, d = report.after.frame.box  # type: ignore[union-attr]
-    assert (a, b, c, d) == (46, 20, 74, 48)
-    size = {"width": 28, "height": 28}
-    whole = run(alone(padding=4), *everyone(lambda p: p), **size)
-    part = run(hole(SMALL[b:d, a:c], LARGE[b:d, a:c]), *everyone(lambda p: p[b:d, a:c]), **size)
-    assert (whole[b:d, a:c] == part).all()
-
-
-def test_who_is_of_another_size_is_said() -> None:
-    text = warned(alone(), ControlNet(model="canny", image=mix.picture(1, 40)))
-    assert "conditions.0.area" not in text
-    assert "coarser than the picture" in warned(alone(padding=16), width=16, height=16)
-    assert "no room for a box in the shape of 256 x 16 px" in warned(alone(), width=256, height=16)
-    assert "conditions.1.image: 40 x 40 px has not the shape of the picture that is repainted (96 x 80 px)" in text
-
-
-def test_the_hole_alone_is_worked_on_at_the_network_s_size() -> None:
-    report = engine().check(asked(alone()))
-    assert report.size == (base("four").base.spec.native_size,) * 2
-
-
-@pytest.mark.parametrize(("width", "height"), some([(64, 16), (16, 64), (8, 8), (37, 51)], quick=[(8, 8)]))
-def test_the_hole_alone_at_any_size(width: int, height: int) -> None:
-    made = run(alone(), width=width, height=height, steps=1)
-    assert made.shape == LARGE.shape and (made[SMALL == 0] == LARGE[SMALL == 0]).all()
-    assert (made[SMALL > 0] != LARGE[SMALL > 0]).any()
-
-
-@pytest.mark.parametrize("kind", some(["soft", "fill", "invert", "colours", "brushnet", "powerpaint"], quick=["soft"]))
-def test_the_hole_alone_with_everything_else(kind: str) -> None:
-    own = {"image": LARGE, "mask": SMALL, "area": "masked", "padding": 8}
-    made = run(
-        {
-            "soft": lambda: alone(soft=True, mask_blur=2), "fill": lambda: alone(content="fill", strength=0.6),
-            "invert": lambda: alone().model_copy(update={"mask": hole(255 - SMALL).mask, "invert": True}),
-            "colours": lambda: alone(match_colors=True),
-            "brushnet": lambda: BrushNet(model="brush", **own), "powerpaint": lambda: PowerPaint(model="ppt", **own),
-        }[kind](), width=32, height=24,
-    )  # fmt: skip
-    kept = SMALL == 0
-    if kind == "soft":
-        kept[25:49, 45:67] = False
-    assert (made[kept] == LARGE[kept]).all() and (made[34:40, 54:58] != LARGE[34:40, 54:58]).mean() > 0.5
-
-
-@pytest.mark.slow
-def test_the_hole_alone_unpasted_is_a_box() -> None:
-    made = run(alone(paste=False), width=32, height=32)
-    a, b, c, d = engine().check(asked(alone(), width=32, height=32)).after.frame.box  # type: ignore[union-attr]
-    outside = np.ones(SMALL.shape, bool)
-    outside[b:d, a:c] = False
-    assert (made[outside] == LARGE[outside]).all() and (made[~outside] != LARGE[~outside]).mean() > 0.9
-
-
-@pytest.mark.slow
-def test_a_batch_of_holes_alone() -> None:
-    pictures = engine().run(asked(alone(), width=32, height=32, count=2)).images
-    alone_ = [run(alone(), width=32, height=32, seed=s) for s in (5, 6)]
-    assert all((np.asarray(p) == q).all() for p, q in zip(pictures, alone_, strict=True))
-
-
-@pytest.mark.slow
-def test_a_silent_hole_alone_is_no_hole() -> None:
-    size = {"width": SIDE, "height": SIDE}
-    assert (run(alone(weight=0.0), **size) == run(**size)).all()
-
-
-# ── on with the picture ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", some(FAMILIES, quick=["four"]))
-def test_any_base_goes_on_with_a_picture(family: str) -> None:
-    grown = hole(image=IMAGE, left=12, bottom=7, overlap=2)
-    made = run(grown, family=family)
-    assert made.shape == (39, 44, 3)
-    assert (made[:30, 14:] == IMAGE[:30, 2:]).all()
-    assert (made[32:] != 127).mean() > 0.9 and (made[:, :12] != 127).mean() > 0.9
-
-
-@pytest.mark.slow
-def test_a_picture_is_continued_and_filled_at_once() -> None:
-    both = hole(box(20, 26), image=IMAGE, right=8, overlap=2)
-    made = run(both)
-    assert made.shape == (32, 40, 3)
-    kept = np.ones((32, 32), bool)
-    kept[8:24, 20:26] = kept[:, 30:] = False
-    assert (made[:, :32][kept] == IMAGE[kept]).all() and (made[10:22, 22:24] != IMAGE[10:22, 22:24]).mean() > 0.5
-
-
-def test_ratios_are_those_of_powerpaint() -> None:
-    ours, theirs = (
-        hole(image=IMAGE, horizontal=1.5),
-        PowerPaint(model="ppt", task="outpaint", image=IMAGE, horizontal=1.5),
-    )
-    a, b = (spoken(one)[-1].on.latent[0].opening for one in (ours, theirs))
-    assert torch.equal(a, b)
-
-
-def test_only_what_is_new_is_worked_on() -> None:
-    made = run(hole(image=LARGE, left=10, overlap=4, area="masked", padding=6), width=32, height=32)
-    assert made.shape == (80, 106, 3) and (made[:, 14:] == LARGE[:, 4:]).all()
 
 
 def test_letters() -> None:
