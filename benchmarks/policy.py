@@ -7,12 +7,16 @@ goodput is the highest rate of requests at which nine of ten are.
 
 from __future__ import annotations
 
+import argparse
+import json
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from infuse.engine.costs import Costs
 from infuse.engine.scheduler import Scheduler, Waiting

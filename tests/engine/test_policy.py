@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -164,3 +165,10 @@ def test_goodput_beside_one_by_one(ratio: float, least: float) -> None:
     assert gain >= least, f"{gain:.2f} times one by one"
     if ratio >= 1:  # where calls gain less by their width, those that are late already wait longer than in a queue
         assert longest <= bound, f"{longest:.1f} of {bound:.1f}"
+
+
+def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy.main(["--requests", "12", "--ratios", "1", "--out", str(tmp_path / "policy.json")])
+    found = json.loads((tmp_path / "policy.json").read_text("utf-8"))
+    assert set(found["overhead"]["1"]) == {"one by one", "all who wait", "infuse"}
+    assert "infuse" in capsys.readouterr().out
