@@ -11,7 +11,7 @@ import inspect
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from benchmarks.asked import LOOK_WEIGHT, Request, picture
 from benchmarks.networks import SCHEDULE, Sizes, World, twin
 from infuse.engine.engine import Engine
 from infuse.engine.model_store import ModelStore
+from infuse.media.pictures import Picture
 
 
 @dataclass
@@ -259,6 +260,7 @@ class Infuse:
         store = ModelStore(dtype=world.dtype, device=world.device)
         store.add("random", world.base())
         self.engine = Engine("random", store=store, **self.options)
+        as_loaded(world)
         self._brought: set[str] = set()
 
     def release(self) -> None:
@@ -276,11 +278,11 @@ class Infuse:
                 self.engine.store.add(name, twin(make()))
                 self._brought.add(name)
         conditions = [
-            infuse.ControlNet(model=f"control{c.model}", image=picture(10 + c.model + other, side), weight=c.weight, start=c.start, end=c.end)
+            infuse.ControlNet(model=f"control{c.model}", image=Picture.of(picture(10 + c.model + other, side)), weight=c.weight, start=c.start, end=c.end)
             for c in request.controls
         ]  # fmt: skip
         looks = [
-            infuse.IPAdapter(model=f"look{i}", image=picture(20 + i + other, side), weight=LOOK_WEIGHT)
+            infuse.IPAdapter(model=f"look{i}", image=(Picture.of(picture(20 + i + other, side)),), weight=LOOK_WEIGHT)
             for i in request.looks
         ]
         return infuse.Recipe(
@@ -289,7 +291,7 @@ class Infuse:
         )  # fmt: skip
 
     def submit(self, request: Request, watch: Callable[[Any], None] | None = None, **more: Any) -> Any:
-        """A ticket. more: of `Engine.submit`, as far as this version knows it (deadline)."""
+        """A ticket. more: of `Engine.submit`, as far as this version knows it."""
         accepted = inspect.signature(self.engine.submit).parameters
         return self.engine.submit(self.recipe(request), watch, **{k: v for k, v in more.items() if k in accepted})
 
@@ -304,7 +306,8 @@ class Infuse:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             begin, used = time.perf_counter(), time.process_time()
-            tickets = [self.submit(r, mark) for r in requests]
+            together = {"help": True, **({"party": self.engine.costs.party()} if hasattr(self.engine, "costs") else {})}
+            tickets = [self.submit(r, mark, **together) for r in requests]  # as `run_all` does
             synchronize(self.world.device)
             marks.append(time.perf_counter())
             self.engine.help(*tickets)
@@ -312,6 +315,20 @@ class Infuse:
             synchronize(self.world.device)
             whole, used = time.perf_counter() - begin, time.process_time() - used
         return Sample(gaps(marks), [] if pictures else [r.latents[0].float().cpu() for r in results], whole, used)
+
+
+def as_loaded(world: World) -> None:
+    """What infuse does when it loads a large network from files; these were never in one."""
+    from infuse.engine.placement import LARGE
+
+    if world.device != "cpu" or sum(p.numel() for p in world.unet.parameters()) < LARGE:
+        return
+    with suppress(ImportError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from infuse.network import attending
+
+        heads = {m.to_q.out_features // m.heads for path, m in world.unet.named_modules() if path.endswith("attn1")}
+        attending.prepare(world.dtype, sorted(heads))
 
 
 def known(options: Mapping[str, Any]) -> dict[str, Any]:

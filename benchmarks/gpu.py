@@ -238,7 +238,7 @@ def first_picture(mode: str, device: str, dtype: torch.dtype, tiny: bool) -> dic
     part = parts()["sd15"]
     world = World(part.tiny if tiny else part.sizes, dtype, device)
     ours = Infuse(dtype, compile=mode)
-    world.parts(), world.controlnet(0), world.adapter(0), world.unet
+    _ = world.parts(), world.controlnet(0), world.adapter(0), world.unet  # they are made
     machine.wait(device)
     begin = time.perf_counter()
     ours.prepare(world)

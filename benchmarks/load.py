@@ -90,7 +90,7 @@ Server = Callable[[Sequence[Arrival], float], list[float | None]]
 
 
 def engine(ours: Infuse) -> Server:
-    """Whoever has come is submitted, with its deadline where the engine takes one; then the engine steps."""
+    """Whoever has come is submitted, then the engine steps. Which of them it serves is its own affair."""
 
     def serve(found: Sequence[Arrival], until: float) -> list[float | None]:
         done: list[float | None] = [None] * len(found)
@@ -100,8 +100,7 @@ def engine(ours: Infuse) -> Server:
             if now > until:
                 break
             while i < len(found) and found[i].at <= now:
-                left = found[i].at + found[i].within - now
-                under_way[i] = ours.submit(found[i].request, deadline=left)
+                under_way[i] = ours.submit(found[i].request)
                 i += 1
             if not ours.engine.step() and not under_way and i < len(found):
                 time.sleep(max(0.0, min(0.01, found[i].at - (time.perf_counter() - begin))))
@@ -172,7 +171,7 @@ def run(
     }  # fmt: skip
     world = World(sizes, dtype, device)
     ours, theirs = (
-        Infuse(dtype, compile="graphs" if device.startswith("cuda") else "off"),
+        Infuse(dtype, compile="graphs" if device.startswith("cuda") else "off", slo=slo),
         Diffusers(dtype, bool(compile), compile or None),
     )
     servers: dict[str, Server] = {}

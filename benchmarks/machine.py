@@ -21,11 +21,11 @@ SIDE = {"cpu": 3072, "cuda": 8192}
 
 def quiet() -> None:
     """Libraries say what they think of random weights; what fails is in the results."""
-    import diffusers
-    import transformers
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
 
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.set_verbosity_error()
+    of_diffusers.set_verbosity_error()
+    of_transformers.set_verbosity_error()
     warnings.simplefilter("ignore")
 
 
