@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,58 +26,17 @@ import pytest
 import torch
 from drawn import SIZES as SIZES
 from drawn import Draw
+from drawn import calls as calls
+from drawn import engine as engine
+from drawn import parts as parts
 
-import tiny
 from infuse import Cancelled, CapacityError, Recipe
 from infuse.batch import Row
-from infuse.encoders.ip_adapter import Adapter, Plain
 from infuse.engine.engine import Engine
 from infuse.engine.job import Job
-from infuse.engine.model_store import ModelStore
 from infuse.engine.ticket import Ticket
 
 CLOSE = 1e-10
-
-
-# ── what there is ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@cache
-def parts() -> tuple[dict[str, Any], dict[str, Any]]:
-    """(bases, modules) in float64: a picture base, one that is shown its hole in nine channels, one of clips."""
-    double = torch.float64
-    clips = tiny.videocomposer(double).base
-    bases = {"tiny": tiny.base("sd1", dtype=double).base, "nine": tiny.base("sd1", 9, double).base, "clips": clips}
-    torch.manual_seed(9)
-    widths = [w for _, w in clips.network.spec.cross_layers]
-    modules = {
-        "canny": tiny.controlnet("sd1", 7),
-        "depth": tiny.controlnet("sd1", 8),
-        "shuffle": tiny.controlnet("sd1", 6),
-        "face": tiny.adapter("sd1", "plain", 9),
-        "style": tiny.adapter("sd1", "plus", 10),
-        "moving face": tiny.randomized(Adapter("plain", Plain(32, 4, 32), len(widths), widths, 32), 9),
-        "brush": tiny.brushnet(attention=False, seed=32),
-        "paint": tiny.brushnet(generation="v2", seed=33),
-    }
-    modules["shuffle"].register_to_config(global_pool_conditions=True)
-    for module in (*modules.values(), modules["paint"].tasks.model):
-        tiny.cast(module, double)
-    return bases, modules
-
-
-def engine(**options: Any) -> Engine:
-    """A fresh one, with a fresh store of the same things."""
-    store = ModelStore(dtype=torch.float64, device="cpu")
-    for shelf in parts():
-        for name, thing in shelf.items():
-            store.add(name, thing)
-    return Engine("tiny", store=store, **options)
-
-
-def calls() -> int:
-    """Network calls since the process began, all bases together."""
-    return sum(base.network.calls for base in parts()[0].values())
 
 
 # ── what befalls it ─────────────────────────────────────────────────────────────────────────────────────────────────

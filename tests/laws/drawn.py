@@ -1,4 +1,4 @@
-"""Recipes by chance, none of which contradicts itself: what a crowd asks for."""
+"""What a crowd asks, and what for: an engine with everything in it, and recipes by chance, none of which contradicts itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
+import tiny
 from infuse import (
     BrushNet,
     ControlNet,
@@ -27,6 +29,9 @@ from infuse import (
     StyleImage,
     Text,
 )
+from infuse.encoders.ip_adapter import Adapter, Plain
+from infuse.engine.engine import Engine
+from infuse.engine.model_store import ModelStore
 
 SOLVERS = (
     "DDIM", "DDPM", "PNDM", "LMS Karras", "Euler", "Euler a", "Heun", "DPM2 Karras", "DPM2 a", "DPM++ 2M Karras", "DPM++ 2M SDE",
@@ -36,6 +41,44 @@ SECOND_ORDER = ("Heun", "DPM2 Karras", "DPM2 a")
 SIZES = ((16, 16), (16, 16), (16, 16), (24, 16), (16, 32))
 SIDE, FRAMES = 16, 6
 """Of clips: pixels a side, and frames of the longest; the network's own are four."""
+
+
+@cache
+def parts() -> tuple[dict[str, Any], dict[str, Any]]:
+    """(bases, modules) in float64: a picture base, one that is shown its hole in nine channels, one of clips."""
+    double = torch.float64
+    clips = tiny.videocomposer(double).base
+    bases = {"tiny": tiny.base("sd1", dtype=double).base, "nine": tiny.base("sd1", 9, double).base, "clips": clips}
+    torch.manual_seed(9)
+    widths = [w for _, w in clips.network.spec.cross_layers]
+    modules = {
+        "canny": tiny.controlnet("sd1", 7),
+        "depth": tiny.controlnet("sd1", 8),
+        "shuffle": tiny.controlnet("sd1", 6),
+        "face": tiny.adapter("sd1", "plain", 9),
+        "style": tiny.adapter("sd1", "plus", 10),
+        "moving face": tiny.randomized(Adapter("plain", Plain(32, 4, 32), len(widths), widths, 32), 9),
+        "brush": tiny.brushnet(attention=False, seed=32),
+        "paint": tiny.brushnet(generation="v2", seed=33),
+    }
+    modules["shuffle"].register_to_config(global_pool_conditions=True)
+    for module in (*modules.values(), modules["paint"].tasks.model):
+        tiny.cast(module, double)
+    return bases, modules
+
+
+def engine(**options: Any) -> Engine:
+    """A fresh one, with a fresh store of the same things."""
+    store = ModelStore(dtype=torch.float64, device="cpu")
+    for shelf in parts():
+        for name, thing in shelf.items():
+            store.add(name, thing)
+    return Engine("tiny", store=store, **options)
+
+
+def calls() -> int:
+    """Network calls since the process began, all bases together."""
+    return sum(base.network.calls for base in parts()[0].values())
 
 
 @dataclass
