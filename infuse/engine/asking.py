@@ -11,16 +11,19 @@ from collections.abc import Hashable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from infuse.batch import Row
-from infuse.errors import CapacityError, InfuseError
+from infuse.errors import CapacityError, InfuseError, RecipeError
 from infuse.network.call import evaluate
 from infuse.network.unet import Network
 
 E = TypeVar("E", bound=BaseException)
+COMPILE = ("auto", "off", "graphs")
+"""What `Engine(compile=...)` may be."""
 
 
 @dataclass(eq=False)
@@ -29,6 +32,9 @@ class Asking:
 
     most: int = 64
     row_width: int | None = None
+    record: bool = False
+    """Are calls recorded, and played again (`network.graphs`)?"""
+    recorded: WeakSet[Network] = field(default_factory=WeakSet)
     narrowed: dict[Hashable, int] = field(default_factory=dict)
     """Bucket -> rows that its memory was enough for, where it was not enough for more."""
 
@@ -37,9 +43,18 @@ class Asking:
         return min(self.row_width or self.most, self.narrowed.get(bucket, self.most))
 
     def forget(self, base: Any) -> None:
-        """A base has left: its place in memory may be another's."""
+        """Something has left: its place in memory may be another's, and no recording keeps it."""
+        for network in list(self.recorded):
+            if network.graphs is not None:
+                network.graphs.clear()
         gone = id(getattr(base, "network", base))
         self.narrowed = {k: v for k, v in list(self.narrowed.items()) if not isinstance(k, tuple) or k[0] != gone}
+
+    def prepare(self, network: Network) -> None:
+        """What a network needs before its first call."""
+        network.ready(self.record)
+        if network.graphs is not None:
+            self.recorded.add(network)
 
     def ask(self, network: Network, bucket: Hashable, rows: Sequence[Row]) -> list[Tensor | Exception]:
         """An answer to each row, or why there is none."""
@@ -62,6 +77,13 @@ class Asking:
         if full and not any(isinstance(a, CapacityError) for a in answers):  # one that is too large alone explains it
             self.narrowed[bucket] = min(half, self.narrowed.get(bucket, half))
         return answers
+
+
+def compiling(said: str) -> bool:
+    """Are a GPU's calls recorded? `auto` is as fast as what is measured to be sound: nothing yet. Raises RecipeError."""
+    if said not in COMPILE:
+        raise RecipeError("compile", f"{said!r} is not known. Use {' or '.join(map(repr, COMPILE))}; on a CPU all are the same.")  # fmt: skip
+    return said == "graphs"
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from infuse.batch import Row
 from infuse.conditions import AnyCondition
 from infuse.conditions.lora import Lora
 from infuse.encoders.kit import Kit
-from infuse.engine.asking import Asking, alone_too_large, out_of_memory
+from infuse.engine.asking import Asking, alone_too_large, compiling, out_of_memory
 from infuse.engine.costs import Costs, Party
 from infuse.engine.dressing import dress_of, state
 from infuse.engine.encodings import Encodings
@@ -57,7 +57,8 @@ class Engine:
     last bit, on whatever runs beside them. None: calls are as wide as the work. preview: a TAESD that shows what becomes of
     a picture; None: one beside the model, else a linear map. cache, cache_bytes: how many encoded
     conditions are kept for recipes to come, and how much memory they may take. slo: a request
-    should be done in so many times what it takes alone, the most urgent goes first; None: in turns. clock: for estimates.
+    should be done in so many times what it takes alone, the most urgent goes first; None: in turns. compile: "graphs" records
+    a GPU's calls and plays them again; "off", and as yet "auto", ask anew each time. clock: for estimates.
 
     Raises RecipeError for a dtype or device that is not there.
     """
@@ -77,6 +78,7 @@ class Engine:
         cache: int = 256,
         cache_bytes: int = 2**30,
         slo: float | None = 3.0,
+        compile: str = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if store is not None and (dtype, device, memory, offline) != (None,) * 4:
@@ -85,7 +87,7 @@ class Engine:
             )
         self.model, self.clock = model, clock
         self.store = store or ModelStore(dtype, device, memory, offline)
-        self.asking = Asking(max_rows, row_width)
+        self.asking = Asking(max_rows, row_width, compiling(compile))
         self.scheduler, self.costs, self.slo = Scheduler(row_width or max_rows), Costs(), slo
         self.encodings = Encodings(cache, cache_bytes)
         for forget in map(weakly, (self.encodings.forget, self.asking.forget, self.costs.forget)):
@@ -163,6 +165,7 @@ class Engine:
             resolved = self.check(resolved.asked)
         with torch.no_grad(), gathers() as notes:
             base = self.store.base(str(resolved.asked.model))
+            self.asking.prepare(base.network)
             holes = tuple(hole for c in resolved.speakers.values() for hole in c.openings())
             base = self.store.merged(
                 base, tuple(c for c in resolved.speakers.values() if isinstance(c, Lora) and c.merge)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +31,9 @@ SOFT = 1 / 40
 """Of the shorter side: over so much a pasted edge fades, all of it inside of the hole. 13 pixels of 512."""
 LARGE = 2**18
 """Pixels of a picture whose decoding takes a gigabyte, about."""
+OFTEN = 16
+"""Requests after which freed memory goes back all the same: a process that serves all day would grow by its holes."""
+_done = count(1)
 
 
 class Asked(Protocol):
@@ -49,7 +53,7 @@ def finished(ticket: Asked, base: Base, jobs: Sequence[Job], develop: Callable[.
     resolved, made, lost = ticket.resolved, [], []
     after = () if resolved.after is None else (resolved.after,)
     memory = in_use(base, jobs)
-    if resolved.size[0] * resolved.size[1] >= LARGE:
+    if resolved.size[0] * resolved.size[1] >= LARGE or next(_done) % OFTEN == 0:
         trim()  # what the network's calls have left in pieces, before decoding asks for as much again
     for job in jobs:
         try:

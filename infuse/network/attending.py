@@ -58,6 +58,8 @@ class Kernel:
     paths: int = 0
     book: Path | None = None
     chosen: dict[tuple[torch.dtype, int, bool], int] = field(default_factory=dict)
+    asked: set[tuple[torch.dtype, int, bool]] = field(default_factory=set)
+    """What was prepared for: others' answers keep their bits, whatever large network was loaded before them."""
     tried: bool = False
     registered: Any = None
 
@@ -78,7 +80,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
             # CPU's fused kernel is fast forward, but its backward takes twice the time of plain products at small widths.
             scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
             return (scores if bias is None else scores + bias.to(scores.dtype)).softmax(-1).to(v.dtype) @ v
-        path = choose(q.dtype, q.shape[-1], k.shape[2]) if suits(q, k, v, bias) else TORCH
+        told = (q.dtype, q.shape[-1], k.shape[2] > LONG) in KERNEL.asked and suits(q, k, v, bias)
+        path = choose(q.dtype, q.shape[-1], k.shape[2]) if told else TORCH
         if path != TORCH:
             return torch.ops.infuse.attention(q, k, v, bias, path)
     return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
@@ -147,6 +150,7 @@ def prepare(dtype: torch.dtype | None = None, widths: Iterable[int] = ()) -> boo
             for keys in (LONG + 1, LONG):
                 if dtype is not None and dtype in PATHS and (dtype == torch.float32 or width % 2 == 0):
                     choose(dtype, width, keys)
+                    KERNEL.asked.add((dtype, width, keys > LONG))
         return True
 
 

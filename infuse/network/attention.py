@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infuse.constants import indices
 from infuse.grids import level, on_grid, resized
+from infuse.network.attending import attend
 from infuse.network.edits import NOW
 from infuse.shares import shared_out
 from infuse.spoken import Spoken, SpokenDecoupled, SpokenResidual, SpokenShared
@@ -292,15 +292,6 @@ def mean_token(v: Tensor, bias: Tensor | None) -> Tensor:
         return v.mean(1, keepdim=True)
     real = (bias > -math.inf).to(v)[..., None]
     return (v * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v."""
-    if q.device.type == "cpu" and torch.is_grad_enabled():
-        # CPU's fused kernel is fast forward, but its backward takes twice the time of plain products at small widths.
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        return (scores if bias is None else scores + bias.to(scores.dtype)).softmax(-1).to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
 
 
 def heads(t: Tensor, n: int) -> Tensor:

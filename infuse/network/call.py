@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from infuse.batch import Row, branches, collate, spoken_through
+from infuse.network.graphs import rung
 from infuse.network.unet import Network
 from infuse.ports import Features, Tokens
 
@@ -33,6 +34,8 @@ def evaluate(
     with SteadySiLU() if row_width else nullcontext():
         for call, width in calls(rows, most, row_width):
             asked = [rows[i] for i in call]
+            if getattr(network, "graphs", None) is not None and rows[0].x.ndim == 3:
+                width = rung(width)
             asked += asked[-1:] * (width - len(asked))
             answers |= zip(
                 call,

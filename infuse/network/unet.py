@@ -11,18 +11,24 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from infuse.constants import Constants
 from infuse.grids import resized
+from infuse.network import attending
 from infuse.network.attention import Heard, Projections, install
 from infuse.network.branches import branch_answer, embedded, subset
 from infuse.network.edits import Edits, listen, telling
 from infuse.network.fast import Alike, Fast, settled, walkable
+from infuse.network.graphs import Cuda, Graphs
 from infuse.network.spec import NetworkSpec
 from infuse.network.walk import Ask, Layers, Plain, Stroll, Visitor, head, walk
 from infuse.spoken import Batch, SpokenResidual
+
+LARGE = 300_000_000
+"""Parameters from which on a network on a CPU spends its time in products, not in Python."""
 
 
 class Network:
@@ -37,11 +43,26 @@ class Network:
     def __init__(self, unet: nn.Module, spec: NetworkSpec) -> None:
         self.unet, self.spec = unet, spec
         self.calls = self.branch_calls = 0
+        self._ready = False
+        self.graphs: Graphs | None = None
+        """Recordings of its calls, where a GPU plays them."""
         self.constants = Constants()
         """What its calls have in common, while jobs are under way."""
         self._stacks: dict[Any, dict[Any, Any]] = {}
         install(unet, tuple(path for path, _ in spec.cross_layers))
         listen(unet, "unet")
+
+    def ready(self, record: bool = False) -> None:
+        """Have, once, what makes large networks fast on a CPU: a kernel for the heads of its attentions. Small ones need none.
+        record: on a GPU, calls of pictures are recorded from now on."""
+        if record and self.graphs is None and self.device.type == "cuda" and not self.spec.frames:
+            self.graphs = Graphs(Cuda())
+        if self._ready or self.device.type != "cpu":
+            return
+        self._ready = True
+        if sum(p.numel() for p in self.unet.parameters()) >= LARGE:
+            heads = {m.inner_dim // m.heads for m in self.unet.modules() if isinstance(m, Attention)}
+            attending.prepare(self.dtype, sorted(heads))
 
     @property
     def device(self) -> torch.device:
@@ -53,6 +74,14 @@ class Network:
 
     def predict(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         """What the base model answers (epsilon or v), whatever the rows ask for. One call of the UNet."""
+        self.calls += 1
+        self.branch_calls += len(batch.residuals)
+        if self.graphs is not None and not self.plain and not torch.is_grad_enabled():
+            return self.graphs.predict(self, batch)
+        return self.compute(batch)
+
+    def compute(self, batch: Batch) -> Float[Tensor, "b c h w"]:
+        """The answer itself, made anew."""
         skips = self.answers(batch, speaking(batch, "skips"))
         sites = self.answers(batch, speaking(batch, "inside"))
         heard = self.heard(batch)
@@ -61,11 +90,9 @@ class Network:
         visitors: list[Visitor] = [Sites(sites)] if sites is not None else []
         visitors += [Lockstep(said, batch) for said in speaking(batch, "lockstep")]
         visitors += [Norms(batch)] if any(e.norms for s in batch.shared for e in s.entries) else []
-        self.calls += 1
         edits, fast = self.edits(batch), self.fast
         with telling(edits):
             if visitors or fast:
-                self.branch_calls += sum(isinstance(v, Lockstep) for v in visitors)
                 told, timestep = embedded(batch.embedding), batch.timestep
                 layers: Layers = Plain(batch.context.values, attention)
                 if fast:
@@ -111,16 +138,13 @@ class Network:
     def heard(self, batch: Batch) -> Heard:
         """What every attention is told. Hints of branches that speak there are embedded once for the call."""
         grid = (int(batch.x.shape[-2]), int(batch.x.shape[-1]))
-        speakers = speaking(batch, "projections")
-        self.branch_calls += len(speakers)
-        at = tuple(Projections(s, shown(s), grid) for s in speakers)
+        at = tuple(Projections(s, shown(s), grid) for s in speaking(batch, "projections"))
         return Heard(batch.context, batch.decoupled, at, batch.shared)
 
     def answers(self, batch: Batch, speakers: Sequence[SpokenResidual]) -> list[Tensor] | None:
         """The sum of some branches' answers, per site; None if there are none."""
         total: list[Tensor] | None = None
         for said in speakers:
-            self.branch_calls += 1
             answer = branch_answer(said, batch, self.spec.levels, self.plain)
             if total is None:
                 total = [r.new_zeros(len(batch.x), *r.shape[1:]) for r in answer]

@@ -35,7 +35,7 @@ class VideoNetwork(Network):
         if heads := getattr(unet, "config", {}).get(HEADS):
             with_heads(unet, heads)
 
-    def predict(self, batch: Batch) -> Float[Tensor, "b c f h w"]:
+    def compute(self, batch: Batch) -> Float[Tensor, "b c f h w"]:
         """What the base model answers, one call of the UNet."""
         frames = unrolled(batch)
         if any(speaking(batch, place) for place in ("inside", "lockstep")) or batch.shared:
@@ -44,7 +44,6 @@ class VideoNetwork(Network):
             )
         skips = self.answers(frames, speaking(frames, "skips"))
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
-        self.calls += 1
         with adding(self.unet, frames.features or ()), telling(self.edits(batch)):
             return self.unet(
                 x,

@@ -55,8 +55,10 @@ def test_it_is_told_in_words_and_never_to_the_second() -> None:
     ]
 
 
-def test_a_device_that_nobody_knows_has_no_time() -> None:
+def test_a_device_that_nobody_knows_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pace.seconds(1e9, 1, "cpu", "float32") > 0  # pyright: ignore[reportOptionalOperand]
-    slow, fast = pace.on_cpu("bfloat16"), pace.on_cpu()
-    assert 0 < slow < fast
+    for computes in (None, 1.8):  # numbers of two bytes are emulated, or the processor computes in them
+        monkeypatch.setattr(pace.processor, "bfloat16", lambda computes=computes: computes)
+        assert 0 < pace.on_cpu("float16") < pace.on_cpu()
+        assert (pace.on_cpu("bfloat16") > pace.on_cpu()) is bool(computes)
     assert pace.on_gpu("cpu", "float32") > 0, "torch's own timing, here on a CPU"
