@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from infuse.constants import indices, numbers
 from infuse.grids import level, resized
 from infuse.network.blocks import slot, temporal
+from infuse.network.lora.change import spread
 from infuse.network.stacks import Speaker, Stack
 from infuse.spoken import SpokenEdit
 
@@ -255,11 +256,6 @@ def _places(like: Tensor) -> tuple[int, ...]:
     return (1, *like.shape[-2:]) if like.ndim == 4 else (like.shape[1], 1) if like.ndim == 3 else (1,)
 
 
-def spread(bias: Tensor, like: Tensor) -> Tensor:
-    """A vector of channels as it is added to an answer."""
-    return bias[:, None, None] if like.ndim == 4 else bias
-
-
 def loud(
     layer: Any,
     change: Any,
@@ -280,7 +276,7 @@ def loud(
         z = z * told(weights, z).view(shape)
         more = F.conv2d(z, up[..., None, None]) if z.ndim == 4 else F.linear(z, up)
         if change.bias is not None:
-            more = more + spread(change.bias.to(more), more) * told(weights, more).view(shape)
+            more = more + spread(change.bias, layer, more) * told(weights, more).view(shape)
         return more
     if (before := getattr(layer, "unmerged", None)) is not None:
         layer, plain = before.layer, None
