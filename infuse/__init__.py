@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from infuse.recipe import Recipe
     from infuse.tabletop.examples import examples
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 __all__ = [
     "Box",
     "BrushNet",

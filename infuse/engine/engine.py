@@ -33,7 +33,7 @@ from infuse.engine.places import admitted
 from infuse.engine.preview import Previews
 from infuse.engine.resolve import Resolved, resolve
 from infuse.engine.result import Result
-from infuse.engine.running import Running
+from infuse.engine.running import Running, urgency
 from infuse.engine.scheduler import Scheduler
 from infuse.engine.series import each
 from infuse.engine.ticket import Ticket
@@ -51,16 +51,16 @@ INTERRUPTED = InfuseError("", "it was interrupted in the middle of a step. Run i
 class Engine:
     """Runs recipes on models that it keeps loaded. Safe to use from several threads.
 
-    model: what recipes mean that name none. dtype, device: as people write them ("float16", "cuda:1"); memory: what loaded
+    model: what recipes mean that name none. dtype ("auto": by base and machine), device: as people write them; memory: what loaded
     models may take ("8GB"), beyond which those used longest ago leave. max_rows: rows of a network call (frames, of clips).
     row_width: pad every network call to this many rows of one structure, so that float32 results do not depend, to the
     last bit, on whatever runs beside them. None: calls are as wide as the work. preview: a TAESD that shows what becomes of
-    a picture; None: one beside the model, else a linear map. cache, cache_bytes: how many encoded
-    conditions are kept for recipes to come, and how much memory they may take. slo: a request
-    should be done in so many times what it takes alone, the most urgent goes first; None: in turns. compile: "graphs" records
-    a GPU's calls and plays them again; "off", and as yet "auto", ask anew each time. clock: for estimates.
+    a picture; None: one beside the model, else a linear map. cache, cache_bytes: how many encoded conditions are kept for
+    recipes to come, and how much memory they may take. slo: a request should be done in so many times what it takes alone,
+    the most urgent goes first; None: in turns; "auto": 3 on a CPU. compile: "graphs" records a GPU's calls and plays them
+    again; "off", and as yet "auto", ask anew each time. clock: for estimates.
 
-    Raises RecipeError for a dtype or device that is not there.
+    Raises RecipeError for a dtype or device that is not there, and for other values that mean nothing.
     """
 
     def __init__(
@@ -77,18 +77,17 @@ class Engine:
         preview: str | None = None,
         cache: int = 256,
         cache_bytes: int = 2**30,
-        slo: float | None = 3.0,
+        slo: float | str | None = "auto",
         compile: str = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if store is not None and (dtype, device, memory, offline) != (None,) * 4:
-            raise RecipeError(
-                "store", "it has a dtype, device and memory of its own. Say them when you make the store."
-            )
+            raise RecipeError("store", "it has a dtype, device and memory of its own. Say them when you make the store.")  # fmt: skip
         self.model, self.clock = model, clock
         self.store = store or ModelStore(dtype, device, memory, offline)
         self.asking = Asking(max_rows, row_width, compiling(compile))
-        self.scheduler, self.costs, self.slo = Scheduler(row_width or max_rows), Costs(), slo
+        self.scheduler, self.costs = Scheduler(row_width or max_rows), Costs()
+        self.slo = urgency(slo, self.store.device_name)
         self.encodings = Encodings(cache, cache_bytes)
         for forget in map(weakly, (self.encodings.forget, self.asking.forget, self.costs.forget)):
             self.store.on_leave.append(forget)

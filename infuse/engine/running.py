@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from math import inf
 
 from infuse.encoders.kit import Base
 from infuse.engine.costs import Costs, Party, cost
 from infuse.engine.job import Job
 from infuse.engine.scheduler import Waiting
 from infuse.engine.ticket import Ticket
+from infuse.errors import RecipeError
+
+SLO = 3.0
+"""A request should be done in so many times what it takes alone."""
+
+
+def urgency(slo: float | str | None, device: str) -> float | None:
+    """`auto`: SLO on a CPU. A GPU's calls return before they are done, so that nothing is known of their cost yet: by turns.
+
+    Raises RecipeError under `slo` for what is no positive number.
+    """
+    if slo == "auto":
+        return SLO if device == "cpu" else None
+    if slo is None or (isinstance(slo, int | float) and not isinstance(slo, bool) and 0 < slo < inf):
+        return slo
+    raise RecipeError("slo", f"{slo!r} is not a number above 0. Say how many times what it takes alone a request may take; None: by turns.")  # fmt: skip
 
 
 @dataclass(eq=False)

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import policy
 from infuse.engine.costs import Costs, Curve
+from infuse.engine.running import urgency
 from infuse.engine.scheduler import Scheduler, Waiting
+from infuse.errors import RecipeError
 
 
 def line(overhead: float, row: float = 1.0):
@@ -172,3 +175,18 @@ def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.Capture
     found = json.loads((tmp_path / "policy.json").read_text("utf-8"))
     assert set(found["overhead"]["1"]) == {"one by one", "all who wait", "infuse"}
     assert "infuse" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("slo", [0, -1, float("nan"), float("inf"), "soon", True])
+def test_an_urgency_that_means_nothing_is_a_letter(slo: Any) -> None:
+    with pytest.raises(RecipeError, match="slo: .* is not a number above 0"):
+        urgency(slo, "cpu")
+
+
+def test_deadlines_are_heeded_where_calls_can_be_timed() -> None:
+    assert (urgency("auto", "cpu"), urgency("auto", "cuda"), urgency(None, "cpu"), urgency(2, "cuda")) == (
+        3.0,
+        None,
+        None,
+        2,
+    )
