@@ -83,6 +83,7 @@ class Live(TorchDispatchMode):
         self.views[key] -= 1
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_strips_hold_what_one_layer_reads_and_writes(vae: Any) -> None:
     z, x = torch.zeros(1, 4, 8, 8, dtype=torch.float64), torch.zeros(1, 3, 64, 64, dtype=torch.float64)

@@ -154,6 +154,7 @@ def worth(ratio: float, count: int, fine: float) -> tuple[float, float, float]:
     return ours / alone, longest / unit, policy.at(policy.run(policy.Fifo(), machine, requests, 0.7).waits, 99.9) / unit
 
 
+@pytest.mark.slow
 def test_deadlines_are_worth_more_than_a_queue() -> None:
     """The quick one: few requests."""
     gain, longest, bound = worth(1.0, 200, 0.1)

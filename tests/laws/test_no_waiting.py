@@ -24,9 +24,7 @@ from infuse.spoken import Row
 
 META = torch.device("meta")
 CASES = [(name, kind) for name in WORLDS for kind in world(name).kinds]
-QUICK = [
-    ("sd1", "controlnet"), ("sd1", "ip-adapter (plain)"), ("sd1", "lora"), ("sd1", "regions"), ("sdxl", "controlnet-union (depth)"),
-]  # fmt: skip
+QUICK = [("sd1", "controlnet"), ("sd1", "ip-adapter (plain)")]
 
 
 class Copies(TorchDispatchMode):
