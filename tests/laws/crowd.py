@@ -32,6 +32,7 @@ from drawn import parts as parts
 
 from infuse import Cancelled, CapacityError, Recipe
 from infuse.batch import Row
+from infuse.engine import placement
 from infuse.engine.engine import Engine
 from infuse.engine.job import Job
 from infuse.engine.ticket import Ticket
@@ -371,8 +372,9 @@ def alone(asked: Sequence[Request]) -> dict[int, np.ndarray]:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """Bytes of memory that this process uses: pages that the allocator keeps free go back first."""
     gc.collect()
+    placement.trim()
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
