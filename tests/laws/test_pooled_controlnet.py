@@ -19,7 +19,7 @@ from infuse import ControlNet, Recipe
 from infuse.batch import Row, collate
 from infuse.network.attention import install
 from infuse.network.spec import NetworkSpec
-from infuse.network.walk import Stroll, walk
+from infuse.network.walk import Plain, Stroll, walk
 from infuse.ports import Ports, Residual, Tokens, Voice
 
 pytestmark = pytest.mark.slow  # all of it: a few seconds together, and seldom touched
@@ -198,7 +198,7 @@ def test_levels_are_those_of_the_network(layers: Any, size: tuple[int, int]) -> 
             sizes.append(tuple(h.shape[-2:]))
 
     with torch.no_grad():
-        walk(net, torch.randn(1, 4, *size), torch.tensor([1.0]), torch.randn(1, 5, 8), {}, Looking())
+        walk(net, torch.randn(1, 4, *size), torch.tensor([1.0]), Plain(torch.randn(1, 5, 8), {}), Looking())
     spec = NetworkSpec.from_unet_config("x", net.config)
     halvings = [size, (-(-size[0] // 2), -(-size[1] // 2)), (-(-size[0] // 4), -(-size[1] // 4))]
     assert [halvings[level] for level in spec.levels] == sizes[: spec.sites]

@@ -17,7 +17,7 @@ from infuse.batch import Row, collate
 from infuse.encoders.tasks import RUN
 from infuse.engine.engine import Engine
 from infuse.media.outpaint import Canvas
-from infuse.network.walk import Stroll, head, walk
+from infuse.network.walk import Plain, Stroll, head, walk
 from infuse.ports import Ports, Tokens
 
 pytestmark = pytest.mark.slow
@@ -224,8 +224,9 @@ def test_no_length_of_prompt_pushes_a_task_token_out() -> None:
     assert all(c[:RUN] == tiny.task_texts("dev1").run("P_obj") for c in first)
 
 
-def test_the_walk_equals_the_network_s_own_way_bit_for_bit() -> None:
+def test_the_walk_equals_the_network_s_own_way_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     net = tiny.base("sd1").base.network
+    monkeypatch.setattr(net, "plain", True)  # its own forward
     g = torch.Generator().manual_seed(0)
     rows = [
         Row(torch.randn(4, 10, 6, generator=g), torch.tensor(t), Ports(context=(Tokens(torch.randn(7, 32, generator=g)),)).at(0.0))
@@ -234,7 +235,7 @@ def test_the_walk_equals_the_network_s_own_way_bit_for_bit() -> None:
     batch = collate(rows, net.spec)
     with torch.no_grad():
         attention = {"context": batch.context, "decoupled": ()}
-        h = walk(net.unet, batch.x, batch.timestep, batch.context.values, attention, Stroll())
+        h = walk(net.unet, batch.x, batch.timestep, Plain(batch.context.values, attention), Stroll())
         assert torch.equal(head(net.unet, h), net.predict(batch))
 
 

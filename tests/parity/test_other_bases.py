@@ -23,7 +23,7 @@ from infuse.conditions.base import Condition
 from infuse.network.brushnet import BrushNet
 from infuse.network.spec import NetworkSpec
 from infuse.network.unet import Network
-from infuse.network.walk import Stroll, head, site_widths, walk
+from infuse.network.walk import Plain, Stroll, head, site_widths, walk
 from infuse.weights.outline import outline
 from infuse.weights.source import Source
 
@@ -128,7 +128,7 @@ def test_the_walk_visits_what_is_there(form: str) -> None:
     x, t, context = torch.randn(2, 4, 16, 16), torch.tensor([3, 500]), torch.randn(2, 5, 64)
     added: Any = {"text_embeds": torch.randn(2, 32), "time_ids": torch.ones(2, 6)}
     with torch.no_grad():
-        walked = walk(own.unet, x, t, context, {}, Stroll(), embedding={"added_cond_kwargs": added})
+        walked = walk(own.unet, x, t, Plain(context, {}), Stroll(), embedding={"added_cond_kwargs": added})
         assert torch.equal(head(own.unet, walked), own.unet(x, t, context, added_cond_kwargs=added).sample)
         for attention in (True, False):
             brush = BrushNet.from_unet(net, attention=attention).eval()
