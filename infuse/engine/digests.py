@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from infuse.conditions.base import Condition
 from infuse.engine.dressing import PARTS, dress_of
-from infuse.recipe import MODELS, Recipe
+from infuse.recipe import MODELS, Recipe, digest
 
 
 def models_of(recipe: Recipe) -> set[tuple[str, str]]:
@@ -20,9 +20,9 @@ def models_of(recipe: Recipe) -> set[tuple[str, str]]:
 def joined(found: Iterable[tuple[str, str]]) -> dict[str, str]:
     """A digest for each name. One name may stand for two models: PowerPaint 2 brings its base along."""
     each: dict[str, list[str]] = {}
-    for name, digest in found:
-        if digest:
-            each.setdefault(name, []).append(digest)
+    for name, of_files in found:
+        if of_files:
+            each.setdefault(name, []).append(of_files)
     return {n: d[0] if len(set(d)) == 1 else sha256("\n".join(d).encode()).hexdigest() for n, d in each.items()}
 
 
@@ -30,3 +30,9 @@ def named_by(condition: Condition) -> list[tuple[str, str]]:
     """(field, name) of the models that a condition names."""
     said = (condition, *getattr(condition, "members", ()))
     return [(f, n) for c in said for f in MODELS if isinstance(n := getattr(c, f, None), str)]
+
+
+def place_of(condition: Condition) -> tuple[str, str, str]:
+    """Where a condition stands among others, wherever the recipe has it: first by what speaks, so that others' sums, and recorded
+    calls, have the same order whatever they are shown and however loud they are."""
+    return condition.kind, str(named_by(condition)), digest(condition)

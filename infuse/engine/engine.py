@@ -23,6 +23,7 @@ from infuse.conditions.lora import Lora
 from infuse.encoders.kit import Kit
 from infuse.engine.asking import Asking, alone_too_large, compiling, out_of_memory
 from infuse.engine.costs import Costs, Party
+from infuse.engine.digests import place_of
 from infuse.engine.dressing import dress_of, state
 from infuse.engine.encodings import Encodings
 from infuse.engine.finish import developed, finished
@@ -42,7 +43,7 @@ from infuse.engine.wording import named_in
 from infuse.errors import InfuseError, RecipeError, under
 from infuse.notices import Teller, gathers
 from infuse.ports import Sides, one_claim
-from infuse.recipe import Recipe, digest
+from infuse.recipe import Recipe
 from infuse.timetable import PROMPT
 
 INTERRUPTED = InfuseError("", "it was interrupted in the middle of a step. Run it again.")
@@ -197,7 +198,7 @@ class Engine:
             with under("" if who == PROMPT else who):
                 said[who] = condition.spoken(self.encodings.of(condition, kit), kit)
         one_claim(said, frozenset(s.name for s in kit.spec.channel_slots if s.exclusive))
-        order = {who: "" if s.on.context else digest(resolved.speakers[who]) for who, s in said.items()}
+        order = {who: () if s.on.context else place_of(resolved.speakers[who]) for who, s in said.items()}
         return dict(sorted(said.items(), key=lambda kv: (not kv[1].on.context, order[kv[0]])))
 
     def unload(self, model: str) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from infuse.constants import indices
 from infuse.grids import halved
 from infuse.network.attention import Heard
-from infuse.network.fast import Alike, Fast, settled, walkable
+from infuse.network.fast import Fast, settled, shared, walkable
 from infuse.network.union import Union
 from infuse.network.walk import Stroll, bottom, encode
 from infuse.network.walk import embedded as time_of
@@ -138,7 +138,7 @@ def controlnet(
     up to where they hear different words."""
     net: Any = said.branch
     assert heard.context is not None
-    alike = Alike(said.same, x.device) if said.same else None
+    alike = shared(heard.context, said.same)
     layers = Fast(heard.context.values, heard, alike)
     hints = said.hints if alike is None else said.hints[alike.first]
     if alike is not None:

@@ -8,6 +8,7 @@ anybody heard words, keys and values of words in every step but the first, diffu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
+from infuse.constants import indices
 from infuse.network.attention import Heard, PortedAttention
+from infuse.spoken import Spoken
 
 BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UNetMidBlock2DCrossAttn", "UNetMidBlock2D")  # fmt: skip
 """Whose parts the walk visits in their order."""
@@ -64,19 +67,26 @@ def settled(net: Any) -> None:
         net.to(memory_format=torch.channels_last)
 
 
+@dataclass(frozen=True, eq=False)
 class Alike:
     """Rows that begin alike: `first` of each kind, and which of them each row is."""
 
-    def __init__(self, same: Sequence[int], device: torch.device) -> None:
-        kinds = list(dict.fromkeys(same))
-        self.count = len(kinds)
-        self.first = torch.tensor(kinds, device=device)
-        self.spread = torch.tensor([kinds.index(i) for i in same], device=device)
-        self.rows = len(same)
+    rows: int
+    first: Tensor
+    spread: Tensor
 
     def of(self, told: dict[str, Any]) -> dict[str, Any]:
         """What the first of each kind is told: diffusers' arguments for embeddings."""
         return {k: self.of(v) if isinstance(v, dict) else v[self.first] for k, v in told.items()}
+
+
+def shared(context: Spoken, same: Sequence[int] | None) -> Alike | None:
+    """What rows have in common until they hear these words. same: for each row the first one that it is like; None: all differ."""
+    if same is None:
+        return None
+    kinds, device = list(dict.fromkeys(same)), context.values.device
+    spread = [kinds.index(i) for i in same]
+    return context.once(("alike", same), lambda: Alike(len(same), indices(kinds, device), indices(spread, device)))
 
 
 class Fast:

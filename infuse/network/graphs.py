@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from infuse.spoken import Batch
 
+CACHES = ("cache", "kept")
+"""Fields of what is told that hold what was made of it: a recording depends on what it reads of them, not on all that is there."""
 MOST = 24
 """Recordings that are kept; those played longest ago leave."""
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -65,6 +66,8 @@ class Cuda:
 class Recording:
     """One layout: the places that its computation reads, what is in them now, and how to play it."""
 
+    reads: list[list[tuple[Hashable, Hashable]]]
+    """Of each cache in the order in which they are met: the keys that are read, and the outline of what lies there."""
     places: list[Tensor]
     filled: list[Tensor]
     """The tensors whose values are there: whatever is still the same object is not copied again."""
@@ -92,27 +95,33 @@ class Graphs:
         """The network's answer (`network.compute`), (b c h w)."""
         if batch.shared:  # what runs beside a row is another picture in every step
             return network.compute(batch)
-        tensors: list[Tensor] = []
-        key = outline((batch, network.unet), tensors, {})
-        found = self._kept.get(key)
-        if found is None:
-            answer = network.compute(batch)
-            if outline((batch, network.unet), [], {}) == key:
-                self._kept[key] = self._record(network, batch, tensors)
+        found = Outline()
+        key = found.of((batch, network.unet))
+        kept = self._kept.get(key)
+        if kept is None or not found.read(kept.reads):
+            seen = Seen()
+            twin = seen.twin(batch)
+            answer = network.compute(twin)
+            if not seen.made:
+                self._kept[key] = self._record(network, twin)
                 while len(self._kept) > self.most:
                     self._kept.popitem(last=False)
             return answer
         self._kept.move_to_end(key)
-        found.fill(tensors)
+        kept.fill(found.tensors)
         self.played += 1
-        return found.play().clone()
+        return kept.play().clone()
 
-    def _record(self, network: Any, batch: Batch, tensors: Sequence[Tensor]) -> Recording:
-        places = [t.clone() for t in tensors]  # as they lie in memory
-        mine = filled(batch, iter(places), {})
+    def _record(self, network: Any, twin: Batch) -> Recording:
+        """Record a call that was computed once, of which is known what it reads."""
+        found = Outline()
+        found.of((twin, network.unet))
+        reads = found.all()
+        places = [t.clone() for t in found.tensors]  # as they lie in memory
+        mine = placed(twin, {id(t): p for t, p in zip(found.tensors, places, strict=True)})
         self.recorded += 1
         play = self.recorder(lambda: network.compute(mine))
-        return Recording(places, list(tensors), play, (mine, dict(network._stacks)))
+        return Recording(reads, places, list(found.tensors), play, (mine, dict(network._stacks)))
 
     def clear(self) -> None:
         self._kept.clear()
@@ -121,49 +130,119 @@ class Graphs:
         return len(self._kept)
 
 
-def outline(value: Any, tensors: list[Tensor], seen: dict[int, int]) -> Hashable:
-    """What of a thing is no tensor; its tensors are appended in order."""
-    if isinstance(value, Tensor):
-        if id(value) not in seen:
-            seen[id(value)] = len(tensors)
-            tensors.append(value)
-        return seen[id(value)], tuple(value.shape), value.stride(), value.dtype
-    if isinstance(value, nn.Module):  # and where its weights are: one that was moved is another
-        return id(value), next((p.data_ptr() for p in value.parameters()), 0)
-    if isinstance(value, list | tuple):
-        return tuple(outline(v, tensors, seen) for v in value)
-    if isinstance(value, Mapping | WeakKeyDictionary):
-        return tuple(
-            (id(k) if isinstance(k, nn.Module) else str(k), outline(v, tensors, seen)) for k, v in value.items()
-        )
-    if is_dataclass(value) and not isinstance(value, type):
-        if id(value) in seen:
-            return "again", seen[id(value)]
-        seen[id(value)] = -len(seen)
-        return type(value).__name__, *(outline(getattr(value, f.name), tensors, seen) for f in fields(value))
-    return value if isinstance(value, Hashable) and not isinstance(value, slice) else repr(value)
+@dataclass(eq=False)
+class Outline:
+    """What of things is no tensor; their tensors, and their caches, are gathered in the order in which they are met."""
 
+    tensors: list[Tensor] = field(default_factory=list)
+    caches: list[Any] = field(default_factory=list)
+    seen: dict[int, int] = field(default_factory=dict)
 
-def filled(value: Any, places: Any, seen: dict[int, Any]) -> Any:
-    """The same thing with these tensors in it, in the order of `outline`."""
-    if isinstance(value, Tensor) or (is_dataclass(value) and not isinstance(value, type)):
-        if id(value) not in seen:
-            if isinstance(value, Tensor):
-                seen[id(value)] = next(places)
-            else:
-                twin = seen[id(value)] = copy(value)
-                for f in fields(value):
-                    object.__setattr__(twin, f.name, filled(getattr(value, f.name), places, seen))
-        return seen[id(value)]
-    if isinstance(value, nn.Module):
-        return value
-    if isinstance(value, list | tuple):
-        return type(value)(filled(v, places, seen) for v in value)
-    if isinstance(value, WeakKeyDictionary):
-        out: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        for k, v in value.items():
-            out[k] = filled(v, places, seen)
+    def of(self, value: Any, made: bool = False) -> Hashable:
+        """made: it comes out of a cache, where dictionaries are caches, too."""
+        if isinstance(value, Tensor):
+            if id(value) not in self.seen:
+                self.seen[id(value)] = len(self.tensors)
+                self.tensors.append(value)
+            return self.seen[id(value)], tuple(value.shape), value.stride(), value.dtype
+        if isinstance(value, nn.Module):  # and where its weights are: one that was moved is another
+            return id(value), next((p.data_ptr() for p in value.parameters()), 0)
+        if isinstance(value, list | tuple):
+            return tuple(self.of(v, made) for v in value)
+        if isinstance(value, Noted) or (made and isinstance(value, Mapping)):
+            self.caches.append(value)
+            return "cache"
+        if isinstance(value, Mapping):
+            return tuple((k, self.of(v)) for k, v in value.items())
+        if is_dataclass(value) and not isinstance(value, type):
+            if id(value) in self.seen:
+                return "again", self.seen[id(value)]
+            self.seen[id(value)] = -len(self.seen)
+            for f in fields(value):
+                if f.name in CACHES:
+                    self.caches.append(getattr(value, f.name))
+            told = (self.of(getattr(value, f.name), made) for f in fields(value) if f.name not in CACHES)
+            return type(value).__name__, *told
+        return value if isinstance(value, Hashable) and not isinstance(value, slice) else repr(value)
+
+    def all(self) -> list[list[tuple[Hashable, Hashable]]]:
+        """What was read of each cache (`Noted`), and of those that lie in them."""
+        out = list[list[tuple[Hashable, Hashable]]]()
+        for cache in self.caches:  # grows meanwhile
+            out.append([(k, self.of(v, True)) for k, v in cache.read.items()])
         return out
+
+    def read(self, reads: list[list[tuple[Hashable, Hashable]]]) -> bool:
+        """The same of other caches: is it there, and as it was?"""
+        return all(
+            key in cache and self.of(cache[key], True) == outline
+            for cache, keys in zip(self.caches, reads, strict=False)  # grows meanwhile
+            for key, outline in keys
+        )
+
+
+class Noted:
+    """A cache that notes what is read of it."""
+
+    def __init__(self, cache: Any, seen: Seen) -> None:
+        self.cache, self.seen, self.read = cache, seen, dict[Any, Any]()
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self.cache
+
+    def __getitem__(self, key: Any) -> Any:
+        if key not in self.read:
+            self.read[key] = self.seen.twin(self.cache[key], True)
+        return self.read[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.seen.made = True
+        self.cache[key] = value
+        self.read.pop(key, None)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self[key] if key in self.cache else default
+
+    def setdefault(self, key: Any, value: Any) -> Any:
+        if key not in self.cache:
+            self[key] = value
+        return self[key]
+
+
+class Seen:
+    """What a computation looked up, and whether it `made` anything that it kept."""
+
+    def __init__(self) -> None:
+        self.made = False
+        self._twins: dict[int, Any] = {}
+
+    def twin(self, value: Any, cached: bool = False) -> Any:
+        """The same thing with the same tensors in it, its caches noted."""
+        if isinstance(value, list | tuple):
+            return type(value)(self.twin(v, cached) for v in value)
+        if cached and isinstance(value, Mapping):
+            return Noted(value, self)
+        if is_dataclass(value) and not isinstance(value, type | nn.Module):
+            if id(value) not in self._twins:
+                twin = self._twins[id(value)] = copy(value)
+                for f in fields(value):
+                    now = getattr(value, f.name)
+                    now = Noted(now, self) if f.name in CACHES else self.twin(now, cached)
+                    object.__setattr__(twin, f.name, now)
+            return self._twins[id(value)]
+        return value
+
+
+def placed(value: Any, places: dict[int, Any]) -> Any:
+    """A noted thing with these tensors in the place of its own (by id), and of its caches what was read."""
+    if isinstance(value, Noted):
+        return {k: placed(v, places) for k, v in value.read.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(placed(v, places) for v in value)
     if isinstance(value, Mapping):
-        return {k: filled(v, places, seen) for k, v in value.items()}
-    return value
+        return {k: placed(v, places) for k, v in value.items()}
+    if is_dataclass(value) and not isinstance(value, type | nn.Module) and id(value) not in places:
+        twin = places[id(value)] = copy(value)
+        for f in fields(value):
+            object.__setattr__(twin, f.name, placed(getattr(value, f.name), places))
+    return places.get(id(value), value)

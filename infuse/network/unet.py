@@ -21,7 +21,7 @@ from infuse.network import attending
 from infuse.network.attention import Heard, Projections, install
 from infuse.network.branches import branch_answer, embedded, subset
 from infuse.network.edits import Edits, listen, telling
-from infuse.network.fast import Alike, Fast, settled, walkable
+from infuse.network.fast import Fast, settled, shared, walkable
 from infuse.network.graphs import Cuda, Graphs
 from infuse.network.spec import NetworkSpec
 from infuse.network.walk import Ask, Layers, Plain, Stroll, Visitor, head, walk
@@ -98,7 +98,7 @@ class Network:
                 if fast:
                     settled(self.unet)
                     alone = edits is None and not visitors and not heard.projections and not heard.edits
-                    alike = Alike(batch.same, x.device) if batch.same and alone else None
+                    alike = shared(batch.context, batch.same) if alone else None
                     layers = Fast(batch.context.values, heard, alike)
                     if alike is not None:
                         x, timestep, told = x[alike.first], timestep[alike.first], alike.of(told)
