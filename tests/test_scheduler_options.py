@@ -233,7 +233,7 @@ def test_stock_pipelines_with_the_same_arguments(
     ).images  # fmt: skip
     recipe = Recipe(prompt="a red cube", width=32, height=32, steps=4, guidance=5.0, seed=3, scheduler=name, scheduler_options=options)  # fmt: skip
     ours = tiny.engine(small).run(recipe).latents
-    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-6
+    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-5  # float32 in another order, as in test_parity
 
 
 def test_steps_that_are_said_twice_are_a_warning() -> None:

@@ -32,10 +32,16 @@ PROMPTS = [
 @pytest.mark.parametrize("prompt", PROMPTS, ids=[str(i) for i in range(len(PROMPTS))])
 def test_long_ones(prompt: str) -> None:
     for reader in READERS:
-        begin = time.process_time()
-        with suppress(InfuseError):
-            reader(prompt)
-        assert time.process_time() - begin < 1
+        assert any(
+            seconds(reader, prompt) < 1 for _ in range(3)
+        )  # what is squared takes minutes; a busy machine, twice as long
+
+
+def seconds(reader: Callable[[str], Any], prompt: str) -> float:
+    begin = time.process_time()
+    with suppress(InfuseError):
+        reader(prompt)
+    return time.process_time() - begin
 
 
 @pytest.mark.filterwarnings("ignore")
