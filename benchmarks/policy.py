@@ -121,8 +121,8 @@ class Ours(Policy):
     def pick(self, waiting: dict[int, Request], now: float) -> list[Request]:
         curve = self.costs.of(0)
         asked = [
-            Waiting(r, 0, n, 2, n, r.arrival + self.slo * self.alone(r, curve), len(r.works) - r.i, 2 * r.works[r.i])
-            for n, r in waiting.items()
+            Waiting(r, 0, n, 2, n, r.arrival + self.slo * a, len(r.works) - r.i, 2 * r.works[r.i], r.arrival, a)
+            for n, r in waiting.items() for a in (self.alone(r, curve),)
         ]  # fmt: skip
         begin = time.perf_counter()
         picked = self.scheduler.pick(asked, now=now, seconds=self.costs.seconds)

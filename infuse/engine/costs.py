@@ -41,6 +41,8 @@ class Curve:
     row: float = ROW
     """Seconds of a row, as long as nothing is known."""
     _seen: dict[float, deque[float]] = field(default_factory=dict)
+    _asked: dict[float, deque[float]] = field(default_factory=dict)
+    """The works of those calls: what is counted as one width is not quite one."""
     _first: set[float] = field(default_factory=set)
     """Widths that were asked once."""
     _when: dict[float, int] = field(default_factory=dict)
@@ -53,20 +55,22 @@ class Curve:
         at, self._calls = width(work), self._calls + 1
         if self._calls % 100 == 0:
             for old in [w for w, when in self._when.items() if self._calls - when > STALE]:
-                del self._seen[old], self._when[old]
+                del self._seen[old], self._asked[old], self._when[old]
                 self._first.discard(old)
         self._when[at] = self._calls
         if at not in self._seen:
-            self._seen[at] = deque([seconds], LAST)
+            self._seen[at], self._asked[at] = deque([seconds], LAST), deque([work], LAST)
             self._first.add(at)
         else:
             if at in self._first:
                 self._first.discard(at)
                 self._seen[at].clear()
+                self._asked[at].clear()
             self._seen[at].append(seconds)
-        sure = [w for w in self._seen if w not in self._first] or list(self._seen)
-        self._works = sorted(sure)
-        self._times = rising([(median(self._seen[w]), len(self._seen[w])) for w in self._works])
+            self._asked[at].append(work)
+        sure = sorted([w for w in self._seen if w not in self._first] or self._seen)
+        self._works = [median(self._asked[w]) for w in sure]
+        self._times = rising([(median(self._seen[w]), len(self._seen[w])) for w in sure])
 
     @property
     def known(self) -> bool:
@@ -143,7 +147,7 @@ class Costs:
 
     def _row(self, bucket: Hashable) -> float:
         """Seconds of a row that nobody has asked for: as this network takes for others, by the size of the latent."""
-        if isinstance(bucket, tuple) and len(bucket) == 2:
+        if isinstance(bucket, tuple) and len(bucket) >= 2:
             for other, curve in self.curves.items():
                 if curve.known and isinstance(other, tuple) and other[0] == bucket[0]:
                     return curve(1.0) / (OVERHEAD + 1) * prod(bucket[1]) / prod(other[1])
