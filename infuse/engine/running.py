@@ -49,5 +49,6 @@ class Running:
             return Waiting(self, self.bucket, id(self.ticket), self.job.width, self.arrived)
         work = cost(self.job)
         until = self.party.deadline(slo, costs.of(self.bucket), work)
-        left = self.job.n - self.job.i
-        return Waiting(self, self.bucket, id(self.party), self.job.width, self.arrived, until, left, work)
+        left, came = self.job.n - self.job.i, self.party.came
+        alone = (until - came) / slo
+        return Waiting(self, self.bucket, id(self.party), self.job.width, self.arrived, until, left, work, came, alone)
