@@ -67,12 +67,13 @@ def test_what_is_imported_is_asked_for_and_what_is_asked_for_is_used() -> None:
     used = imported()
     core = named(PROJECT["dependencies"])
     extras = {extra: named(packages) for extra, packages in EXTRAS.items()}
+    words = spoken()
     brought = {"pydantic-core", "tokenizers"}  # by pydantic and transformers, of the versions that they fit
     missing = {d: sorted(files) for d, files in used.items() if d not in core.union(brought, *extras.values())}
     assert not missing, "imported, and nobody installs it"
     assert not core - set(used), "installed for everybody, and imported nowhere"
     for extra in set(extras) - TOOLS:
-        idle = extras[extra] - set(used) - spoken()
+        idle = extras[extra] - set(used) - words
         assert not idle, f"the extra {extra!r} installs what infuse does not use"
     assert "numba" not in core, "208 MB for drawing data sets"
 

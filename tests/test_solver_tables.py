@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from some import some
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,7 +23,7 @@ DRAWING = ("DDPM", "Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DP
 LINEAR = tuple(n for n in NAMES if n not in DRAWING)
 SINGLE_INSIDE = ("Euler", "DPM++ 2M", "DPM++ 3M")
 """diffusers takes the latent to single precision in each of their steps, also a double one."""
-QUICK = ("DDIM", "Euler", "UniPC", "DPM++ 2M", "PNDM")
+QUICK = ("DDIM", "Euler", "Euler karras", "UniPC", "DPM++ 2M", "DPM++ 2M beta", "PNDM")
 
 
 def planned(name: str, steps: int, strength: float | None = None, told: dict[str, Any] | None = None, **config: Any) -> Plan:  # fmt: skip
@@ -95,7 +96,7 @@ def schedules(name: str) -> list[str]:
     return [name, *(f"{name} {s}" for s in plain if {a for a, on in SCHEDULES[s].items() if on} <= takes)]
 
 
-ALL = [s if n in QUICK else pytest.param(s, marks=pytest.mark.slow) for n in LINEAR for s in schedules(n)]
+ALL = some([s for n in LINEAR for s in schedules(n)], quick=QUICK)
 
 
 def runs(name: str) -> list[Plan]:

@@ -81,6 +81,7 @@ def test_a_large_base_and_everything_of_it_is_in_bfloat16(base: str, says: Any) 
     assert made.record().resolved["dtype"] == "bfloat16"
 
 
+@pytest.mark.slow
 def test_small_ones_and_other_processors_stay_in_float32(base: str, says: Any) -> None:
     recipe = infuse.Recipe(prompt="a", width=32, height=32)
     for text, large in ((BF16, 10**9), ("flags : fpu\n", 1), (None, 1)):
@@ -121,6 +122,7 @@ def test_time_is_counted_in_what_the_processor_computes_in(says: Any, monkeypatc
     assert pace.on_cpu("bfloat16") == 0.5e12 and pace.on_cpu("float32") == 1e12
 
 
+@pytest.mark.slow
 def test_sizes_that_bfloat16_cannot_hold_are_told_as_they_are(tmp_path: Path) -> None:
     """SDXL hears its picture's size: 1023 would be 1024. A row whose size fits is beside it in the same call."""
     path = str(disk.base(tmp_path / "xl", "sdxl", image_encoder=False))

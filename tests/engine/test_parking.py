@@ -11,6 +11,7 @@ from weakref import ref
 import disk
 import pytest
 import torch
+from some import some
 
 import tiny
 from infuse.engine.engine import Engine
@@ -69,7 +70,7 @@ def test_what_waits_longest_gives_way_and_without_spare_memory_nothing_waits() -
     assert not ours.parked
 
 
-@pytest.mark.parametrize("what", ["sd1", "sdxl", "controlnet", "vision"])
+@pytest.mark.parametrize("what", some(["sd1", "sdxl", "controlnet", "vision"], quick=["sd1", "vision"]))
 @torch.no_grad()
 def test_a_copy_elsewhere_is_the_same_and_shares_nothing(what: str) -> None:
     base = tiny.base("sdxl" if what == "sdxl" else "sd1").base

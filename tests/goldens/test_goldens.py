@@ -36,7 +36,7 @@ WAYS = {
     "powerpaint_prompts": through_powerpaint.prompts,
     "powerpaint_brushnet": through_powerpaint.brushnet,
 }
-LONGER = ("controlnet_sd21", "controlnet_sdxl", "control_modes", "ip_adapter_full", "ip_adapter_multi", "t2i_adapter_full", "powerpaint_brushnet")  # fmt: skip
+LONGER = ("controlnet_sd15", "controlnet_sd21", "controlnet_sdxl", "control_modes", "ip_adapter_full", "ip_adapter_multi", "t2i_adapter_full", "powerpaint_brushnet")  # fmt: skip
 """What the quick suite leaves to others of the same mechanism, or to its own test below."""
 
 

@@ -14,7 +14,7 @@ import lora_kinds
 import loras
 import pytest
 import torch
-from some import some
+from some import in_turn, some
 
 import mix
 import tiny
@@ -112,8 +112,7 @@ def test_merged_is_unmerged_beside_every_kind(kind: str) -> None:
     assert off(e.run(recipe(other, steps=2, scheduler="DDIM")).latents, both[0]) > 1e-3
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("what", ["factor", "alpha"])
+@pytest.mark.parametrize(("what", "bad"), in_turn(["factor", "alpha"], [float("nan"), float("inf")]))
 def test_numbers_that_are_none_are_a_letter(what: str, bad: float, tmp_path: Path, engines: Mapping[bool, Any]) -> None:
     state = lora_kinds.written("LoRA", {"unet": base(False).parts["unet"]})
     key = next(k for k in state if k.endswith("lora_up.weight" if what == "factor" else ".alpha"))
@@ -161,7 +160,7 @@ def test_a_region_of_everything_is_none(kind: str, files: Mapping[str, str], eng
     assert off(engines[True].run(recipe(Lora(model=files[kind], mask=everywhere))).latents, whole) < 1e-9
 
 
-@pytest.mark.parametrize("apart", ["blocks", "mask"])
+@pytest.mark.parametrize("apart", some(["blocks", "mask"], quick=["mask"]))
 def test_who_is_heard_at_a_layer_may_change_from_call_to_call(apart: str) -> None:
     """The same networks for the same rows, with other blocks or regions: what was kept of the last call is not theirs."""
     own = base(True).base

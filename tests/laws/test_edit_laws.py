@@ -72,6 +72,7 @@ def test_the_text_encoders_have_a_strength_of_their_own() -> None:
     same(engine().run(said).latents, there.run(recipe()).latents)
 
 
+@pytest.mark.slow
 def test_eight_loras_share_one_call() -> None:
     many = [recipe(Lora(model=f"l{i}", weight=0.3 + 0.1 * i), seed=i) for i in range(8)]
     many += [recipe(seed=9), recipe(Lora(model="l1"), Lora(model="conv", weight=0.5), seed=10)]
@@ -125,6 +126,7 @@ def test_blocks_weigh_it_block_by_block() -> None:
     )
 
 
+@pytest.mark.slow
 def test_other_words_hear_it_too() -> None:
     said = (Text(prompt="wood"), Lora(model="l2"))
     there = tiny.engine(loras.with_merged(base(), [(some()["l2"], 1.0)]))

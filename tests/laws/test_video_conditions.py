@@ -109,6 +109,7 @@ def test_alone_equals_together() -> None:
     assert alone[-3].shape == (1, 4, FRAMES, LATENT, LATENT)
 
 
+@pytest.mark.slow
 def test_the_order_of_conditions_does_not_matter() -> None:
     every = list(conditions().values())
     one, other = (engine().run(recipe(*said)).latents for said in (every, every[::-1]))

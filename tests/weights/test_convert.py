@@ -29,6 +29,7 @@ def test_a_pickle_keeps_its_tensors_and_names(tmp_path: Path) -> None:
     assert found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_and_other_files_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1)}, tmp_path / "a.bin")
     (tmp_path / "there.safetensors").write_bytes(b"x")
@@ -78,6 +79,7 @@ def test_a_reader_that_crashes_or_never_ends_is_a_letter(tmp_path: Path, monkeyp
         unpickled(tmp_path / "a.pt", tmp_path / "a.safetensors")
 
 
+@pytest.mark.slow
 def test_nothing_of_a_pickle_is_read_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"a": torch.ones(1)}, tmp_path / "a.bin")
     monkeypatch.setattr(torch, "load", None)
