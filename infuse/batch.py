@@ -31,6 +31,9 @@ def collate(rows: Sequence[Row], spec: Slots, constants: Constants | None = None
     as the width of a call decides the last bits. Whatever of a row comes to decide a shape or a kernel here,
     `network.call.structure` must know of.
     """
+    if rows[0].shortcut is not None:  # the same of all rows of a call
+        batch = collate([replace(r, shortcut=None) for r in rows], spec, constants, steady)
+        return replace(batch, shortcut=rows[0].shortcut, memory=tuple(r.memory for r in rows if r.memory is not None))
     if constants is None or any(r.ports.shared for r in rows):  # what runs beside a row is noised anew in every step
         return laid_out(rows, spec, constants or Constants(), steady)
     said, x = [r.ports for r in rows], torch.stack([r.x for r in rows])
@@ -273,6 +276,7 @@ def residual(
         None if entries[0].vector is None else torch.stack([e.vector for e in entries]),  # type: ignore[misc]
         same=shown_alike(rows, told, same),
         where=tuple(rows),
+        through=spoken_through(entries[0]),
         kept=kept,
     )
 
@@ -314,6 +318,7 @@ def merged(rows: list[int], entries: list[Residual], spec: Slots, grid: tuple[in
         vectors=vectors,
         parts=parts,
         where=tuple(mine),
+        through=spoken_through(entries[0]),
     )
 
 

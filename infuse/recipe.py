@@ -17,6 +17,7 @@ from infuse import pairs
 from infuse.conditions import AnyCondition
 from infuse.curves import Curve
 from infuse.errors import InfuseWarning, RecipeError, under
+from infuse.lossy import Lossy
 from infuse.media.films import Film
 from infuse.media.inputs import found_again, put_back
 from infuse.media.metadata import changed_inputs
@@ -84,6 +85,8 @@ class Recipe(Strict):
     """How many pictures; each has its own seed: seed, seed + 1, ... With a list of seeds, as many as it has."""
     background: Colour = "white"
     """What is seen through transparent pixels of pictures and films: a name or #rrggbb."""
+    lossy: Lossy | None = None
+    """What is left out to save time. It changes the picture; nothing is left out by default."""
     conditions: tuple[AnyCondition, ...] = ()
 
     @classmethod

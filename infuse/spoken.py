@@ -5,7 +5,7 @@ Nothing here couples rows: tokens are padded behind a bias, adapters and branche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from infuse.grids import on_grid
+from infuse.lossy import Memory, Shortcut
 from infuse.ports import Edit, Ports, Scaling, Shared
 
 
@@ -36,6 +37,10 @@ class Row:
     """The latent as the solver scaled it; a clip has its frames beside its channels."""
     timestep: Float[Tensor, ""]
     ports: Ports
+    shortcut: Shortcut | None = None
+    """What the evaluation leaves out (lossy options); None: nothing."""
+    memory: Memory | None = None
+    """What it keeps for the next one, or has kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +139,8 @@ class SpokenResidual:
     """For each of its rows the first one that is told and shown the same besides words."""
     where: tuple[int, ...] = ()
     """The rows once more, as numbers."""
+    through: Hashable = None
+    """What tells its branch, and the kind of its hints, from others of a row."""
     kept: dict[Any, Any] = field(default_factory=dict)
     """What the branch made of the hints."""
 
@@ -184,3 +191,7 @@ class Batch:
     asked: int | None = None
     same: tuple[int, ...] | None = None
     """For each row the first one that is told the same besides words; None: all differ, or run beside each other."""
+    shortcut: Shortcut | None = None
+    """What this call leaves out; None: nothing."""
+    memory: tuple[Memory, ...] = ()
+    """Of each row, where anything is left out."""

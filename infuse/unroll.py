@@ -28,6 +28,8 @@ def unrolled(batch: Batch) -> Batch:
         tuple(_branch_frames(r, f) for r in batch.residuals),
         {k: v.repeat_interleave(f, 0) for k, v in batch.embedding.items()},
         None if batch.features is None else tuple(level.transpose(1, 2).flatten(0, 1) for level in batch.features),
+        shortcut=batch.shortcut,
+        memory=tuple(m.of(j) for m in batch.memory for j in range(f)),
     )
 
 

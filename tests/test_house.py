@@ -30,6 +30,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("errors", "friends", "notices", "elsewhere", "meanings", "processor"),
     ("spellings", "seeds"),
     ("curves", "validation", "guidance", "timetable", "network.spec", "network.ldm_names", "network.blocks"),
+    ("lossy",),  # what a recipe may ask to be left out, and which evaluation leaves what out
     ("media", "media.*", "samplers", "schedulers", "solver_tables", "solvers", "scheduler_options"),
     ("words", "words.*"),  # what a prompt says beyond its words: text in, plain data out
     ("foreign.*",),  # what other programs write into their pictures

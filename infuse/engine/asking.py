@@ -22,7 +22,7 @@ from infuse.network.call import evaluate
 from infuse.network.unet import Network
 
 E = TypeVar("E", bound=BaseException)
-COMPILE = ("auto", "off", "graphs")
+COMPILE = ("auto", "off", "graphs", "max")
 """What `Engine(compile=...)` may be."""
 
 
@@ -32,8 +32,8 @@ class Asking:
 
     most: int = 64
     row_width: int | None = None
-    record: bool = False
-    """Are calls recorded, and played again (`network.graphs`)?"""
+    compile: str = "off"
+    """"graphs": calls are recorded, and played again (`network.graphs`). "max": and compiled in parts (`network.parts`)."""
     recorded: WeakSet[Network] = field(default_factory=WeakSet)
     narrowed: dict[Hashable, int] = field(default_factory=dict)
     """Bucket -> rows that its memory was enough for, where it was not enough for more."""
@@ -52,7 +52,7 @@ class Asking:
 
     def prepare(self, network: Network) -> None:
         """What a network needs before its first call."""
-        network.ready(self.record)
+        network.ready(self.compile in ("graphs", "max"), self.compile == "max")
         if network.graphs is not None:
             self.recorded.add(network)
 
@@ -79,11 +79,11 @@ class Asking:
         return answers
 
 
-def compiling(said: str) -> bool:
-    """Are a GPU's calls recorded? `auto` is as fast as what is measured to be sound: nothing yet. Raises RecipeError."""
+def compiling(said: str) -> str:
+    """What is done to a GPU's calls. `auto` is as fast as what is measured to be sound: "off", as yet. Raises RecipeError."""
     if said not in COMPILE:
         raise RecipeError("compile", f"{said!r} is not known. Use {' or '.join(map(repr, COMPILE))}; on a CPU all are the same.")  # fmt: skip
-    return said == "graphs"
+    return "off" if said == "auto" else said
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -59,7 +59,7 @@ class Engine:
     a picture; None: one beside the model, else a linear map. cache, cache_bytes: how many encoded conditions are kept for
     recipes to come, and how much memory they may take. slo: a request should be done in so many times what it takes alone,
     the most urgent goes first; None: in turns; "auto": 3 on a CPU. compile: "graphs" records a GPU's calls and plays them
-    again; "off", and as yet "auto", ask anew each time. clock: for estimates.
+    again, "max" compiles what is between products, too; "off", and as yet "auto", ask anew. clock: for estimates.
 
     Raises RecipeError for a dtype or device that is not there, and for other values that mean nothing.
     """
@@ -181,7 +181,7 @@ class Engine:
         net, seeds = base.network, resolved.asked.seeds
         said = list(zip(ones, each, below, strict=True)) * (1 if resolved.differ else len(seeds))
         jobs = [
-            Job(one.plan, one.timetable, s, ground, seed, shape, net.dtype, net.device, resolved.windows)
+            Job(one.plan, one.timetable, s, ground, seed, shape, net.dtype, net.device, resolved.windows, one.shortcuts)
             for (one, s, ground), seed in zip(said, seeds, strict=True)
         ]
         helpers = [get_ident()] if help else []
@@ -300,7 +300,7 @@ class Engine:
         """Whatever this ticket has in line is given up."""
         with self._lock:
             for r in (r for r in self._running if r.ticket is ticket):
-                r.base.network.constants.clear()
+                r.leave()
             self._running = [r for r in self._running if r.ticket is not ticket]
 
     def _deliver(self, events: bool = False) -> None:

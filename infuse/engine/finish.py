@@ -89,7 +89,7 @@ def in_use(base: Base, jobs: Sequence[Job]) -> dict[str, int]:
         "weights": nbytes(base, *through),
         "encodings": sum({t.data_ptr(): t.nbytes for t in tensors(said)}.values()),  # pictures of one recipe share them
         "constants": getattr(getattr(base.network, "constants", None), "nbytes", 0),
-    }
+    } | ({"lossy": held} if (held := sum(job.held for job in jobs)) else {})
 
 
 def developed(base: Base, job: Job, size: tuple[int, int], after: After | None = None) -> tuple[Any, ...]:

@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infuse.batch import Row
-from infuse.constants import moved
+from infuse.constants import moved, tensors
 from infuse.encoders.kit import Kit
 from infuse.engine.holes import Hold, holes
 from infuse.engine.windows import blended
 from infuse.errors import InfuseError
 from infuse.grids import resized
+from infuse.lossy import Memory, Shortcut
 from infuse.network.unet import guidance_vector
 from infuse.ports import Channel, Ports, Sides, Vector
 from infuse.solvers import Plan, Solver, solve
@@ -46,11 +47,17 @@ class Job:
     device: torch.device
     windows: tuple[tuple[int, int], ...] = ()
     """Of a clip: the frames (first, last + 1) of each look at it."""
+    shortcuts: tuple[Shortcut, ...] = ()
+    """What each evaluation leaves out (lossy options); (): none ever does."""
     latent: Tensor | None = None
     """The finished latent."""
     last: tuple[Tensor, Tensor, Tensor] | None = None
     """(input, timestep, guided answer) of the last evaluation: what a preview is made of."""
     i: int = 0
+    held: int = 0
+    """Bytes that were kept for that, at the most."""
+    memory: dict[int, Memory] = field(default_factory=dict, repr=False)
+    """What each row keeps for it; nothing once the job is done."""
     _solver: Solver | None = None
     _query: tuple[Tensor, Tensor] | None = None
     _hold: Hold | None = field(default=None, repr=False)
@@ -115,7 +122,16 @@ class Job:
         said, looks = [self.said(term.speaks) for term in self.now.guidance.terms], [x]
         if self.windows:
             looks = [x[:, a:b] for a, b in self.windows]
-        return [Row(look, t, self.beside(p, t)) for each in said for look, p in zip(looks, each, strict=True)]
+        rows = [Row(look, t, self.beside(p, t)) for each in said for look, p in zip(looks, each, strict=True)]
+        if self.shortcut is None:
+            return rows
+        kept = [self.memory.setdefault(n, Memory()) for n in range(len(rows))]
+        return [replace(r, shortcut=self.shortcut, memory=m) for r, m in zip(rows, kept, strict=True)]
+
+    @property
+    def shortcut(self) -> Shortcut | None:
+        """What the present evaluation leaves out."""
+        return self.shortcuts[self.i] if self.shortcuts and self.latent is None else None
 
     def said(self, speaks: frozenset[str]) -> tuple[Ports, ...]:
         """What is said when these guided conditions speak, in each window of a clip. Entries stay the same objects from evaluation
@@ -183,6 +199,10 @@ class Job:
         except StopIteration as done:
             query_next, latent = None, done.value
         self.last, self.i, self.latent, self._query = (*query, said), self.i + 1, latent, query_next
+        if self.shortcuts:
+            self.held = max(self.held, sum(t.nbytes for t in tensors(list(self.memory.values()))))
+        if latent is not None:
+            self.memory.clear()
 
 
 def apart(seed: int, what: str = "ground") -> int:

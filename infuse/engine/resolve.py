@@ -19,6 +19,7 @@ from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, ope
 from infuse.engine.dressing import dress_of
 from infuse.engine.frame import After, laid_out
 from infuse.engine.places import admitted_names
+from infuse.engine.shortened import clashes
 from infuse.engine.understanding import Reads, must_fit, odd
 from infuse.engine.understanding import plain as understood
 from infuse.engine.understanding import reads as reading_of
@@ -26,6 +27,7 @@ from infuse.engine.view import View
 from infuse.engine.windows import windows
 from infuse.engine.wording import WORDS, chosen, has_choice, must_hear, spoken_by, together, wording
 from infuse.errors import RecipeError, WeightsError, under
+from infuse.lossy import Shortcut, notices, shortcuts
 from infuse.media.fitting import padded
 from infuse.network.spec import NetworkSpec
 from infuse.notices import gathers
@@ -105,6 +107,11 @@ class Resolved:
         return plan(self.choice, self.schedule, self.recipe.steps, self.strength)
 
     @property
+    def shortcuts(self) -> tuple[Shortcut, ...]:
+        """What each evaluation leaves out (lossy options); () for nothing."""
+        return shortcuts(self.recipe.lossy, self.timetable)
+
+    @property
     def reads(self) -> Reads:
         """What its words are counted with."""
         return reading_of(self.store, str(self.recipe.model), self.wording)
@@ -138,7 +145,7 @@ class Resolved:
         return {
             "model": r.model, "width": r.width, "height": r.height, "steps": r.steps, "sampler": self.sampler, "scheduler": self.choice.cls,
             "guidance": r.guidance, "dtype": self.dtype, "device": self.device, "timetable": self.timetable.plain(),
-        } | ({"frames": self.frames} if self.spec.frames else {}) | ({"words": words} if (words := understood(self)) else {})  # fmt: skip
+        } | ({"lossy": r.lossy.said} if r.lossy else {}) | ({"frames": self.frames} if self.spec.frames else {}) | ({"words": words} if (words := understood(self)) else {})  # fmt: skip
 
 
 def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
@@ -163,6 +170,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
     strength, asked = begins(recipe, conditions, choice, view.scheduler)
     active = {who: c for who, c in conditions.items() if heard(c, asked)}
     laid, after, adjusted = laid_out(conditions, active, size)
+    clashes(recipe.lossy, active, view)
     speakers = joined(own, {who: laid[who] for who in active})
     together(speakers)
     guidance = spec.guidance if recipe.guidance is None else recipe.guidance
@@ -195,7 +203,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
         template if each else recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
         view.scheduler, strength, speakers, table, tuple(routes), calls, rows, branched, memory, peak, view.dtype, view.device,
         view.version,
-        (*came, *view.dressing.notes, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance, choice, [w for w, _ in how.embeddings], template), *notes),
+        (*came, *notices(recipe.lossy, table), *view.dressing.notes, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance, choice, [w for w, _ in how.embeddings], template), *notes),
         work, after, how, each, view.store,
     )
     # fmt: on

@@ -41,7 +41,13 @@ class Running:
 
     @property
     def bucket(self) -> Hashable:
-        return (id(self.base.network), self.job.shape)
+        same = (id(self.base.network), self.job.shape)
+        return same if self.job.shortcut is None else (*same, self.job.shortcut)
+
+    def leave(self) -> None:
+        """It is given up, and what was kept for it."""
+        self.base.network.constants.clear()
+        self.job.memory.clear()
 
     def waiting(self, costs: Costs, slo: float | None) -> Waiting:
         """slo: its party should be done within so many times what it takes alone; None: it has no deadline."""

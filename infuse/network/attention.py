@@ -18,6 +18,7 @@ from infuse.constants import indices
 from infuse.grids import level, on_grid, resized
 from infuse.network.attending import attend
 from infuse.network.edits import NOW
+from infuse.network.merging import Merging
 from infuse.shares import shared_out
 from infuse.spoken import Spoken, SpokenDecoupled, SpokenResidual, SpokenShared
 
@@ -48,6 +49,8 @@ class Heard:
     decoupled: tuple[SpokenDecoupled, ...] = ()
     projections: tuple[Projections, ...] = ()
     shared: tuple[SpokenShared, ...] = ()
+    merged: float = 0.0
+    """Share of the places of the finest level that attend as one with others (`network.merging`)."""
     edits: tuple[SpokenDecoupled, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,7 +101,12 @@ class PortedAttention:
         else:
             k = heads(self.projected(heard, "to_k", attn.to_k, source), attn.heads)
             v = heads(self.projected(heard, "to_v", attn.to_v, source), attn.heads)
-        out = merged(attend(q, k, v, None)) if context is None else words(q, k, v, context)
+        if context is not None:
+            out = words(q, k, v, context)
+        elif cross or not heard.merged or (together := self.together(heard, hidden_states)) is None:
+            out = merged(attend(q, k, v, None))
+        else:
+            out = together.apart(merged(attend(together.merged(q), together.merged(k), together.merged(v), None)))
         if cross and self.pictured and edits is not None:
             plain = out
             for said in edits.of_words(attn, self.path, source):
@@ -119,6 +127,11 @@ class PortedAttention:
                 if not fuses(said) and (said.heard is None or said.heard[self.layer]):
                     out = out.index_add(0, said.rows, self.image_answer(q, said, attn.heads).to(out.dtype))
         return attn.to_out[1](self.projected(heard, "to_out", attn.to_out[0], out))
+
+    def together(self, heard: Heard, x: Tensor) -> Merging | None:
+        """Which places attend as one in this self-attention (b places c): some of the finest level; None: each by itself."""
+        grid = (1, 1) if heard.context is None else heard.context.grid
+        return Merging(x, grid, heard.merged) if self.pictured and x.shape[1] == grid[0] * grid[1] else None
 
     def constant(self, heard: Heard, attn: Any) -> bool:
         """Are keys and values of words the same in every step, so that they can be kept? Not where gradients want them, nor where

@@ -6,7 +6,7 @@ answers. Its own forward is diffusers'; without gradients it is walked in fewer 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from infuse.constants import indices
 from infuse.grids import halved
 from infuse.network.attention import Heard
 from infuse.network.fast import Fast, settled, shared, walkable
+from infuse.network.parts import Parts
 from infuse.network.union import Union
 from infuse.network.walk import Stroll, bottom, encode
 from infuse.network.walk import embedded as time_of
@@ -26,32 +27,36 @@ from infuse.spoken import Batch, Spoken, SpokenResidual
 
 
 def branch_answer(
-    said: SpokenResidual, batch: Batch, levels: Sequence[int] | None = None, plain: bool = False
+    said: SpokenResidual, batch: Batch, levels: Sequence[int] | None = None, parts: Parts | None = None
 ) -> list[Float[Tensor, "k c h w"]]:
     """One branch for the rows that carry it: its residuals, shallow to middle, weighed per site and masked.
 
     A branch hears the 4-channel latent, the embedding of its rows, and their text tokens or its own; never image tokens
     or extra channels (ControlNet sec. 3; specification of the combination: original IP-Adapter repository).
     `levels`, those of the base's sites, spread what a globally pooled ControlNet says; without them it stays as said.
-    plain: always as the modules' own forward has it.
+    parts: how what is between products is computed; None: always as the modules' own forward has it.
     """
+    if remembered(said, batch, "use"):
+        told = [batch.memory[row].answers[key] for row, key in keys(said)]
+        return weighed(said, [torch.stack(site) for site in zip(*told, strict=True)])
     rows, x = said.rows, batch.x[said.rows]
     context = said.context or subset(batch.context, said.where)
     heard = Heard(context)
     attention = heard.kwargs
     said_too = embedded({k: v[rows] for k, v in batch.embedding.items() if hears(said.branch, k)})
     network = getattr(said.branch, "network", said.branch)
-    fast = not plain and not torch.is_grad_enabled() and walkable(network)
+    fast = parts is not None and not torch.is_grad_enabled() and walkable(network)
     if fast:
         settled(network)
     if getattr(said.branch, "place", "skips") == "inside":
-        more = {"layers": Fast(context.values, heard)} if fast else {}
+        more = {"layers": Fast(context.values, heard, parts)} if parts is not None and fast else {}
         answer = said.branch(x, batch.timestep[rows], said.hints, context.values, attention, said_too, **more)
-    elif fast and type(said.branch) is ControlNetModel:
-        answer = levelled(*controlnet(said, x, batch.timestep[rows], said_too, heard), levels, x)
+    elif parts is not None and fast and type(said.branch) is ControlNetModel:
+        answer = levelled(*controlnet(said, x, batch.timestep[rows], said_too, heard, parts), levels, x)
     else:
         own: dict[str, Any] = {"vectors": said.vectors, "parts": said.parts}
-        own |= {"layers": Fast(context.values, heard)} if fast and isinstance(said.branch, Union) else {}
+        if parts is not None and fast and isinstance(said.branch, Union):
+            own["layers"] = Fast(context.values, heard, parts)
         down, middle = said.branch(
             x,
             batch.timestep[rows],
@@ -64,8 +69,35 @@ def branch_answer(
             **{k: v for k, v in own.items() if v is not None},
         )
         answer = levelled(down, middle, levels, x)
+    if remembered(said, batch, "make"):
+        for n, (row, key) in enumerate(keys(said)):
+            batch.memory[row].answers[key] = tuple(r[n].clone() for r in answer)
+    return weighed(said, answer)
+
+
+def weighed(said: SpokenResidual, answer: Sequence[Tensor]) -> list[Tensor]:
+    """What was answered at each site, as loud and there where each row hears it."""
     out = [r * said.weights[:, i, None, None, None].to(r.dtype) for i, r in enumerate(answer)]
     return out if all(m is None for m in said.masks) else [r * regions_of(said, r) for r in out]
+
+
+def remembered(said: SpokenResidual, batch: Batch, use: str) -> bool:
+    """Is what this branch says made to be kept, or is what was kept used, in this call (`lossy.controlnet_every`)?"""
+    return (
+        batch.shortcut is not None
+        and batch.shortcut.branches == use
+        and getattr(said.branch, "place", "skips") == "skips"
+    )
+
+
+def keys(said: SpokenResidual) -> list[tuple[int, Hashable]]:
+    """(row, under what its memory has the answer) of each of a branch's rows: a row may ask a branch more than once."""
+    seen: dict[int, int] = {}
+    out: list[tuple[int, Hashable]] = []
+    for row in said.where:
+        seen[row] = seen.get(row, 0) + 1
+        out.append((row, (said.through, seen[row])))
+    return out
 
 
 def levelled(
@@ -132,14 +164,19 @@ def _frame_bias(context: Spoken) -> Tensor:
 
 
 def controlnet(
-    said: SpokenResidual, x: Float[Tensor, "k 4 h w"], timestep: Tensor, told: dict[str, Any], heard: Heard
+    said: SpokenResidual,
+    x: Float[Tensor, "k 4 h w"],
+    timestep: Tensor,
+    told: dict[str, Any],
+    heard: Heard,
+    parts: Parts,
 ) -> tuple[list[Float[Tensor, "k c h w"]], Float[Tensor, "k c h w"]]:
     """A stock ControlNet's residuals, shallow to deep, and its middle's. Rows that are told and shown the same are walked as one
     up to where they hear different words."""
     net: Any = said.branch
     assert heard.context is not None
     alike = shared(heard.context, said.same)
-    layers = Fast(heard.context.values, heard, alike)
+    layers = Fast(heard.context.values, heard, parts, alike)
     hints = said.hints if alike is None else said.hints[alike.first]
     if alike is not None:
         x, timestep, told = x[alike.first], timestep[alike.first], alike.of(told)

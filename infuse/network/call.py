@@ -52,7 +52,7 @@ def calls(rows: Sequence[Row], most: int, row_width: int | None) -> list[tuple[S
     frames = rows[0].x.shape[1] if rows[0].x.ndim == 4 else 1
     together: dict[Hashable, list[int]] = {}
     for i, row in enumerate(rows):
-        together.setdefault(structure(row) if row_width else None, []).append(i)
+        together.setdefault(structure(row) if row_width else row.shortcut, []).append(i)
     width = max(1, row_width // frames) if row_width else len(rows) if frames == 1 else max(1, most // frames)
     parts = [group[i : i + width] for group in together.values() for i in range(0, len(group), width)]
     return [(part, width if row_width else len(part)) for part in parts]
@@ -67,6 +67,7 @@ def structure(row: Row) -> Hashable:
     """
     p = row.ports
     return (
+        row.shortcut,
         tuple(row.x.shape),
         spelled(p.context),
         tuple((id(e.adapter), tuple(e.tokens.shape), e.scaling) for e in p.decoupled),

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from infuse.constants import indices
 from infuse.network.attention import Heard, PortedAttention
+from infuse.network.parts import Parts
 from infuse.spoken import Spoken
 
 BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UNetMidBlock2DCrossAttn", "UNetMidBlock2D")  # fmt: skip
@@ -92,8 +92,8 @@ def shared(context: Spoken, same: Sequence[int] | None) -> Alike | None:
 class Fast:
     """Layers of one call. `alike`: rows that have heard the same so far; they part where they are told different words."""
 
-    def __init__(self, context: Tensor, heard: Heard, alike: Alike | None = None) -> None:
-        self.context, self.heard, self.alike = context, heard, alike
+    def __init__(self, context: Tensor, heard: Heard, parts: Parts, alike: Alike | None = None) -> None:
+        self.context, self.heard, self.parts, self.alike = context, heard, parts, alike
         fused = heard.kwargs.get("gligen")
         self.fused = fused["objs"] if fused else ()
         self._emb: dict[int, tuple[Tensor, Tensor]] = {}
@@ -113,12 +113,8 @@ class Fast:
         """A ResnetBlock2D without scale, shift or resampling; of any other kind its own forward."""
         if not plain_resnet(module) or watched(module):
             return module(h, emb if len(emb) == len(h) else self.whole(emb))
-        x = module.conv1(F.silu(module.norm1(h), inplace=True))
-        if module.time_emb_proj is not None:
-            x += module.time_emb_proj(self.time(emb, x, module.nonlinearity))[:, :, None, None]
-        x = module.conv2(F.silu(module.norm2(x), inplace=True))
-        x += h if module.conv_shortcut is None else module.conv_shortcut(h)
-        return x
+        project = module.time_emb_proj
+        return self.parts.resnet(module, h, project and project(self.time(emb, h, module.nonlinearity)))
 
     def attended(self, module: Any, h: Tensor) -> Tensor:
         """A Transformer2DModel of pictures."""
@@ -126,12 +122,8 @@ class Fast:
             whole = self.whole(h)
             said = self.heard.kwargs
             return module(whole, encoder_hidden_states=self.context, cross_attention_kwargs=said, return_dict=False)[0]
-        b, _, height, width = h.shape
-        x = module.norm(h)
-        if module.use_linear_projection:
-            x = module.proj_in(x.permute(0, 2, 3, 1).flatten(1, 2))
-        else:
-            x = module.proj_in(x).permute(0, 2, 3, 1).flatten(1, 2)
+        height, width = h.shape[-2:]
+        x = self.parts.entrance(module, h)
         for block in module.transformer_blocks:
             x = self.block(block, x)
         if module.use_linear_projection:
@@ -153,8 +145,7 @@ class Fast:
         gate = block.ff.net[0]
         if watched(block.ff) or watched(gate):
             return block.ff(block.norm3(x)) + x  # what somebody looks at is not written into
-        left, right = gate.proj(block.norm3(x)).chunk(2, dim=-1)
-        return block.ff.net[2](F.gelu(right).mul_(left)).add_(x)
+        return self.parts.feed(block, x)
 
     def ask(self, attention: Any, x: Tensor, words: Tensor | None) -> Tensor:
         if watched(attention):

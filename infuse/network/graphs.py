@@ -93,7 +93,7 @@ class Graphs:
 
     def predict(self, network: Any, batch: Batch) -> Tensor:
         """The network's answer (`network.compute`), (b c h w)."""
-        if batch.shared:  # what runs beside a row is another picture in every step
+        if batch.shared or batch.shortcut is not None:  # what runs beside a row is another picture in every step
             return network.compute(batch)
         found = Outline()
         key = found.of((batch, network.unet))

@@ -19,12 +19,13 @@ from infuse.constants import Constants
 from infuse.grids import resized
 from infuse.network import attending
 from infuse.network.attention import Heard, Projections, install
-from infuse.network.branches import branch_answer, embedded, subset
+from infuse.network.branches import branch_answer, embedded, remembered, subset
 from infuse.network.edits import Edits, listen, telling
 from infuse.network.fast import Fast, settled, shared, walkable
 from infuse.network.graphs import Cuda, Graphs
+from infuse.network.parts import Compiled, Parts
 from infuse.network.spec import NetworkSpec
-from infuse.network.walk import Ask, Layers, Plain, Stroll, Visitor, head, walk
+from infuse.network.walk import Ask, Deep, Layers, Plain, Stroll, Visitor, head, walk
 from infuse.spoken import Batch, SpokenResidual
 
 LARGE = 300_000_000
@@ -44,6 +45,8 @@ class Network:
         self.unet, self.spec = unet, spec
         self.calls = self.branch_calls = 0
         self._ready = False
+        self.parts = Parts()
+        """How what is between products is computed."""
         self.graphs: Graphs | None = None
         """Recordings of its calls, where a GPU plays them."""
         self.constants = Constants()
@@ -52,9 +55,11 @@ class Network:
         install(unet, tuple(path for path, _ in spec.cross_layers))
         listen(unet, "unet")
 
-    def ready(self, record: bool = False) -> None:
+    def ready(self, record: bool = False, compiled: bool = False) -> None:
         """Have, once, what makes large networks fast on a CPU: a kernel for the heads of its attentions. Small ones need none.
-        record: on a GPU, calls of pictures are recorded from now on."""
+        record, compiled: on a GPU, calls of pictures are recorded from now on, and what is between products is compiled."""
+        if compiled and self.device.type == "cuda" and not isinstance(self.parts, Compiled):
+            self.parts = Compiled()
         if record and self.graphs is None and self.device.type == "cuda" and not self.spec.frames:
             self.graphs = Graphs(Cuda())
         if self._ready or self.device.type != "cpu":
@@ -75,7 +80,7 @@ class Network:
     def predict(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         """What the base model answers (epsilon or v), whatever the rows ask for. One call of the UNet."""
         self.calls += 1
-        self.branch_calls += len(batch.residuals)
+        self.branch_calls += sum(not remembered(said, batch, "use") for said in batch.residuals)
         if self.graphs is not None and not self.plain and not torch.is_grad_enabled():
             return self.graphs.predict(self, batch)
         return self.compute(batch)
@@ -84,6 +89,9 @@ class Network:
         """The answer itself, made anew."""
         skips = self.answers(batch, speaking(batch, "skips"))
         sites = self.answers(batch, speaking(batch, "inside"))
+        deep = deeply(batch)
+        if deep is not None and deep.known:
+            skips, sites = self.outermost(skips, sites)
         heard = self.heard(batch)
         attention = heard.kwargs
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
@@ -92,20 +100,23 @@ class Network:
         visitors += [Norms(batch)] if any(e.norms for s in batch.shared for e in s.entries) else []
         edits, fast = self.edits(batch), self.fast
         with telling(edits):
-            if visitors or fast:
+            if visitors or fast or deep is not None:
                 told, timestep = embedded(batch.embedding), batch.timestep
                 layers: Layers = Plain(batch.context.values, attention)
                 if fast:
                     settled(self.unet)
                     alone = edits is None and not visitors and not heard.projections and not heard.edits
                     alike = shared(batch.context, batch.same) if alone else None
-                    layers = Fast(batch.context.values, heard, alike)
+                    layers = Fast(batch.context.values, heard, self.parts, alike)
                     if alike is not None:
                         x, timestep, told = x[alike.first], timestep[alike.first], alike.of(told)
                 h = walk(
                     self.unet, x, timestep, layers, Ask(visitors) if visitors else Stroll(), features=batch.features,
-                    skips=skips[:-1] if skips else None, middle=skips[-1] if skips else None, embedding=told,
+                    skips=skips[:-1] if skips else None, middle=skips[-1] if skips else None, embedding=told, deep=deep,
                 )  # fmt: skip
+                if deep is not None and not deep.known and deep.features is not None:
+                    for memory, features in zip(batch.memory, deep.features, strict=True):
+                        memory.deep = features.clone()
                 return head(self.unet, h)[: batch.asked]
             return self.unet(
                 x,
@@ -139,13 +150,22 @@ class Network:
         """What every attention is told. Hints of branches that speak there are embedded once for the call."""
         grid = (int(batch.x.shape[-2]), int(batch.x.shape[-1]))
         at = tuple(Projections(s, shown(s), grid) for s in speaking(batch, "projections"))
-        return Heard(batch.context, batch.decoupled, at, batch.shared)
+        merged = 0.0 if batch.shortcut is None else batch.shortcut.merged
+        return Heard(batch.context, batch.decoupled, at, batch.shared, merged)
+
+    def outermost(
+        self, skips: list[Tensor] | None, sites: list[Tensor] | None
+    ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
+        """What branches say at the outermost level: at its skips (and at a middle, which is not asked); at its sites."""
+        unet: Any = self.unet
+        down, up = 1 + len(unet.down_blocks[0].resnets), len(unet.up_blocks[-1].resnets)
+        return skips and [*skips[:down], skips[-1]], sites and [*sites[:down], *sites[-up:]]
 
     def answers(self, batch: Batch, speakers: Sequence[SpokenResidual]) -> list[Tensor] | None:
         """The sum of some branches' answers, per site; None if there are none."""
         total: list[Tensor] | None = None
         for said in speakers:
-            answer = branch_answer(said, batch, self.spec.levels, self.plain)
+            answer = branch_answer(said, batch, self.spec.levels, None if self.plain else self.parts)
             if total is None:
                 total = [r.new_zeros(len(batch.x), *r.shape[1:]) for r in answer]
             total = [t.index_add(0, said.rows, r) for t, r in zip(total, answer, strict=True)]
@@ -159,6 +179,14 @@ def shown(said: SpokenResidual) -> Any:
     if "embedded" not in said.kept:
         said.kept["embedded"] = said.branch.embedded(said.hints)  # type: ignore[operator]
     return said.kept["embedded"]
+
+
+def deeply(batch: Batch) -> Deep | None:
+    """What is known of the deep features of these rows, or is to be kept of them; None: neither."""
+    if batch.shortcut is None or not batch.shortcut.deep:
+        return None
+    known = [m.deep for m in batch.memory if m.deep is not None]
+    return Deep(torch.stack(known) if batch.shortcut.deep == "use" else None)
 
 
 def speaking(batch: Batch, place: str) -> list[SpokenResidual]:

@@ -66,6 +66,14 @@ class Plain:
         return h
 
 
+class Deep:
+    """What lies below the outermost level: the features with which the last block on the way up begins, (b c h w). Where they are
+    there already, no more than the outermost level is walked; else they are there afterwards."""
+
+    def __init__(self, features: Tensor | None = None) -> None:
+        self.features, self.known = features, features is not None
+
+
 class Stroll:
     """A visitor that changes nothing; others say what they do otherwise."""
 
@@ -112,27 +120,33 @@ def walk(
     middle: Tensor | None = None,
     features: Sequence[Tensor] | None = None,
     embedding: Mapping[str, Any] | None = None,
+    deep: Deep | None = None,
 ) -> Tensor:
     """Features before the output head, (b width h w).
 
     `skips` and `middle` are ControlNet's residuals, added to the skips and after the middle block; `features` are a
     T2I-Adapter's, added where diffusers adds them; `embedding` holds diffusers' timestep_cond, class_labels and
-    added_cond_kwargs.
+    added_cond_kwargs. `deep`: what is kept of the walk, or known of it from another one; then skips are those of the outermost
+    level, and the visitor is asked there only.
     Sites: PowerPaint's BrushNet_CA at open-mmlab/PowerPaint@5b4c3d5; the outermost skip is stored before its site.
     """
     time, emb = embedded(unet, x, timestep, layers.context, embedding or {})
     emb = added(emb, visitor.embedding(time, emb))
     h = unet.conv_in(x)
     h = added(h, visitor.first(h))
-    h, stored, levels = encode(unet, h, emb, layers, visitor, features)
+    known = deep is not None and deep.known
+    h, stored, levels = encode(unet, h, emb, layers, visitor, features, outermost=known)
     if skips is not None:
         stored = [layers.whole(s) + r for s, r in zip(stored, skips, strict=True)]
-    before = h
-    h = bottom(unet, h, emb, layers)
-    if levels and levels[0].shape == h.shape:
-        h = h + levels.pop(0)
-    h = visited(added(h, middle), before, visitor)
-    for block in unet.up_blocks:
+    if not known:
+        before = h
+        h = bottom(unet, h, emb, layers)
+        if levels and levels[0].shape == h.shape:
+            h = h + levels.pop(0)
+        h = visited(added(h, middle), before, visitor)
+    for block in unet.up_blocks[-1:] if known else unet.up_blocks:
+        if deep is not None and block is unet.up_blocks[-1]:
+            h = deep.features = h if deep.features is None else deep.features
         for i in range(len(block.resnets)):
             below = torch.cat([h, layers.whole(stored.pop())], dim=1)
             h = visited(layer(block, i, below, emb, layers), h, visitor)
@@ -153,12 +167,19 @@ def embedded(unet: Any, x: Tensor, timestep: Tensor, context: Tensor, said: Mapp
 
 
 def encode(
-    net: Any, h: Tensor, emb: Tensor, layers: Layers, visitor: Visitor, features: Sequence[Tensor] | None = None
+    net: Any,
+    h: Tensor,
+    emb: Tensor,
+    layers: Layers,
+    visitor: Visitor,
+    features: Sequence[Tensor] | None = None,
+    outermost: bool = False,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The way down from the first convolution's features: (the last ones, what is stored for the way up, features not yet added)."""
+    """The way down from the first convolution's features: (the last ones, what is stored for the way up, features not yet added).
+    outermost: the first block's layers only."""
     levels, stored = list(features or ()), [h]
     h = visited(h, h, visitor)
-    for block in net.down_blocks:
+    for block in net.down_blocks[:1] if outermost else net.down_blocks:
         attends = bool(getattr(block, "attentions", None))
         for i in range(len(block.resnets)):
             answer = layer(block, i, h, emb, layers)
@@ -166,6 +187,8 @@ def encode(
                 answer = answer + levels.pop(0)
             h = visited(answer, h, visitor)
             stored.append(h)
+        if outermost:
+            break
         for downsampler in block.downsamplers or ():
             h = visited(downsampler(h), h, visitor)
             stored.append(h)

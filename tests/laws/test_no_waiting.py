@@ -23,7 +23,14 @@ from infuse.constants import Constants
 from infuse.spoken import Row
 
 META = torch.device("meta")
-CASES = [(name, kind) for name in WORLDS for kind in world(name).kinds]
+CASES = [
+    (name, kind)
+    for name in WORLDS
+    for kind in (
+        ("controlnet", *world(name).own) if world(name).own and "controlnet" in world(name).kinds else world(name).kinds
+    )
+]
+"""Every kind on each family's plain base; on others what they alone hear, and a ControlNet."""
 QUICK = [("sd1", "controlnet"), ("sd1", "ip-adapter (plain)")]
 
 
