@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from kinds import SIDE
+from kinds import SIDE, world
 from test_fast import both
+from test_pairs import recipe
 
 import tiny
 from infuse.conditions import ControlNet, Reference
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:lossy")
 OPTIONS: list[dict[str, Any]] = [
     {"deep_cache": 2}, {"controlnet_every": 3}, {"merge_tokens": 0.5}, {"deep_cache": 3, "controlnet_every": 2, "merge_tokens": 0.25},
 ]  # fmt: skip
+ALONE = ("text", "regions (latent)")
+"""Kinds that say the prompt in their own words, or what every recipe has."""
 
 
 def engine(**options: Any) -> Engine:
@@ -108,3 +111,18 @@ def test_what_excludes_each_other_is_a_letter() -> None:
     for wrong in ({"deep_cache": 1}, {"controlnet_every": 11}, {"merge_tokens": 0.8}, {"deep_cach": 2}):
         with pytest.raises(RecipeError):
             asked(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [k for k in world("sd1").kinds if k not in ALONE])
+def test_every_kind_is_heard_beside_it_or_refused(kind: str) -> None:
+    there = world("sd1")
+    made, lossy = there.engine(), OPTIONS[3]
+    one = recipe(there, there.kinds[kind](), steps=4, lossy=lossy)
+    if kind.startswith(("reference", "controlnet-xs")):
+        with pytest.raises(RecipeError, match="lossy"):
+            made.check(one)
+        return
+    both(made, one)
+    silent = recipe(there, steps=4, lossy=lossy)
+    assert float((made.run(one).latents - made.run(silent).latents).abs().max()) > 1e-6
