@@ -7,7 +7,7 @@ guidance: the network holds nothing of it, and no row's answer depends on those 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -89,11 +89,14 @@ SAYS = {
 }
 
 
-def notices(lossy: Lossy | None, table: Timetable) -> Iterator[str]:
-    """That the picture is changed, and by what: for the caller, the report and the record."""
+def notices(lossy: Lossy | None, table: Timetable, idle: Mapping[str, str]) -> Iterator[str]:
+    """That the picture is changed, and by what: for the caller, the report and the record. idle: options that change nothing, and why."""
     each, n = shortcuts(lossy, table), len(table)
     left = sum(s.deep == "use" for s in each)
     asked = sum(s.branches == "make" for s in each)
     for name, value in (lossy.said if lossy else {}).items():
+        if name in idle:
+            yield f"lossy.{name}: {value} leaves nothing out: {idle[name]}."
+            continue
         how = SAYS[name].format(left=left, asked=asked, n=n, share=lossy.merge_tokens or 0)  # type: ignore[union-attr]
         yield f"lossy.{name}: {value} changes the picture: {how}."

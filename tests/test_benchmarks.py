@@ -15,7 +15,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import load, rounds  # noqa: E402
+from benchmarks import load, lossy, rounds  # noqa: E402
 from benchmarks.asked import MIXED, Control, Request, varied  # noqa: E402
 from benchmarks.cases import CASES, COST, grown, line  # noqa: E402
 from benchmarks.contenders import Diffusers, Infuse, Sample  # noqa: E402
@@ -279,3 +279,11 @@ def test_requests_that_come_when_they_come(tmp_path: Path) -> None:
     assert len(out["servers"]) == 2 and not out["errors"] and (tmp_path / "performance_load.png").exists()
     for server in out["servers"].values():
         assert set(server["rates"]) == {"0.5", "2"} and all(0 <= p["good"] <= 1 for p in server["rates"].values())
+
+
+@pytest.mark.slow
+def test_lossy_options_are_measured_and_shown(tmp_path: Path) -> None:
+    lossy.main(["--recipes", "2", "--steps", "4", "--size", "64", "--out", str(tmp_path / "lossy.json")])
+    found = json.loads((tmp_path / "lossy.json").read_text())
+    assert set(found) == set(lossy.OPTIONS) and (tmp_path / "lossy.png").exists()
+    assert all(one["rms"] > 0 and one["time"] > 0 and one["psnr"] >= one["worst_psnr"] for one in found.values())

@@ -19,7 +19,7 @@ from infuse.engine.canvas import canvas, clip_length, exclusive, one_ground, ope
 from infuse.engine.dressing import dress_of
 from infuse.engine.frame import After, laid_out
 from infuse.engine.places import admitted_names
-from infuse.engine.shortened import clashes
+from infuse.engine.shortened import clashes, idle
 from infuse.engine.understanding import Reads, must_fit, odd
 from infuse.engine.understanding import plain as understood
 from infuse.engine.understanding import reads as reading_of
@@ -203,7 +203,7 @@ def resolve(recipe: Recipe, view: View, most: int = 64) -> Resolved:
         template if each else recipe, filled(recipe, size, frames if spec.frames else None, choice, guidance), spec, size, frames, looks, choice,
         view.scheduler, strength, speakers, table, tuple(routes), calls, rows, branched, memory, peak, view.dtype, view.device,
         view.version,
-        (*came, *notices(recipe.lossy, table), *view.dressing.notes, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance, choice, [w for w, _ in how.embeddings], template), *notes),
+        (*came, *notices(recipe.lossy, table, idle(recipe.lossy, active, view)), *view.dressing.notes, *adjusted, *warnings(recipe, laid, active, size, asked), *advice(recipe, active, table, spec.embeds_guidance, choice, [w for w, _ in how.embeddings], template), *notes),
         work, after, how, each, view.store,
     )
     # fmt: on

@@ -22,3 +22,13 @@ def clashes(lossy: Lossy | None, active: Mapping[str, Condition], view: Any) -> 
                 found = view.identity(c.model, f"{where}.model", "controlnet")  # type: ignore[attr-defined]
                 if found.kind == "controlnet_xs":
                     raise RecipeError("lossy.deep_cache", f"{where} is a ControlNet-XS, which walks beside the whole network. Keep one of the two.")  # fmt: skip
+
+
+def idle(lossy: Lossy | None, active: Mapping[str, Condition], view: Any) -> dict[str, str]:
+    """Options that leave nothing out here, and why."""
+    said, found = lossy.said if lossy else {}, dict[str, str]()
+    if "controlnet_every" in said and not any(c.kind == "controlnet" for c in active.values()):
+        found["controlnet_every"] = "no ControlNet is heard"
+    if "merge_tokens" in said and not any(path.startswith("down_blocks.0.") for path, _ in view.spec.cross_layers):
+        found["merge_tokens"] = f"{view.spec.name} has no attention at its finest level"
+    return found

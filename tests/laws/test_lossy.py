@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from test_pairs import recipe
 import tiny
 from infuse.conditions import ControlNet, Reference
 from infuse.engine.engine import Engine
+from infuse.engine.shortened import idle
 from infuse.errors import RecipeError
 from infuse.lossy import Lossy, Shortcut, shortcuts
 from infuse.recipe import Recipe
@@ -100,6 +102,18 @@ def test_it_is_said_and_recorded() -> None:
     assert len(said) == 2 and all("changes the picture" in w for w in said)
     assert found.plain()["lossy"] == {"deep_cache": 2, "merge_tokens": 0.5}
     assert "lossy" not in engine().check(asked()).plain()
+
+
+def test_what_leaves_nothing_out_says_so() -> None:
+    def said(name: str, **lossy: Any) -> list[str]:
+        return [
+            w for w in world(name).engine().check(recipe(world(name), lossy=lossy)).warnings if w.startswith("lossy.")
+        ]
+
+    assert said("sd1", controlnet_every=2) == ["lossy.controlnet_every: 2 leaves nothing out: no ControlNet is heard."]
+    spec = SimpleNamespace(name="sdxl", cross_layers=(("down_blocks.1.attentions.0.transformer_blocks.0.attn2", 640),))
+    assert set(idle(Lossy(merge_tokens=0.5, deep_cache=2), {}, SimpleNamespace(spec=spec))) == {"merge_tokens"}
+    assert "changes the picture" in said("sd1", merge_tokens=0.5)[0]
 
 
 def test_what_excludes_each_other_is_a_letter() -> None:
