@@ -126,6 +126,7 @@ def test_a_union_is_told_its_type() -> None:
     assert routed("union", type="depth").note == "mode balanced, type depth (1)"
 
 
+@pytest.mark.slow
 def test_a_hole_is_minus_one_and_black_for_a_union() -> None:
     picture = np.asarray(photo(), np.float32) / 255
     known, hole = picture[:, : SIDE // 2], slice(SIDE // 2, None)

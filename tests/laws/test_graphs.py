@@ -156,6 +156,7 @@ def test_compile_is_one_of_three_words() -> None:
         Engine(compile="turbo")
 
 
+@pytest.mark.slow
 def test_recordings_do_not_keep_what_has_left() -> None:
     there = world("sd1")
     made = there.engine(compile="graphs")

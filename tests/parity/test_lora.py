@@ -160,6 +160,7 @@ def with_deltas(made: tiny.Tiny, found: list[Low], weight: float) -> tiny.Tiny:
     return replace(made, parts=parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", some(FAMILIES, quick=["sd1"]))
 def test_every_module_keeps_its_alpha(family: str, tmp_path: Path) -> None:
     """Where stock diffusers paints something else: weights by formula are the oracle."""

@@ -95,6 +95,7 @@ def test_places(seen: list[list[Seen]]) -> None:
     assert np.mean(errors) < 0.03 and np.mean(wrong) > 0.25
 
 
+@pytest.mark.slow
 def test_depth(seen: list[list[Seen]]) -> None:
     rooms = [empty_rooms(move, FRAMES) for move in moves()]
 
