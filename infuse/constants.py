@@ -49,19 +49,22 @@ class Constants:
     @property
     def nbytes(self) -> int:
         """Memory of the tensors that are kept, those that jobs hold anyway aside."""
-        held = {t.untyped_storage().data_ptr() for _, one in self._kept.values() for t in tensors(one)}
-        made = (t.untyped_storage() for thing, _ in self._kept.values() for t in tensors(thing))
+        kept = list(self._kept.values())  # somebody else may be in the middle of a call
+        held = {t.untyped_storage().data_ptr() for _, one in kept for t in tensors(one)}
+        made = (t.untyped_storage() for thing, _ in kept for t in tensors(thing))
         return sum({m.data_ptr(): m.nbytes() for m in made if m.data_ptr() not in held}.values())
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in a thing, those of networks aside."""
+    """Every tensor in a thing, those of networks aside; whoever keeps more of it meanwhile, in another thread, does no harm."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, nn.Module):
         return
     elif isinstance(value, Mapping | WeakKeyDictionary):
-        for one in value.values():
+        # a list of a dictionary's values is made in one go; those of a weak one are asked for one by one, so its own is read
+        held: Any = value.data if isinstance(value, WeakKeyDictionary) else value  # type: ignore[attr-defined]
+        for one in list(held.values()):
             yield from tensors(one)
     elif isinstance(value, list | tuple):
         for one in value:

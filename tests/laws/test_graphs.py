@@ -85,7 +85,12 @@ def check(name: str, kind: str) -> None:
     if not possible(name, recipe(there, there.kinds[kind]())):
         pytest.skip("not alone on this base")
     asked = [
-        recipe(there, there.kinds[kind](), steps=3, **({} if there.recipe else {"prompt": p, "guidance": g}))
+        recipe(
+            there,
+            there.kinds[kind](),
+            steps=6 if "strength" in kind else 3,
+            **({} if there.recipe else {"prompt": p, "guidance": g}),
+        )
         for p, g in (("a red cube", 3.0), ("a ball", 6.5))
     ]
     network = made.store.base("tiny").network
