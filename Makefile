@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+KERNELS := .venv/.kernels
 
 .PHONY: demo test check docs bench tabletop format
 .DEFAULT_GOAL := demo
@@ -14,15 +15,19 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the embedded models at work: demo/contact_sheet.png
 	$(BIN)/infuse demo --out demo
 
-test: $(STAMP)  ## every test, the slow ones too
+$(KERNELS): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[kernels]'
+	touch $@
+
+test: $(STAMP) $(KERNELS)  ## every test, the slow ones too
 	$(BIN)/python -m pytest --numprocesses auto
 
-# Types are checked beside the tests. Tests stay compiled, and each worker has a half of them, so that neighbours share
-# what their module made.
+# Types are checked beside the tests, on one thread: node's others make it a quarter dearer. Tests stay compiled, and each
+# worker has a half of them, so that neighbours share what their module made.
 check: $(STAMP)  ## before every commit, two minutes: format, lint, types, house rules, fast tests
 	$(BIN)/ruff format --check infuse tests examples benchmarks
 	$(BIN)/ruff check infuse tests examples benchmarks
-	$(BIN)/pyright & types=$$!; \
+	NODE_OPTIONS="--v8-pool-size=1 --max-semi-space-size=64" $(BIN)/pyright & types=$$!; \
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal; tests=$$?; \
 	wait $$types && exit $$tests
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -86,6 +88,18 @@ def numbers(values: Sequence[Any], like: Tensor) -> Tensor:
     return moved(torch.tensor(values, dtype=like.dtype), like.device)
 
 
+HELD: ContextVar[list[Tensor] | None] = ContextVar("held", default=None)
+"""Where a recording gathers the constants that it reads: they must stay as long as it does."""
+
+
 def indices(rows: Sequence[int], device: torch.device) -> Tensor:
-    """Rows as a tensor."""
+    """Rows as a tensor, which nobody writes into: the same rows are the same tensor."""
+    found = _indices(tuple(rows), device, torch.is_inference_mode_enabled())
+    if (held := HELD.get()) is not None:
+        held.append(found)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _indices(rows: tuple[int, ...], device: torch.device, inference: bool) -> Tensor:
     return moved(torch.tensor(rows, dtype=torch.int64), device)

@@ -220,7 +220,11 @@ class Recipe(Strict):
 
 def seen_from(folder: Path, found: Picture | Film) -> Picture | Film:
     """The same picture or film, its relative path written as it is from a (resolved) folder."""
-    if found.source.startswith(("data:", BY_HASH)) or at_home(found.source).is_absolute():
+    if (
+        (isinstance(found, Picture) and not found.named)
+        or found.source.startswith(("data:", BY_HASH))
+        or at_home(found.source).is_absolute()
+    ):
         return found
     here = Path(found.source)
     there = os.path.relpath(here.parent.resolve() / here.name, folder)
@@ -279,13 +283,13 @@ def digest(model: Strict, voiced: bool = True) -> str:
     """sha256 over what a recipe's or condition's fields say, pictures and films by content.
 
     A field at its default says nothing, so that one more in a later version changes no digest. Not `voiced`: without
-    what says how loudly, when and where conditions are heard; what they are encoded to.
+    what says how loudly, when and where conditions are heard; what they are encoded to, in this process (`Picture.mark`).
     """
 
     def plain(value: Any) -> Any:
         match value:
             case Picture():
-                return value.digest
+                return value.digest if voiced else value.mark
             case Film():
                 return value.digest
             case Strict():

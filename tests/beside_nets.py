@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel, ControlNetXSAdapter, UNet2DConditionModel
+from moulds import moulded
 from torch import Tensor
 
 import tiny
@@ -19,6 +19,7 @@ HINT = (8, 16)
 """Widths of hint encoders that halve once, as the tiny VAE does."""
 
 
+@moulded
 def unet(family: str, in_channels: int = 4) -> UNet2DConditionModel:
     torch.manual_seed(60)
     config = {**tiny.unet(family, in_channels).config, "layers_per_block": 2}
@@ -27,11 +28,12 @@ def unet(family: str, in_channels: int = 4) -> UNet2DConditionModel:
 
 def base(family: str, in_channels: int = 4, dtype: torch.dtype = torch.float32) -> tiny.Tiny:
     """Two layers in each block."""
-    plain, net = tiny.base(family, in_channels, dtype), tiny.cast(unet(family, in_channels), dtype)
+    plain = tiny.base(family, in_channels, dtype)
+    net, own = (tiny.cast(unet(family, in_channels), dtype) for _ in range(2))
     spec = NetworkSpec.from_unet_config(
         family, net.config, vae_factor=2, prediction=plain.base.spec.prediction, family=family
     )
-    ours = replace(plain.base, network=Network(copy.deepcopy(net), spec))
+    ours = replace(plain.base, network=Network(own, spec))
     return tiny.Tiny(family, plain.parts | {"unet": net}, ours)
 
 
@@ -55,6 +57,7 @@ def control(like: Any, seed: int) -> ControlNetModel:
     return tiny.randomized(ControlNetModel.from_unet(like, conditioning_embedding_out_channels=HINT), seed)  # type: ignore[return-value]
 
 
+@moulded
 def xs(family: str, seed: int = 63, learned: bool = True) -> ControlNetXSAdapter:
     """diffusers' own class, as its users have it in memory."""
     torch.manual_seed(seed)

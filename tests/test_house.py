@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -102,11 +103,16 @@ def layer(module: str) -> int:
     raise AssertionError(f"{module} has no place in LAYERS; give it one")
 
 
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(SOURCES[module].read_text("utf-8"))
+
+
 def imported(module: str) -> Iterator[str]:
     """Every import of infuse's own, wherever it stands: at the top, in a function, or for type checkers alone."""
     path = SOURCES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.split(".")[0] == "infuse")
         elif isinstance(node, ast.ImportFrom):
@@ -116,7 +122,10 @@ def imported(module: str) -> Iterator[str]:
                 yield from (name if (name := f"{source}.{a.name}") in SOURCES else source for a in node.names)
 
 
-GRAPH = {module: set(imported(module)) for module in SOURCES}
+@cache
+def graph() -> dict[str, set[str]]:
+    """Module -> what it imports of infuse."""
+    return {module: set(imported(module)) for module in SOURCES}
 
 
 def folder(module: str) -> str:
@@ -131,7 +140,7 @@ def room(module: str) -> str:
 
 def test_imports_point_down() -> None:
     wrong = []
-    for module, names in GRAPH.items():
+    for module, names in graph().items():
         for found in names:
             own, theirs = layer(module), layer(found)
             # among the conditions there are no sisters: one mechanism is one file, or one folder
@@ -142,12 +151,12 @@ def test_imports_point_down() -> None:
 
 
 def test_imports_have_no_circles() -> None:
-    TopologicalSorter(GRAPH).prepare()
+    TopologicalSorter(graph()).prepare()
 
 
 def test_folders_have_no_circles() -> None:
     rooms: dict[str, set[str]] = {}
-    for module, names in GRAPH.items():
+    for module, names in graph().items():
         rooms.setdefault(room(module), set()).update({room(name) for name in names} - {room(module)})
     TopologicalSorter(rooms).prepare()
 
@@ -157,7 +166,7 @@ def test_training_knows_no_tabletop() -> None:
     reached, new = set[str](), {module for module in SOURCES if room(module) == "infuse.training"}
     while new:
         reached |= new
-        new = set().union(*(GRAPH.get(module, set()) for module in new)) - reached
+        new = set().union(*(graph().get(module, set()) for module in new)) - reached
     assert not [module for module in reached if room(module) == "infuse.tabletop"]
     named = [m for m in reached if room(m) == "infuse.training" and "infuse.tabletop" in SOURCES[m].read_text("utf-8")]
     assert not named, "nor does a string name it"
@@ -169,11 +178,7 @@ def test_files_stay_within_their_budget() -> None:
 
 
 def test_every_file_says_its_idea_first() -> None:
-    silent = [
-        m
-        for m, p in SOURCES.items()
-        if p.read_text("utf-8").strip() and not ast.get_docstring(ast.parse(p.read_text("utf-8")))
-    ]
+    silent = [m for m, p in SOURCES.items() if p.read_text("utf-8").strip() and not ast.get_docstring(tree(m))]
     assert not silent
 
 

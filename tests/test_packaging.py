@@ -23,7 +23,7 @@ WHOLE = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = WHOLE["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line[0] != "#"]
-TOOLS = {"docs", "dev", "bench"}
+TOOLS = {"docs", "dev", "bench", "kernels"}
 """Extras whose packages are used by commands of the Makefile, and not by infuse."""
 OWNERS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
 """Modules that are called otherwise than what installs them."""
@@ -34,15 +34,21 @@ def named(requirements: list[str]) -> set[str]:
 
 
 @cache
-def trees() -> dict[str, ast.AST]:
-    return {str(p.relative_to(ROOT)): ast.parse(p.read_text("utf-8")) for p in (ROOT / "infuse").rglob("*.py")}
+def nodes() -> dict[str, list[ast.AST]]:
+    """File of infuse -> what its source is made of."""
+    files = (ROOT / "infuse").rglob("*.py")
+    kept = (ast.Import, ast.ImportFrom, ast.Constant)
+    return {
+        str(p.relative_to(ROOT)): [n for n in ast.walk(ast.parse(p.read_text("utf-8"))) if isinstance(n, kept)]
+        for p in files
+    }
 
 
 def imported() -> dict[str, set[str]]:
     """Distribution -> files of infuse that import something of it."""
     found: dict[str, set[str]] = {}
-    for path, tree in trees().items():
-        for name in names(tree):
+    for path, every in nodes().items():
+        for name in names(every):
             top = name.split(".")[0]
             if top not in sys.stdlib_module_names and top != "infuse":
                 found.setdefault(OWNERS.get(top, top).lower().replace("_", "-"), set()).add(path)
@@ -51,12 +57,12 @@ def imported() -> dict[str, set[str]]:
 
 def spoken() -> set[str]:
     """Every string in infuse's sources: a sampler that has another package do its work names it so."""
-    found = (node for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    found = (node for every in nodes().values() for node in every if isinstance(node, ast.Constant))
     return {node.value for node in found if isinstance(node.value, str)}
 
 
-def names(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def names(every: list[ast.AST]) -> Iterator[str]:
+    for node in every:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -129,7 +135,8 @@ def test_every_module_is_imported_without_the_extras() -> None:
     modules = sorted(
         ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for p in (ROOT / "infuse").rglob("*.py")
-        if p.name != "__main__.py"
+        if p.name
+        not in ("__main__.py", "fused.py")  # a GPU's kernels: nobody imports them where torch brings no Triton
     )
     code = f"import importlib, sys\nsys.modules.update(dict.fromkeys({sorted(optional)!r}))\n"
     code += f"for name in {modules!r}: importlib.import_module(name)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from moulds import copied, moulded
 from torch import nn
 from transformers import (
     CLIPTextConfig,
@@ -56,6 +56,7 @@ def randomized(module: nn.Module, seed: int) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+@moulded
 def unet(family: str, in_channels: int = 4) -> UNet2DConditionModel:
     torch.manual_seed(0)
     extra: dict[str, Any] = {}
@@ -87,6 +88,7 @@ def unet(family: str, in_channels: int = 4) -> UNet2DConditionModel:
     return randomized(net, 1)  # type: ignore[return-value]
 
 
+@moulded
 def vae() -> AutoencoderKL:
     torch.manual_seed(2)
     net = AutoencoderKL(
@@ -109,6 +111,7 @@ def tokenizer() -> Any:
     return clip_tokenizer()
 
 
+@moulded
 def text_encoder(width: int, projection: bool, seed: int) -> Any:
     torch.manual_seed(seed)
     config = CLIPTextConfig(
@@ -126,6 +129,11 @@ def text_encoder(width: int, projection: bool, seed: int) -> Any:
 
 
 def vision(projection: int = 24) -> tuple[Any, Any]:
+    return _eye(projection), processor()
+
+
+@moulded
+def _eye(projection: int) -> Any:
     torch.manual_seed(5)
     config = CLIPVisionConfig(
         hidden_size=48,
@@ -136,7 +144,7 @@ def vision(projection: int = 24) -> tuple[Any, Any]:
         image_size=32,
         patch_size=8,
     )
-    return CLIPVisionModelWithProjection(config).eval().requires_grad_(False), processor()
+    return CLIPVisionModelWithProjection(config).eval().requires_grad_(False)
 
 
 def processor() -> Any:
@@ -145,12 +153,14 @@ def processor() -> Any:
     return CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
 
 
+@moulded
 def controlnet(family: str, seed: int) -> ControlNetModel:
     torch.manual_seed(seed)
     net = ControlNetModel.from_unet(unet(family), conditioning_embedding_out_channels=(8, 16))
     return randomized(net, seed)  # type: ignore[return-value]
 
 
+@moulded
 def adapter(family: str, kind: str, seed: int) -> Adapter:
     torch.manual_seed(seed)
     spec = NetworkSpec.from_unet_config("tiny", unet(family).config)
@@ -174,7 +184,8 @@ def base(
     family: str, in_channels: int = 4, dtype: torch.dtype = torch.float32, schedule: dict[str, Any] | None = None
 ) -> Tiny:
     schedule = SCHEDULE | ({"prediction_type": "v_prediction"} if family == "sd2" else {}) | (schedule or {})
-    pristine, encoder = cast(unet(family, in_channels), dtype), cast(vae(), dtype)
+    pristine, own = (cast(unet(family, in_channels), dtype) for _ in range(2))
+    encoder = cast(vae(), dtype)
     texts: Sequence[Any] = (
         [text_encoder(32, False, 3)] if family != "sdxl" else [text_encoder(32, False, 3), text_encoder(32, True, 4)]
     )
@@ -185,7 +196,7 @@ def base(
     )
     ours = Base(
         family,
-        Network(copy.deepcopy(pristine), spec),
+        Network(own, spec),
         encoder,
         TextEncoders(texts, [tokenizer()] * len(texts)),
         schedule,
@@ -204,7 +215,7 @@ def engine(tiny: Tiny, modules: dict[str, nn.Module] | None = None, own: bool = 
     store = ModelStore(dtype=tiny.base.network.dtype, device="cpu")
     store.add("tiny", tiny.base)
     for name, module in (modules or {}).items():
-        store.add(name, cast(copy.deepcopy(module), tiny.base.network.dtype) if own else module)
+        store.add(name, cast(copied(module), tiny.base.network.dtype) if own else module)
     return Engine("tiny", store=store, **options)
 
 
@@ -230,10 +241,10 @@ def powerpaint1(generation: str = "v1", dtype: torch.dtype = torch.float32) -> T
 
 def brushnet(attention: bool = True, seed: int = 30, generation: str | None = None) -> Any:
     """A BrushNet beside the tiny SD 1.x, with task tokens if a generation (v2, dev2) is named."""
-    return copy.deepcopy(_brushnet(attention, seed, generation))
+    return _brushnet(attention, seed, generation)
 
 
-@cache
+@moulded
 def _brushnet(attention: bool, seed: int, generation: str | None) -> Any:
     from infuse.network.brushnet import BrushNet
 
@@ -245,6 +256,7 @@ def _brushnet(attention: bool, seed: int, generation: str | None) -> Any:
     return net
 
 
+@moulded
 def video_unet(in_channels: int = 4) -> Any:
     from diffusers import UNet3DConditionModel
 
@@ -268,9 +280,9 @@ def video(in_channels: int = 4, dtype: torch.dtype = torch.float32, frames: int 
     from infuse.network.video import VideoNetwork
 
     still = base("sd1", dtype=dtype)
-    unet = cast(video_unet(in_channels), dtype)
+    unet, own = (cast(video_unet(in_channels), dtype) for _ in range(2))
     spec = NetworkSpec.from_unet_config("video", unet.config, vae_factor=2, family="sd1", frames=frames)
-    ours = replace(still.base, name="video", network=VideoNetwork(copy.deepcopy(unet), spec))
+    ours = replace(still.base, name="video", network=VideoNetwork(own, spec))
     return Tiny("video", still.parts | {"unet": unet}, ours)
 
 

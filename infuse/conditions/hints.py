@@ -89,7 +89,7 @@ class Hinted(Strict):
             if not net.frames:
                 raise RecipeError("film", f"{net.name} makes pictures. Give one frame as image, or choose a video base.")  # fmt: skip
             notes = planned(self.film, "film", view, view.size, self.film_fit)
-        elif self.image is not None and self.image.source.lower().endswith(".gif"):  # it came as a film
+        elif self.image is not None and self.image.named.lower().endswith(".gif"):  # it came as a film
             notes = [f"image: {text}." for text in self.image.notes]
         first = self.image.image if self.image is not None else self._frame()
         drawn, said = self.drawn(model, card, first)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 from infuse.conditions.base import Condition
@@ -32,7 +33,9 @@ def named_by(condition: Condition) -> list[tuple[str, str]]:
     return [(f, n) for c in said for f in MODELS if isinstance(n := getattr(c, f, None), str)]
 
 
-def place_of(condition: Condition) -> tuple[str, str, str]:
-    """Where a condition stands among others, wherever the recipe has it: first by what speaks, so that others' sums, and recorded
-    calls, have the same order whatever they are shown and however loud they are."""
-    return condition.kind, str(named_by(condition)), digest(condition)
+def order_of(speakers: Mapping[str, Condition]) -> dict[str, tuple[str, ...]]:
+    """Where each condition stands among others, wherever the recipe has it: first by what speaks, so that others' sums, and recorded
+    calls, have the same order whatever they are shown and however loud they are. Only those alike are told apart by what they show."""
+    what = {who: (c.kind, str(named_by(c))) for who, c in speakers.items()}
+    alike = Counter(what.values())
+    return {who: (*w, digest(speakers[who])) if alike[w] > 1 else w for who, w in what.items()}

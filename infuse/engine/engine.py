@@ -23,7 +23,7 @@ from infuse.conditions.lora import Lora
 from infuse.encoders.kit import Kit
 from infuse.engine.asking import Asking, alone_too_large, compiling, out_of_memory
 from infuse.engine.costs import Costs, Party
-from infuse.engine.digests import place_of
+from infuse.engine.digests import order_of
 from infuse.engine.dressing import dress_of, state
 from infuse.engine.encodings import Encodings
 from infuse.engine.finish import developed, finished
@@ -198,8 +198,8 @@ class Engine:
             with under("" if who == PROMPT else who):
                 said[who] = condition.spoken(self.encodings.of(condition, kit), kit)
         one_claim(said, frozenset(s.name for s in kit.spec.channel_slots if s.exclusive))
-        order = {who: () if s.on.context else place_of(resolved.speakers[who]) for who, s in said.items()}
-        return dict(sorted(said.items(), key=lambda kv: (not kv[1].on.context, order[kv[0]])))
+        order = order_of({who: resolved.speakers[who] for who, s in said.items() if not s.on.context})
+        return dict(sorted(said.items(), key=lambda kv: (not kv[1].on.context, order.get(kv[0], ()))))
 
     def unload(self, model: str) -> int:
         """Give a model's memory back (bytes); jobs under way keep theirs until they are done. WeightsError if it is not loaded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 
@@ -91,3 +92,43 @@ def eight_bits(value: Any) -> Any:
         else ""
     )
     raise ValueError(f"{of} must hold {rule}{hint}; this one holds {low:g} to {high:g}")
+
+
+EXIF_ORIENTATION = 0x0112
+NEAR = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA", "HSV": "RGB", "I;16N": "I"}
+"""Modes that neither PNG nor TIFF holds -> the nearest that one of them does."""
+
+
+def plain(image: Any) -> bool:
+    """Is this PIL image nothing but pixels that a PNG holds as they are?"""
+    told = {"icc_profile", "transparency", "gamma", "srgb", "chromaticity"}
+    return image.mode in ("L", "RGB") and not told & set(image.info) and _orientation(image) == 1
+
+
+def encoded(image: Any) -> tuple[bytes, str]:
+    """(bytes, format) of a PIL image: whatever its mode is, the file holds the same numbers."""
+    from PIL import Image
+
+    kept: dict[str, Any] = {}
+    if icc := image.info.get("icc_profile"):
+        kept["icc_profile"] = icc
+    if (turned := _orientation(image)) != 1:
+        exif = Image.Exif()
+        exif[EXIF_ORIENTATION] = turned
+        kept["exif"] = exif
+    kind = "png" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "tiff"
+    if near := NEAR.get(image.mode):
+        image, kind = image.convert(near), "tiff" if near == "I" else "png"
+    buffer = io.BytesIO()
+    if kind == "png":
+        kept["compress_level"] = 1  # four times as fast as the usual 6, for some more bytes
+    image.save(buffer, kind.upper(), **kept)
+    return buffer.getvalue(), kind
+
+
+def _orientation(image: Any) -> int:
+    try:
+        turned = image.getexif().get(EXIF_ORIENTATION, 1)
+        return turned if turned in range(2, 9) else 1
+    except Exception:
+        return 1

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from infuse.errors import CapacityError, RecipeError
-from infuse.media.arrays import from_numbers, read
+from infuse.media.arrays import encoded, from_numbers, plain, read
 from infuse.media.png_text import wordless
 from infuse.media.reading import BY_HASH, OWN, Reading, at_home, policy, shown
 from infuse.media.settle import drawn, said_of_many, seen
@@ -29,7 +29,6 @@ SMALLEST = 8
 """Pixels: the shortest side that a picture may have."""
 BEHIND = "white"
 """What is seen through transparent pixels, unless a recipe says another colour."""
-EXIF_ORIENTATION = 0x0112
 
 
 def _colour(text: str) -> str:
@@ -102,17 +101,45 @@ class Picture:
             except UnicodeEncodeError:
                 raise ValueError("a path cannot hold half a character (a lone surrogate). Write it again") from None
             return cls(policy().located(text), reading=policy())
+        from PIL import Image
+
         try:
             value = read(value)
             if isinstance(value, bytes | bytearray | memoryview):
                 return cls(_uri(bytes(value), "*"), reading=policy())
-            content, kind = _encoded(value)
+            image = value if isinstance(value, Image.Image) else from_numbers(value)
+            if plain(image):
+                return cls._made_of(image)
+            content, kind = encoded(image)
         except (ValueError, RecipeError):
             raise
         except Exception as error:  # numpy, torch and Pillow have many words for what they cannot turn into each other
             raise ValueError(f"{' '.join(repr(value)[:40].split())} is not a picture that can be read ({error}); give a path, a data URI, "
                              "a PIL image or an array (h, w, 3)") from None  # fmt: skip
         return cls(_uri(content, kind), reading=policy())
+
+    @classmethod
+    def _made_of(cls, image: Any) -> Picture:
+        """A picture of pixels in memory: its file is written when somebody wants to see it."""
+        made = object.__new__(cls)
+        for name, value in (("behind", BEHIND), ("reading", policy()), ("_pixels", image.copy())):
+            object.__setattr__(made, name, value)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "source" or not self._made:
+            raise AttributeError(name)
+        object.__setattr__(self, "source", _uri(*encoded(self._pixels)))
+        return self.source
+
+    @property
+    def named(self) -> str:
+        """Path or `sha256:` of a picture that lies elsewhere; "" of one that is brought along."""
+        return "" if self._made or self.source.startswith("data:") else self.source
+
+    @property
+    def _made(self) -> bool:
+        return "_pixels" in self.__dict__
 
     def on(self, behind: str) -> Picture:
         """The same picture seen on another ground."""
@@ -147,6 +174,14 @@ class Picture:
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
+    @cached_property
+    def mark(self) -> str:
+        """What tells its pixels, file and ground from others' in this process, for less than `digest` where there is no file yet."""
+        if not self._made or "source" in self.__dict__:
+            return self.digest
+        image = self._pixels
+        return f"{hashlib.sha256(image.tobytes()).hexdigest()} {image.mode} {image.size} {self.behind}"
+
     @property
     def digest(self) -> str:
         """sha256 of what is seen: the file's bytes, and the ground if it is not the usual one."""
@@ -161,7 +196,7 @@ class Picture:
         image = self._opened()
         out, notes = seen(image, str(self), self.behind)
         out.format = image.format
-        return out, (*said_of_many(image, self.content), *notes)
+        return out, (*self._said_of(image), *notes)
 
     @property
     def image(self) -> Any:
@@ -178,7 +213,10 @@ class Picture:
     def _drawn(self) -> tuple[Any, tuple[str, ...]]:
         image = self._opened()
         out, notes = drawn(image, str(self))
-        return out, (*said_of_many(image, self.content), *notes)
+        return out, (*self._said_of(image), *notes)
+
+    def _said_of(self, image: Any) -> list[str]:
+        return [] if self._made else said_of_many(image, self.content)
 
     @property
     def mask(self) -> Any:
@@ -195,13 +233,14 @@ class Picture:
         from PIL import Image, UnidentifiedImageError
 
         try:
-            image = Image.open(io.BytesIO(wordless(self.content)))
+            image = self._pixels.copy() if self._made else Image.open(io.BytesIO(wordless(self.content)))
             size = image.size
             limited(str(self), size, self.reading)
             if min(size) < SMALLEST:
                 raise RecipeError("", f"{self} is {px(size)}, too small to say anything. "
                                       f"Give a picture of at least {SMALLEST} px a side.")  # fmt: skip
             image.load()
+            image.format = "PNG" if self._made else image.format  # which it is once it is written
             return image
         except (RecipeError, CapacityError):
             raise
@@ -223,17 +262,15 @@ class Picture:
 
     def embedded(self) -> Picture:
         """The same picture as a data URI of its own bytes, so that it travels with the recipe."""
-        if self.source.startswith("data:"):
+        if not self.named:
             return self
         kind = (self.image.format or Path(self.source).suffix.lstrip(".") or "png").lower()
         return replace(self, source=_uri(self.content, kind))
 
     def __str__(self) -> str:
-        return (
-            shown(self.source)
-            if not self.source.startswith("data:")
-            else f"an embedded picture ({self.source[:22]}...)"
-        )
+        if self.named:
+            return shown(self.named)
+        return f"an embedded picture ({'data:image/png;base64,' if self._made else self.source[:22]}...)"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -272,35 +309,3 @@ def named_kind(content: bytes) -> str:
         return "it is empty, 0 bytes"
     head = content[:512].lstrip()
     return next((what for mark, what in KINDS if head.startswith(mark) or head[4:12].startswith(mark)), "")
-
-
-NEAR = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA", "HSV": "RGB", "I;16N": "I"}
-"""Modes that neither PNG nor TIFF holds -> the nearest that one of them does."""
-
-
-def _encoded(value: Any) -> tuple[bytes, str]:
-    """(bytes, format) of a PIL image, array or tensor: whatever its mode is, the file holds the same numbers."""
-    from PIL import Image
-
-    image = value if isinstance(value, Image.Image) else from_numbers(value)
-    kept: dict[str, Any] = {}
-    if icc := image.info.get("icc_profile"):
-        kept["icc_profile"] = icc
-    if (turned := _orientation(image)) != 1:
-        exif = Image.Exif()
-        exif[EXIF_ORIENTATION] = turned
-        kept["exif"] = exif
-    kind = "png" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "tiff"
-    if near := NEAR.get(image.mode):
-        image, kind = image.convert(near), "tiff" if near == "I" else "png"
-    buffer = io.BytesIO()
-    image.save(buffer, kind.upper(), **kept)
-    return buffer.getvalue(), kind
-
-
-def _orientation(image: Any) -> int:
-    try:
-        turned = image.getexif().get(EXIF_ORIENTATION, 1)
-        return turned if turned in range(2, 9) else 1
-    except Exception:
-        return 1

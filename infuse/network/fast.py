@@ -122,15 +122,10 @@ class Fast:
             whole = self.whole(h)
             said = self.heard.kwargs
             return module(whole, encoder_hidden_states=self.context, cross_attention_kwargs=said, return_dict=False)[0]
-        height, width = h.shape[-2:]
         x = self.parts.entrance(module, h)
         for block in module.transformer_blocks:
             x = self.block(block, x)
-        if module.use_linear_projection:
-            x = module.proj_out(x).unflatten(1, (height, width)).permute(0, 3, 1, 2)
-        else:
-            x = module.proj_out(x.unflatten(1, (height, width)).permute(0, 3, 1, 2))
-        return x + self.whole(h)
+        return self.parts.exit(module, x, self.whole(h))
 
     def block(self, block: Any, x: Tensor) -> Tensor:
         """Self-attention, whoever speaks between (GLIGEN), words and pictures, feed-forward; each beside its input."""

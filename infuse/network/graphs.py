@@ -9,18 +9,20 @@ steps and samplers are the same layout. Source: CUDA graphs as torch.cuda.graph 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from infuse.constants import HELD
+from infuse.network.outlines import Outline, Seen, copied, placed
+from infuse.notices import note
 from infuse.spoken import Batch
 
-CACHES = ("cache", "kept")
-"""Fields of what is told that hold what was made of it: a recording depends on what it reads of them, not on all that is there."""
+T = TypeVar("T")
 MOST = 24
 """Recordings that are kept; those played longest ago leave."""
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -42,7 +44,8 @@ class Cuda:
     """Recordings of one GPU, which share their memory: they are played one after another."""
 
     def __init__(self) -> None:
-        self.pool: Any = None
+        self._made: WeakSet[Any] = WeakSet()
+        """Those that are still there: with the last of them their memory goes."""
 
     def __call__(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
         stream = torch.cuda.Stream()
@@ -51,15 +54,43 @@ class Cuda:
             compute()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
+        pool = next((other.pool() for other in self._made), None)
+        with torch.cuda.graph(graph, pool=pool):
             answer = compute()
-        self.pool = self.pool or graph.pool()
+        self._made.add(graph)
 
         def play() -> Tensor:
             graph.replay()
             return answer
 
         return play
+
+
+class Aside:
+    """What is computed on a stream of its own while a call is recorded: small kernels of both run side by side when it is played.
+    Elsewhere it is computed at once."""
+
+    def __init__(self) -> None:
+        self.stream = torch.cuda.Stream()
+
+    def __call__(self, compute: Callable[[], T]) -> Callable[[], T]:
+        if not torch.cuda.is_current_stream_capturing():
+            return at_once(compute)
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            value = compute()
+
+        def joined() -> T:
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return value
+
+        return joined
+
+
+def at_once(compute: Callable[[], T]) -> Callable[[], T]:
+    """Computed now; what comes back returns it."""
+    value = compute()
+    return lambda: value
 
 
 @dataclass(eq=False)
@@ -74,6 +105,8 @@ class Recording:
     play: Callable[[], Tensor]
     held: Any
     """What else it reads: it must not go."""
+    latest: Callable[[], Batch] | None = None
+    """Of a recording that makes what is kept: the batch in whose caches that lies when it was played."""
 
     def fill(self, tensors: Sequence[Tensor]) -> None:
         for i, (place, now, before) in enumerate(zip(self.places, tensors, self.filled, strict=True)):
@@ -83,166 +116,98 @@ class Recording:
 
 
 class Graphs:
-    """Recordings of one network's calls. What is met for the first time is computed; it is recorded as soon as that makes nothing
-    that would be kept (keys and values of words, embedded hints), since a recording would never make it again."""
+    """Recordings of one network's calls. What is met for the first time is computed, and recorded as soon as that makes nothing that
+    would be kept (keys and values of words, embedded hints). A layout that makes such things again, for other words, has a second
+    recording, which makes them too; they are copied out of it."""
 
     def __init__(self, recorder: Recorder, most: int = MOST) -> None:
         self.recorder, self.most = recorder, most
         self._kept: OrderedDict[Hashable, Recording] = OrderedDict()
+        self._met: OrderedDict[Hashable, None] = OrderedDict()
+        """Layouts whose calls made something."""
+        self._refused = set[Hashable]()
         self.recorded = self.played = 0
 
     def predict(self, network: Any, batch: Batch) -> Tensor:
         """The network's answer (`network.compute`), (b c h w)."""
         if batch.shared or batch.shortcut is not None:  # what runs beside a row is another picture in every step
             return network.compute(batch)
-        found = Outline()
-        key = found.of((batch, network.unet))
-        kept = self._kept.get(key)
-        if kept is None or not found.read(kept.reads):
-            seen = Seen()
-            twin = seen.twin(batch)
-            answer = network.compute(twin)
-            if not seen.made:
-                self._kept[key] = self._record(network, twin)
-                while len(self._kept) > self.most:
-                    self._kept.popitem(last=False)
-            return answer
+        for makes in (False, True):
+            found = Outline()
+            key = found.of((batch, network.unet)), makes
+            kept = self._kept.get(key)
+            if kept is not None and found.read(kept.reads):
+                return self._play(key, kept, found)
+        seen = Seen()
+        twin = seen.twin(batch)
+        answer = network.compute(twin)
+        if not seen.made:
+            self._keep((key[0], False), network, twin)
+        elif key in self._met:
+            self._keep(key, network, twin)
+        self._met[key] = None
+        while len(self._met) > 4 * self.most:
+            self._met.popitem(last=False)
+        return answer
+
+    def _play(self, key: Hashable, kept: Recording, found: Outline) -> Tensor:
         self._kept.move_to_end(key)
         kept.fill(found.tensors)
         self.played += 1
-        return kept.play().clone()
+        answer = kept.play().clone()
+        if kept.latest is not None:
+            made = Outline()
+            made.of(kept.latest())
+            made.read(kept.reads)
+            own = {id(p): t for p, t in zip(kept.places, found.tensors, strict=True)}
+            for cache, there, reads in zip(found.caches, made.caches, kept.reads, strict=True):
+                read = {k for k, _ in reads}
+                for k, v in list(there.items()):
+                    if k not in read:
+                        cache[k] = copied(v, own)
+        return answer
 
-    def _record(self, network: Any, twin: Batch) -> Recording:
-        """Record a call that was computed once, of which is known what it reads."""
+    def _keep(self, key: tuple[Hashable, bool], network: Any, twin: Batch) -> None:
+        """Record a call that was computed once. Where that cannot be, such calls go on being computed."""
+        if key in self._refused:
+            return
+        try:
+            self._kept[key] = self._record(network, twin, key[1])
+        except RuntimeError as error:  # no memory for it, or an operation that cannot be recorded
+            self._refused.add(key)
+            note(
+                f"a call could not be recorded and is computed each time ({str(error).splitlines()[0][:200]}). It takes longer; nothing else changes."
+            )
+            return
+        while len(self._kept) > self.most:
+            self._kept.popitem(last=False)
+
+    def _record(self, network: Any, twin: Batch, makes: bool) -> Recording:
+        """A call of which is known what it reads. makes: and what it makes is made again."""
         found = Outline()
         found.of((twin, network.unet))
         reads = found.all()
         places = [t.clone() for t in found.tensors]  # as they lie in memory
-        mine = placed(twin, {id(t): p for t, p in zip(found.tensors, places, strict=True)})
+        at = {id(t): p for t, p in zip(found.tensors, places, strict=True)}
+        mine = [placed(twin, dict(at))]
+
+        def compute() -> Tensor:
+            if makes:
+                mine[0] = placed(twin, dict(at))
+            return network.compute(mine[0])
+
+        held: list[Any] = [mine, dict(network._stacks)]
+        token = HELD.set(held)
+        try:
+            play = self.recorder(compute)
+        finally:
+            HELD.reset(token)
         self.recorded += 1
-        play = self.recorder(lambda: network.compute(mine))
-        return Recording(reads, places, list(found.tensors), play, (mine, dict(network._stacks)))
+        return Recording(reads, places, list(found.tensors), play, held, (lambda: mine[0]) if makes else None)
 
     def clear(self) -> None:
         self._kept.clear()
+        self._refused.clear()
 
     def __len__(self) -> int:
         return len(self._kept)
-
-
-@dataclass(eq=False)
-class Outline:
-    """What of things is no tensor; their tensors, and their caches, are gathered in the order in which they are met."""
-
-    tensors: list[Tensor] = field(default_factory=list)
-    caches: list[Any] = field(default_factory=list)
-    seen: dict[int, int] = field(default_factory=dict)
-
-    def of(self, value: Any, made: bool = False) -> Hashable:
-        """made: it comes out of a cache, where dictionaries are caches, too."""
-        if isinstance(value, Tensor):
-            if id(value) not in self.seen:
-                self.seen[id(value)] = len(self.tensors)
-                self.tensors.append(value)
-            return self.seen[id(value)], tuple(value.shape), value.stride(), value.dtype
-        if isinstance(value, nn.Module):  # and where its weights are: one that was moved is another
-            return id(value), next((p.data_ptr() for p in value.parameters()), 0)
-        if isinstance(value, list | tuple):
-            return tuple(self.of(v, made) for v in value)
-        if isinstance(value, Noted) or (made and isinstance(value, Mapping)):
-            self.caches.append(value)
-            return "cache"
-        if isinstance(value, Mapping):
-            return tuple((k, self.of(v)) for k, v in value.items())
-        if is_dataclass(value) and not isinstance(value, type):
-            if id(value) in self.seen:
-                return "again", self.seen[id(value)]
-            self.seen[id(value)] = -len(self.seen)
-            for f in fields(value):
-                if f.name in CACHES:
-                    self.caches.append(getattr(value, f.name))
-            told = (self.of(getattr(value, f.name), made) for f in fields(value) if f.name not in CACHES)
-            return type(value).__name__, *told
-        return value if isinstance(value, Hashable) and not isinstance(value, slice) else repr(value)
-
-    def all(self) -> list[list[tuple[Hashable, Hashable]]]:
-        """What was read of each cache (`Noted`), and of those that lie in them."""
-        out = list[list[tuple[Hashable, Hashable]]]()
-        for cache in self.caches:  # grows meanwhile
-            out.append([(k, self.of(v, True)) for k, v in cache.read.items()])
-        return out
-
-    def read(self, reads: list[list[tuple[Hashable, Hashable]]]) -> bool:
-        """The same of other caches: is it there, and as it was?"""
-        return all(
-            key in cache and self.of(cache[key], True) == outline
-            for cache, keys in zip(self.caches, reads, strict=False)  # grows meanwhile
-            for key, outline in keys
-        )
-
-
-class Noted:
-    """A cache that notes what is read of it."""
-
-    def __init__(self, cache: Any, seen: Seen) -> None:
-        self.cache, self.seen, self.read = cache, seen, dict[Any, Any]()
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self.cache
-
-    def __getitem__(self, key: Any) -> Any:
-        if key not in self.read:
-            self.read[key] = self.seen.twin(self.cache[key], True)
-        return self.read[key]
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.seen.made = True
-        self.cache[key] = value
-        self.read.pop(key, None)
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        return self[key] if key in self.cache else default
-
-    def setdefault(self, key: Any, value: Any) -> Any:
-        if key not in self.cache:
-            self[key] = value
-        return self[key]
-
-
-class Seen:
-    """What a computation looked up, and whether it `made` anything that it kept."""
-
-    def __init__(self) -> None:
-        self.made = False
-        self._twins: dict[int, Any] = {}
-
-    def twin(self, value: Any, cached: bool = False) -> Any:
-        """The same thing with the same tensors in it, its caches noted."""
-        if isinstance(value, list | tuple):
-            return type(value)(self.twin(v, cached) for v in value)
-        if cached and isinstance(value, Mapping):
-            return Noted(value, self)
-        if is_dataclass(value) and not isinstance(value, type | nn.Module):
-            if id(value) not in self._twins:
-                twin = self._twins[id(value)] = copy(value)
-                for f in fields(value):
-                    now = getattr(value, f.name)
-                    now = Noted(now, self) if f.name in CACHES else self.twin(now, cached)
-                    object.__setattr__(twin, f.name, now)
-            return self._twins[id(value)]
-        return value
-
-
-def placed(value: Any, places: dict[int, Any]) -> Any:
-    """A noted thing with these tensors in the place of its own (by id), and of its caches what was read."""
-    if isinstance(value, Noted):
-        return {k: placed(v, places) for k, v in value.read.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(placed(v, places) for v in value)
-    if isinstance(value, Mapping):
-        return {k: placed(v, places) for k, v in value.items()}
-    if is_dataclass(value) and not isinstance(value, type | nn.Module) and id(value) not in places:
-        twin = places[id(value)] = copy(value)
-        for f in fields(value):
-            object.__setattr__(twin, f.name, placed(getattr(value, f.name), places))
-    return places.get(id(value), value)

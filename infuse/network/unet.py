@@ -6,7 +6,8 @@ The walk is taken where a branch speaks inside of the blocks, which those argume
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ from infuse.network.attention import Heard, Projections, install
 from infuse.network.branches import branch_answer, embedded, remembered, subset
 from infuse.network.edits import Edits, listen, telling
 from infuse.network.fast import Fast, settled, shared, walkable
-from infuse.network.graphs import Cuda, Graphs
-from infuse.network.parts import Compiled, Parts
+from infuse.network.graphs import Aside, Cuda, Graphs, at_once
+from infuse.network.parts import Parts
 from infuse.network.spec import NetworkSpec
 from infuse.network.walk import Ask, Deep, Layers, Plain, Stroll, Visitor, head, walk
 from infuse.spoken import Batch, SpokenResidual
@@ -49,19 +50,24 @@ class Network:
         """How what is between products is computed."""
         self.graphs: Graphs | None = None
         """Recordings of its calls, where a GPU plays them."""
+        self.aside: Callable[[Callable[[], Any]], Callable[[], Any]] = at_once
+        """How what branches say is computed beside the way down; what comes back waits for it."""
         self.constants = Constants()
         """What its calls have in common, while jobs are under way."""
         self._stacks: dict[Any, dict[Any, Any]] = {}
         install(unet, tuple(path for path, _ in spec.cross_layers))
         listen(unet, "unet")
 
-    def ready(self, record: bool = False, compiled: bool = False) -> None:
+    def ready(self, record: bool = False, fused: bool = False) -> None:
         """Have, once, what makes large networks fast on a CPU: a kernel for the heads of its attentions. Small ones need none.
-        record, compiled: on a GPU, calls of pictures are recorded from now on, and what is between products is compiled."""
-        if compiled and self.device.type == "cuda" and not isinstance(self.parts, Compiled):
-            self.parts = Compiled()
-        if record and self.graphs is None and self.device.type == "cuda" and not self.spec.frames:
-            self.graphs = Graphs(Cuda())
+        record: on a GPU, calls of pictures are recorded from now on. fused: and what is between products has kernels of its own."""
+        if self.device.type == "cuda":
+            if fused and type(self.parts) is Parts and find_spec("triton") is not None:
+                from infuse.network.fused import Fused
+
+                self.parts = Fused()
+            if record and self.graphs is None and not self.spec.frames:
+                self.graphs, self.aside = Graphs(Cuda()), Aside()
         if self._ready or self.device.type != "cpu":
             return
         self._ready = True
@@ -87,11 +93,10 @@ class Network:
 
     def compute(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         """The answer itself, made anew."""
-        skips = self.answers(batch, speaking(batch, "skips"))
-        sites = self.answers(batch, speaking(batch, "inside"))
         deep = deeply(batch)
-        if deep is not None and deep.known:
-            skips, sites = self.outermost(skips, sites)
+        known = deep is not None and deep.known
+        residuals = self.aside(lambda: self.outermost(self.answers(batch, speaking(batch, "skips")), "skips", known))
+        sites = self.outermost(self.answers(batch, speaking(batch, "inside")), "sites", known)
         heard = self.heard(batch)
         attention = heard.kwargs
         x = batch.x if batch.channels is None else torch.cat([batch.x, batch.channels], dim=1)
@@ -112,12 +117,13 @@ class Network:
                         x, timestep, told = x[alike.first], timestep[alike.first], alike.of(told)
                 h = walk(
                     self.unet, x, timestep, layers, Ask(visitors) if visitors else Stroll(), features=batch.features,
-                    skips=skips[:-1] if skips else None, middle=skips[-1] if skips else None, embedding=told, deep=deep,
+                    residuals=residuals, embedding=told, deep=deep,
                 )  # fmt: skip
                 if deep is not None and not deep.known and deep.features is not None:
                     for memory, features in zip(batch.memory, deep.features, strict=True):
                         memory.deep = features.clone()
                 return head(self.unet, h)[: batch.asked]
+            skips = residuals()
             return self.unet(
                 x,
                 batch.timestep,
@@ -153,13 +159,14 @@ class Network:
         merged = 0.0 if batch.shortcut is None else batch.shortcut.merged
         return Heard(batch.context, batch.decoupled, at, batch.shared, merged)
 
-    def outermost(
-        self, skips: list[Tensor] | None, sites: list[Tensor] | None
-    ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
-        """What branches say at the outermost level: at its skips (and at a middle, which is not asked); at its sites."""
+    def outermost(self, said: list[Tensor] | None, where: str, only: bool) -> list[Tensor] | None:
+        """What branches say, or `only` what they say at the outermost level: at its skips (and at a middle, which is not asked); at
+        its sites."""
+        if said is None or not only:
+            return said
         unet: Any = self.unet
         down, up = 1 + len(unet.down_blocks[0].resnets), len(unet.up_blocks[-1].resnets)
-        return skips and [*skips[:down], skips[-1]], sites and [*sites[:down], *sites[-up:]]
+        return [*said[:down], said[-1]] if where == "skips" else [*said[:down], *said[-up:]]
 
     def answers(self, batch: Batch, speakers: Sequence[SpokenResidual]) -> list[Tensor] | None:
         """The sum of some branches' answers, per site; None if there are none."""
@@ -167,6 +174,9 @@ class Network:
         for said in speakers:
             answer = branch_answer(said, batch, self.spec.levels, None if self.plain else self.parts)
             if total is None:
+                if tuple(said.where) == tuple(range(len(batch.x))):  # everybody hears it
+                    total = answer
+                    continue
                 total = [r.new_zeros(len(batch.x), *r.shape[1:]) for r in answer]
             total = [t.index_add(0, said.rows, r) for t, r in zip(total, answer, strict=True)]
         return total

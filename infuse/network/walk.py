@@ -9,7 +9,7 @@ specification: with a visitor that changes nothing, the walk equals the UNet's o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Protocol
 
@@ -116,17 +116,16 @@ def walk(
     layers: Layers,
     visitor: Visitor,
     *,
-    skips: Sequence[Tensor] | None = None,
-    middle: Tensor | None = None,
+    residuals: Callable[[], Sequence[Tensor] | None] | None = None,
     features: Sequence[Tensor] | None = None,
     embedding: Mapping[str, Any] | None = None,
     deep: Deep | None = None,
 ) -> Tensor:
     """Features before the output head, (b width h w).
 
-    `skips` and `middle` are ControlNet's residuals, added to the skips and after the middle block; `features` are a
-    T2I-Adapter's, added where diffusers adds them; `embedding` holds diffusers' timestep_cond, class_labels and
-    added_cond_kwargs. `deep`: what is kept of the walk, or known of it from another one; then skips are those of the outermost
+    `residuals` are ControlNet's, added to the skips and, the last one, after the middle block: they are asked for when the way down
+    is done, so that they can be computed meanwhile. `features` are a T2I-Adapter's, added where diffusers adds them; `embedding` holds diffusers' timestep_cond, class_labels and
+    added_cond_kwargs. `deep`: what is kept of the walk, or known of it from another one; then residuals are those of the outermost
     level, and the visitor is asked there only.
     Sites: PowerPaint's BrushNet_CA at open-mmlab/PowerPaint@5b4c3d5; the outermost skip is stored before its site.
     """
@@ -136,7 +135,9 @@ def walk(
     h = added(h, visitor.first(h))
     known = deep is not None and deep.known
     h, stored, levels = encode(unet, h, emb, layers, visitor, features, outermost=known)
-    if skips is not None:
+    said, middle = residuals() if residuals is not None else None, None
+    if said is not None:
+        *skips, middle = said
         stored = [layers.whole(s) + r for s, r in zip(stored, skips, strict=True)]
     if not known:
         before = h

@@ -22,6 +22,7 @@ def call(*words: str) -> Any:
     return CliRunner().invoke(app, list(words))
 
 
+@pytest.mark.slow  # quick: laws/test_ports_laws.py has a picture run again, test_check_shows_routes the command line
 def test_everything_in_one_call_and_the_picture_runs_again_to_the_same_bytes(world: Path) -> None:
     first = call("run", "a red cube", "--model", "./base", "--steps", "3", "--seed", "5", "--control", "./edges=a.png@0.7",
                  "--inpaint", "a.png", "mask.png", "--ip", "b@2.png@0.4", "--set", "conditions.2.model=./ip-adapter.safetensors",

@@ -253,6 +253,7 @@ def test_branches_and_adapters_see_as_many_rows_in_every_call(kind: str, monkeyp
     answers(network, [*rows.values(), *list(rows.values())[::3]], 8)
 
 
+@pytest.mark.slow
 def test_rows_share_calls_as_far_as_they_can() -> None:
     network, rows = pictures()
     plain = [rows[k] for k in ("plain", "other words", "plain", "long", "other words")]

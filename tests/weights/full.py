@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -60,53 +63,73 @@ VAE = {"block_out_channels": (128, 256, 512, 512), "down_block_types": ("DownEnc
        "up_block_types": ("UpDecoderBlock2D",) * 4, "layers_per_block": 2}  # fmt: skip
 
 
-@lru_cache(maxsize=16)
+INITS = {name: lambda tensor, *_, **__: tensor for name in dir(torch.nn.init) if name.endswith("_") and name[0] != "_"}
+
+
+@contextmanager
+def numberless() -> Iterator[None]:
+    """Networks made here have no memory, and nobody draws the numbers that are not there: half of the time."""
+    with torch.device("meta"), patch.multiple(torch.nn.init, **INITS):
+        yield
+
+
+@cache
 def unet(name: str) -> UNet2DConditionModel:
-    with torch.device("meta"):
+    with numberless():
         return UNet2DConditionModel(**CONFIGS[name])
 
 
-@lru_cache(maxsize=4)
+@cache
 def checkpoint(name: str) -> dict[str, torch.Tensor]:
     """Every tensor of the published checkpoint of this form, on the meta device."""
     state = ldm.prefixed("model.diffusion_model.", ldm.ldm_unet(unet(name)))
-    with torch.device("meta"):
-        state |= ldm.prefixed("first_stage_model.", ldm.ldm_vae(AutoencoderKL(**VAE)))
-        if name in ("sd15", "sd15-inpaint", "pix2pix"):
-            text = ldm.hf_text(CLIPTextModel(CLIPTextConfig(**VIT_L)))
-            state |= ldm.prefixed("cond_stage_model.transformer.", text)
-        elif "sdxl" in name:
-            text = ldm.hf_text(CLIPTextModel(CLIPTextConfig(**VIT_L)))
-            state |= ldm.prefixed("conditioner.embedders.0.transformer.", text)
-            big = ldm.open_clip_text(CLIPTextModelWithProjection(CLIPTextConfig(**BIG_G)), spare_layer=False)
-            state |= ldm.prefixed("conditioner.embedders.1.model.", big)
-        elif name == "refiner":
-            big = ldm.open_clip_text(CLIPTextModelWithProjection(CLIPTextConfig(**BIG_G)), spare_layer=False)
-            state |= ldm.prefixed("conditioner.embedders.0.model.", big)
-        else:
-            text = ldm.open_clip_text(CLIPTextModel(CLIPTextConfig(**VIT_H)), spare_layer=True)
-            state |= ldm.prefixed("cond_stage_model.model.", text)
+    state |= ldm.prefixed("first_stage_model.", _common("vae"))
+    if name in ("sd15", "sd15-inpaint", "pix2pix"):
+        state |= ldm.prefixed("cond_stage_model.transformer.", _common("l"))
+    elif "sdxl" in name:
+        state |= ldm.prefixed("conditioner.embedders.0.transformer.", _common("l"))
+        state |= ldm.prefixed("conditioner.embedders.1.model.", _common("g"))
+    elif name == "refiner":
+        state |= ldm.prefixed("conditioner.embedders.0.model.", _common("g"))
+    else:
+        state |= ldm.prefixed("cond_stage_model.model.", _common("h"))
     return state
+
+
+@cache
+def _common(part: str) -> dict[str, torch.Tensor]:
+    """What checkpoints have in common."""
+    with numberless():
+        if part == "vae":
+            return ldm.ldm_vae(AutoencoderKL(**VAE))
+        if part == "l":
+            return ldm.hf_text(CLIPTextModel(CLIPTextConfig(**VIT_L)))
+        if part == "g":
+            return ldm.open_clip_text(CLIPTextModelWithProjection(CLIPTextConfig(**BIG_G)), spare_layer=False)
+        return ldm.open_clip_text(CLIPTextModel(CLIPTextConfig(**VIT_H)), spare_layer=True)
 
 
 def controlnet(name: str, **more: Any) -> ControlNetModel:
     config = {k: v for k, v in CONFIGS[name].items() if k not in ("up_block_types", "sample_size")}
-    with torch.device("meta"):
+    with numberless():
         return ControlNetModel(**(config | {"conditioning_embedding_out_channels": (16, 32, 96, 256)} | more))
 
 
 def brushnet(name: str = "sd15", attention: bool = True) -> dict[str, torch.Tensor]:
     """A BrushNet as it is released: PowerPaint's, or a plain one."""
-    with torch.device("meta"):
+    return dict(_brushnet(name, attention))
+
+
+@cache
+def _brushnet(name: str, attention: bool) -> dict[str, torch.Tensor]:
+    with numberless():
         net = BrushNet(config_beside(unet(name).config, attention))
     return {stored(k): t for k, t in net.state_dict().items()}
 
 
 def clip() -> dict[str, torch.Tensor]:
     """SD 1.x's text encoder, as it is released."""
-    with torch.device("meta"):
-        state = ldm.hf_text(CLIPTextModel(CLIPTextConfig(**VIT_L)))
-    return {k: t for k, t in state.items() if "position_ids" not in k}
+    return {k: t for k, t in _common("l").items() if "position_ids" not in k}
 
 
 def wrapped_clip(vectors: int = 10) -> dict[str, torch.Tensor]:

@@ -164,7 +164,7 @@ def test_a_pickle_of_the_same_tensors_is_the_same_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_missing_tensors_and_foreign_ones_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_tensors_and_foreign_ones_are_named(tmp_path: Path) -> None:
     state, _ = checkpoint("sd1", extra={"somebody.elses": torch.zeros(2)})
     assert "somebody.elses" in load_base(ldm.save(tmp_path / "a.safetensors", state)).notes[0]
     del state["model.diffusion_model.middle_block.1.norm.weight"]

@@ -8,7 +8,6 @@ from typing import Any
 
 import lora_files
 import pytest
-import torch
 from some import some
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -30,7 +29,7 @@ COUNTS = {"sd15": 391, "sd21": 391, "sdxl": 1050}
 @cache
 def layers(name: str) -> Layers:
     """Of a base at its full size, without its weights."""
-    with torch.device("meta"):
+    with full.numberless():
         models = [
             (CLIPTextModelWithProjection if "projection_dim" in c else CLIPTextModel)(CLIPTextConfig(**c))
             for c in TEXTS[name]

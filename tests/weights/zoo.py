@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any
 
 import diffusers
-import torch
 from diffusers.models.controlnets.controlnet_sparsectrl import SparseControlNetModel
 from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from diffusers.models.controlnets.controlnet_xs import ControlNetXSAdapter, UNetControlNetXSModel
@@ -40,7 +39,7 @@ def under(prefix: str, state: dict[str, Any]) -> Shapes:
 
 @cache
 def unet(name: str, **more: Any) -> UNet2DConditionModel:
-    with torch.device("meta"):
+    with full.numberless():
         return UNet2DConditionModel(**(full.CONFIGS[name] | more))
 
 
@@ -57,7 +56,7 @@ LATENT_UPSCALER: dict[str, Any] = {
 
 def folder(name: str, **more: Any) -> Shapes:
     """A diffusers pipeline, as its parts are merged into one table."""
-    with torch.device("meta"):
+    with full.numberless():
         vae = diffusers.AutoencoderKL(**full.VAE).state_dict()
     return under("unet/", unet(name, **more).state_dict()) | under("vae/", vae) | under("text_encoder/", full.clip())
 
@@ -128,7 +127,7 @@ def made(cls: str, **more: Any) -> dict[str, Any]:
     asked = inspect.signature(getattr(diffusers, cls).__init__).parameters
     few = {k: 1 for k in ("num_layers", "num_single_layers", "num_mmdit_layers", "num_single_dit_layers", "num_refiner_layers",
                           "n_layers", "n_refiner_layers", "num_visual_blocks", "num_text_blocks") if k in asked}  # fmt: skip
-    with torch.device("meta"):
+    with full.numberless():
         return getattr(diffusers, cls)(**(few | more)).state_dict()
 
 
@@ -142,7 +141,7 @@ def control(name: str, layout: str, **more: Any) -> Shapes:
 
 def union(types: int) -> Shapes:
     config = {k: v for k, v in full.SDXL.items() if k not in ("up_block_types", "sample_size")}
-    with torch.device("meta"):
+    with full.numberless():
         net = ControlNetUnionModel(
             **config, num_control_type=types, conditioning_embedding_out_channels=(16, 32, 96, 256)
         )
@@ -168,7 +167,7 @@ def control_lora(name: str, rank: int) -> Shapes:
 
 
 def sparse(hint: int) -> Shapes:
-    with torch.device("meta"):
+    with full.numberless():
         net = SparseControlNetModel(
             conditioning_channels=hint, use_simplified_condition_embedding=hint == 4, cross_attention_dim=768
         )
@@ -192,14 +191,14 @@ def original_motion(state: dict[str, Any]) -> Shapes:
 
 @cache
 def xs(name: str, whole: bool = False) -> Shapes:
-    with torch.device("meta"):
+    with full.numberless():
         if whole:
             return shapes(UNetControlNetXSModel(cross_attention_dim=768).state_dict())
         return shapes(ControlNetXSAdapter.from_unet(unet(name), size_ratio=0.1).state_dict())
 
 
 def t2i(kind: str, channels: int, layout: str) -> Shapes:
-    with torch.device("meta"):
+    with full.numberless():
         net = diffusers.T2IAdapter(in_channels=channels, adapter_type=kind, channels=[320, 640, 1280] if "light" in kind else [320, 640, 1280, 1280], num_res_blocks=4 if "light" in kind else 2,
                                    downscale_factor=16 if "xl" in kind else 8)  # fmt: skip
     if layout == "diffusers":

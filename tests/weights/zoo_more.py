@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 import diffusers
-import torch
 from diffusers.models.unets.unet_motion_model import MotionAdapter
 from transformers import (
     CLIPTextConfig,
@@ -235,7 +234,7 @@ for what, names, ends in (
 
 
 def vae(layout: str = "diffusers", **more: Any) -> Shapes:
-    with torch.device("meta"):
+    with full.numberless():
         net = diffusers.AutoencoderKL(**(full.VAE | more))
     return shapes(ldm.ldm_vae(net) if layout == "ldm" else net.state_dict())
 
@@ -259,7 +258,7 @@ APPROXIMATION = {
 
 
 def vision(width: int, layers: int, projection: int) -> Shapes:
-    with torch.device("meta"):
+    with full.numberless():
         config = CLIPVisionConfig(
             hidden_size=width,
             num_hidden_layers=layers,
@@ -272,13 +271,13 @@ def vision(width: int, layers: int, projection: int) -> Shapes:
 
 
 def text(config: dict[str, Any], projected: bool = False) -> Shapes:
-    with torch.device("meta"):
+    with full.numberless():
         net = (CLIPTextModelWithProjection if projected else CLIPTextModel)(CLIPTextConfig(**config))
     return shapes(ldm.hf_text(net))
 
 
 def open_clip(config: dict[str, Any]) -> Shapes:
-    with torch.device("meta"):
+    with full.numberless():
         return shapes(ldm.open_clip_text(CLIPTextModelWithProjection(CLIPTextConfig(**config)), spare_layer=True))
 
 
@@ -337,7 +336,7 @@ CASES |= {
 @cache
 def motion(layout: str, frames: int = 32, middle: bool = False, sdxl: bool = False) -> Shapes:
     widths = (320, 640, 1280) if sdxl else (320, 640, 1280, 1280)
-    with torch.device("meta"):
+    with full.numberless():
         net = MotionAdapter(block_out_channels=widths, motion_max_seq_length=frames, use_motion_mid_block=middle)
     return original_motion(net.state_dict()) if layout == "original" else shapes(net.state_dict())
 
@@ -420,7 +419,7 @@ for name, keys in ORIGINAL.items():
 
 
 def encoder(cls: Any, config: Any) -> Shapes:
-    with torch.device("meta"):
+    with full.numberless():
         return shapes(cls(config).state_dict())
 
 
