@@ -171,7 +171,7 @@ def run(
     }  # fmt: skip
     world = World(sizes, dtype, device)
     ours, theirs = (
-        Infuse(dtype, compile="graphs" if device.startswith("cuda") else "off", slo=slo),
+        Infuse(dtype, compile="max" if device.startswith("cuda") else "off", slo=slo),
         Diffusers(dtype, bool(compile), compile or None),
     )
     servers: dict[str, Server] = {}

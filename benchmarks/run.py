@@ -17,7 +17,7 @@ import infuse
 from benchmarks import machine
 from benchmarks.asked import Request
 from benchmarks.cases import CASES, COST, COST_SHARE, OF, Case, full, grown, line
-from benchmarks.contenders import Contender, Diffusers, Infuse, Sample, known, short, usual
+from benchmarks.contenders import Contender, Diffusers, Infuse, Sample, short, usual
 from benchmarks.counting import counts
 from benchmarks.networks import SD15_STEPS, TINY, Sizes, World
 from benchmarks.rounds import Budget, Series, ratio, summed, taken
@@ -39,7 +39,6 @@ def contenders(compile: bool = True, only: Sequence[str] = ()) -> list[Contender
     ]
     if compile:
         found.append(Diffusers(half, channels_last=True, compile="freeze"))
-        found += [Infuse(half, compile="max")] if known({"compile": "max"}) else []
     names = {c.name for c in found}
     return [c for c in found if not only or any(part == c.name if part in names else part in c.name for part in only)]
 

@@ -71,6 +71,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("weights", "weights.layouts.*", "weights.looks.*"),
     ("engine",),
     ("training",),  # what a user trains with: it knows no tabletop
+    ("server",),  # a durable queue, which knows no recipes and no networks
     ("tabletop",),
     ("tabletop.stage", "tabletop.sheet"),
     (

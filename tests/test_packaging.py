@@ -142,3 +142,9 @@ def test_every_module_is_imported_without_the_extras() -> None:
     code += f"for name in {modules!r}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert not done.returncode, done.stderr
+
+
+def test_whoever_enters_the_servers_room_without_its_extra_reads_what_to_install() -> None:
+    code = "import sys\nsys.modules['sqlalchemy'] = None\nimport infuse.server"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert 'pip install "infuse[serve]"' in done.stderr.splitlines()[-1]

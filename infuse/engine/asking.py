@@ -33,7 +33,7 @@ class Asking:
     most: int = 64
     row_width: int | None = None
     compile: str = "off"
-    """"graphs": calls are recorded, and played again (`network.graphs`). "max": and compiled in parts (`network.parts`)."""
+    """"graphs": calls are recorded, and played again (`network.graphs`). "max": and what is between products has kernels of its own (`network.fused`)."""
     recorded: WeakSet[Network] = field(default_factory=WeakSet)
     narrowed: dict[Hashable, int] = field(default_factory=dict)
     """Bucket -> rows that its memory was enough for, where it was not enough for more."""
@@ -80,10 +80,10 @@ class Asking:
 
 
 def compiling(said: str) -> str:
-    """What is done to a GPU's calls. `auto` is as fast as what is measured to be sound: "off", as yet. Raises RecipeError."""
+    """What is done to a GPU's calls; `auto` is "max". Raises RecipeError."""
     if said not in COMPILE:
         raise RecipeError("compile", f"{said!r} is not known. Use {' or '.join(map(repr, COMPILE))}; on a CPU all are the same.")  # fmt: skip
-    return "off" if said == "auto" else said
+    return "max" if said == "auto" else said
 
 
 def out_of_memory(error: BaseException) -> bool:

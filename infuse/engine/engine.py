@@ -59,7 +59,7 @@ class Engine:
     a picture; None: one beside the model, else a linear map. cache, cache_bytes: how many encoded conditions are kept for
     recipes to come, and how much memory they may take. slo: a request should be done in so many times what it takes alone,
     the most urgent goes first; None: in turns; "auto": 3 on a CPU. compile: "graphs" records a GPU's calls and plays them
-    again, "max" compiles what is between products, too; "off", and as yet "auto", ask anew. clock: for estimates.
+    again; "max", which "auto" is, has kernels for what is between products, too; "off" asks anew. clock: for estimates.
 
     Raises RecipeError for a dtype or device that is not there, and for other values that mean nothing.
     """

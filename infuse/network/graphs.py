@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -43,19 +44,22 @@ class Recorder(Protocol):
 class Cuda:
     """Recordings of one GPU, which share their memory: they are played one after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device
         self._made: WeakSet[Any] = WeakSet()
         """Those that are still there: with the last of them their memory goes."""
 
     def __call__(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries choose their kernels here, where it may take memory
             compute()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         pool = next((other.pool() for other in self._made), None)
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(
+            graph, pool=pool, capture_error_mode="thread_local"
+        ):  # others may encode and decode meanwhile
             answer = compute()
         self._made.add(graph)
 
@@ -70,8 +74,8 @@ class Aside:
     """What is computed on a stream of its own while a call is recorded: small kernels of both run side by side when it is played.
     Elsewhere it is computed at once."""
 
-    def __init__(self) -> None:
-        self.stream = torch.cuda.Stream()
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.stream = torch.cuda.Stream(device)
 
     def __call__(self, compute: Callable[[], T]) -> Callable[[], T]:
         if not torch.cuda.is_current_stream_capturing():
@@ -126,12 +130,18 @@ class Graphs:
         self._met: OrderedDict[Hashable, None] = OrderedDict()
         """Layouts whose calls made something."""
         self._refused = set[Hashable]()
+        self._lock = Lock()
+        """Places are filled and played by one at a time: two engines may share a network."""
         self.recorded = self.played = 0
 
     def predict(self, network: Any, batch: Batch) -> Tensor:
         """The network's answer (`network.compute`), (b c h w)."""
         if batch.shared or batch.shortcut is not None:  # what runs beside a row is another picture in every step
             return network.compute(batch)
+        with self._lock:
+            return self._answer(network, batch)
+
+    def _answer(self, network: Any, batch: Batch) -> Tensor:
         for makes in (False, True):
             found = Outline()
             key = found.of((batch, network.unet)), makes

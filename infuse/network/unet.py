@@ -7,6 +7,8 @@ The walk is taken where a branch speaks inside of the blocks, which those argume
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,6 +29,7 @@ from infuse.network.graphs import Aside, Cuda, Graphs, at_once
 from infuse.network.parts import Parts
 from infuse.network.spec import NetworkSpec
 from infuse.network.walk import Ask, Deep, Layers, Plain, Stroll, Visitor, head, walk
+from infuse.notices import note
 from infuse.spoken import Batch, SpokenResidual
 
 LARGE = 300_000_000
@@ -62,12 +65,10 @@ class Network:
         """Have, once, what makes large networks fast on a CPU: a kernel for the heads of its attentions. Small ones need none.
         record: on a GPU, calls of pictures are recorded from now on. fused: and what is between products has kernels of its own."""
         if self.device.type == "cuda":
-            if fused and type(self.parts) is Parts and find_spec("triton") is not None:
-                from infuse.network.fused import Fused
-
-                self.parts = Fused()
+            if fused and type(self.parts) is Parts:
+                self.parts = between(self.device)
             if record and self.graphs is None and not self.spec.frames:
-                self.graphs, self.aside = Graphs(Cuda()), Aside()
+                self.graphs, self.aside = Graphs(Cuda(self.device)), Aside(self.device)
         if self._ready or self.device.type != "cpu":
             return
         self._ready = True
@@ -87,9 +88,11 @@ class Network:
         """What the base model answers (epsilon or v), whatever the rows ask for. One call of the UNet."""
         self.calls += 1
         self.branch_calls += sum(not remembered(said, batch, "use") for said in batch.residuals)
-        if self.graphs is not None and not self.plain and not torch.is_grad_enabled():
-            return self.graphs.predict(self, batch)
-        return self.compute(batch)
+        there = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        with there:
+            if self.graphs is not None and not self.plain and not torch.is_grad_enabled():
+                return self.graphs.predict(self, batch)
+            return self.compute(batch)
 
     def compute(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         """The answer itself, made anew."""
@@ -180,6 +183,23 @@ class Network:
                 total = [r.new_zeros(len(batch.x), *r.shape[1:]) for r in answer]
             total = [t.index_add(0, said.rows, r) for t, r in zip(total, answer, strict=True)]
         return total
+
+
+@cache
+def between(device: torch.device) -> Parts:
+    """How a GPU computes what is between products: by kernels of our own, where Triton is there and can build them."""
+    if find_spec("triton") is None:
+        return Parts()
+    try:
+        from infuse.network.fused import Fused, gated
+
+        gated(torch.zeros(1, 32, dtype=torch.float16, device=device))
+        return Fused()
+    except Exception as error:  # no C compiler, a GPU that Triton does not know
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        note(f"kernels for this GPU could not be built, torch's are used (it takes up to twice the time): {why}. "
+             "Triton wants a C compiler, and a GPU that it knows.")  # fmt: skip
+        return Parts()
 
 
 def shown(said: SpokenResidual) -> Any:
