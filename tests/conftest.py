@@ -1,5 +1,6 @@
 """Tests import `tiny` from beside them."""
 
+import atexit
 import gc
 import os
 import sys
@@ -17,6 +18,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; tiny network
     torch.set_num_threads(1)
 # torch seeds every device, and those that are not there keep a traceback of each time
 SEED = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
+
+
+@atexit.register
+def _quiet() -> None:
+    """Triton's bindings list what they still hold when Python ends; by then everything has been said."""
+    if "triton" in sys.modules:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def pytest_collection_finish() -> None:

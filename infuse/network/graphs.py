@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -130,7 +130,7 @@ class Graphs:
         self._met: OrderedDict[Hashable, None] = OrderedDict()
         """Layouts whose calls made something."""
         self._refused = set[Hashable]()
-        self._lock = Lock()
+        self._lock = RLock()
         """Places are filled and played by one at a time: two engines may share a network."""
         self.recorded = self.played = 0
 
@@ -216,8 +216,9 @@ class Graphs:
         return Recording(reads, places, list(found.tensors), play, held, (lambda: mine[0]) if makes else None)
 
     def clear(self) -> None:
-        self._kept.clear()
-        self._refused.clear()
+        with self._lock:
+            self._kept.clear()
+            self._refused.clear()
 
     def __len__(self) -> int:
         return len(self._kept)
