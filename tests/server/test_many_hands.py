@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -63,17 +62,19 @@ def test_killed_workers_lose_nothing(kind: str, tmp_path: Path) -> None:
         ]
         hands, kills = [started(n) for n in range(3)], 0
         until = time.monotonic() + 150
-        while store.counts()["done"] < len(ids) and time.monotonic() < until:
-            time.sleep(dice.uniform(0.1, 0.6))
-            if kills < 25:
-                n = dice.randrange(len(hands))
-                hands[n].send_signal(signal.SIGKILL)
-                hands[n].wait()
-                kills += 1
-                hands[n] = started(100 + kills)
-        for hand in hands:
-            hand.kill()
-            hand.wait()
+        try:
+            while store.counts()["done"] < len(ids) and time.monotonic() < until:
+                time.sleep(dice.uniform(0.1, 0.6))
+                if kills < 25:
+                    n = dice.randrange(len(hands))
+                    hands[n].kill()
+                    hands[n].wait()
+                    kills += 1
+                    hands[n] = started(100 + kills)
+        finally:
+            for hand in hands:
+                hand.kill()
+                hand.wait()
         assert store.counts() == {"waiting": 0, "running": 0, "done": len(ids), "failed": 0, "cancelled": 0}
         assert kills >= 10
         for i, id in enumerate(ids):
