@@ -243,7 +243,7 @@ def test_a_hint_that_becomes_smaller_than_the_latent_is_a_letter(kind: str, monk
     monkeypatch.setattr(beside_nets, "HINT", (8, 12, 16))
     unet = beside_nets.unet("sdxl")
     net = {"control": lambda: beside_nets.control(unet, 7), "union": lambda: beside_nets.union(like=unet),
-           "xs": lambda: beside_nets.xs("sdxl")}[kind]()  # fmt: skip
+           "xs": lambda: beside_nets.xs.__wrapped__("sdxl")}[kind]()  # fmt: skip
     monkeypatch.undo()
     other = tiny.engine(beside_nets.base("sdxl"), {"deep": net})
     condition = ControlNet(model="deep", image=photo(), **({"type": "depth"} if kind == "union" else {}))
