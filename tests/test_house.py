@@ -71,7 +71,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("weights", "weights.layouts.*", "weights.looks.*"),
     ("engine",),
     ("training",),  # what a user trains with: it knows no tabletop
-    ("server",),  # a durable queue, which knows no recipes and no networks
+    ("server",),  # a durable queue, which knows no recipes and no networks; worker: makes its jobs by an engine
     ("tabletop",),
     ("tabletop.stage", "tabletop.sheet"),
     (

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, insert, update
 
-from infuse.errors import RecipeError
+from infuse.errors import RecipeError, WeightsError
 from infuse.server import history, keeping, leases
 from infuse.server.jobs import Job, Lease, Made, look
 from infuse.server.letters import problem
@@ -56,11 +56,11 @@ class Work(Opened):
         return job
 
     def failed(self, lease: Lease, error: BaseException) -> Job:
-        """It cannot be made. A letter about the recipe is final; whatever else may go better the next time, if any is left.
+        """It cannot be made. A letter about the recipe or its weights is final; whatever else may go better the next time, if any is left.
         Raises LeaseLost."""
         with self.database.writing() as c:
             job, now = leases.held(c, lease), self.database.now(c)
-            if isinstance(error, RecipeError) and not job.cancelling:
+            if isinstance(error, RecipeError | WeightsError) and not job.cancelling:
                 leases.fail(c, job.id, problem(error), now)
             else:
                 leases.undone(c, job, problem(error), str(problem(error)["fact"]), now)
