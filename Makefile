@@ -1,10 +1,10 @@
-# make demo | test | check | docs | bench | tabletop. The first of them makes .venv; nothing outside of this folder is touched.
+# make demo | test | check | serve | docs | bench | tabletop. The first of them makes .venv; nothing outside of this folder is touched.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 KERNELS := .venv/.kernels
 
-.PHONY: demo test check docs bench tabletop format
+.PHONY: demo test check serve docs bench tabletop format
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -30,6 +30,9 @@ check: $(STAMP)  ## before every commit, two minutes: format, lint, types, house
 	NODE_OPTIONS="--v8-pool-size=1 --max-semi-space-size=64" $(BIN)/pyright & types=$$!; \
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal; tests=$$?; \
 	wait $$types && exit $$tests
+
+serve: $(STAMP)  ## the embedded models over HTTP, on this machine: http://127.0.0.1:7860/docs
+	$(BIN)/infuse serve
 
 docs: $(STAMP)  ## the pages and the reference, in site/: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -196,6 +196,65 @@ def demo(
     typer.echo(demo(out, say=lambda path: typer.echo(f"made {path}", err=True), rows=names))
 
 
+STORE = typer.Option("--store", help="A folder, or postgresql://user@host/name: where jobs and results lie.")
+FILES = typer.Option("--files", help="Where results lie, if the store is in PostgreSQL.")
+
+
+@app.command("serve")
+def serve_command(
+    model: Annotated[str, typer.Argument(help="What recipes run on that name no model.")] = "tabletop",
+    host: Annotated[str, typer.Option("--host", help="Others than this machine's own want --key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 7860,
+    store: Annotated[str, STORE] = "infuse-jobs",
+    files: Annotated[Path | None, FILES] = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", help="KEY or OWNER:KEY; several for several owners.")
+    ] = None,
+    hands: Annotated[int, typer.Option("--hands", min=1, max=64, help="Jobs under way at a time.")] = 4,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="For models, such as 8GB; those used longest ago leave.")
+    ] = None,
+) -> None:
+    """Make pictures for programs, over HTTP, from a queue that survives whatever happens to it."""
+    with serving():
+        from infuse.cli.serve import serve
+
+        serve(model, host, port, store, files, key or (), hands, memory)
+
+
+@app.command("queue")
+def queue_command(
+    store: Annotated[str, STORE] = "infuse-jobs",
+    files: Annotated[Path | None, FILES] = None,
+    cancel: Annotated[list[str] | None, typer.Option("--cancel", help="A job's name.")] = None,
+    retry: Annotated[list[str] | None, typer.Option("--retry", help="A job's name.")] = None,
+    most: Annotated[int, typer.Option("--most", min=1, help="Jobs that are listed.")] = 20,
+) -> None:
+    """What is in a server's queue: the newest jobs, and how many of each state."""
+    with serving():
+        from infuse.cli.serve import queue
+
+        queue(store, files, cancel or (), retry or (), most)
+
+
+@contextmanager
+def serving() -> Iterator[None]:
+    """Whoever lacks the extra reads what to install."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in (
+            "sqlalchemy",
+            "fastapi",
+            "uvicorn",
+            "prometheus_client",
+            None,
+            "",
+        ) and "infuse[serve]" not in str(error):
+            raise
+        raise RecipeError("", 'the server wants packages of its own. Run: pip install "infuse[serve]"') from None
+
+
 @app.command()
 def examples(folder: Annotated[Path, typer.Argument(help="Where to put them.")] = Path(".")) -> None:
     """Put the pictures that the documents speak of into a folder; what lies there stays as it is."""
