@@ -86,7 +86,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("",),  # infuse/__init__.py
     ("cli.words", "cli.show", "cli.merge", "cli.train"),
     ("cli.recipe",),
-    ("cli.options", "cli.making"),
+    ("cli.options", "cli.making", "cli.serve"),
     ("cli.app",),
     ("cli", "cli.__main__"),
 ]

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, get_args
@@ -21,7 +22,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-import infuse
 from infuse.engine.engine import Engine
 from infuse.errors import InfuseError, RecipeError
 from infuse.media.reading import STRICT, Reading
@@ -32,6 +32,7 @@ from infuse.server.store import Store
 from infuse.server.worker import ask, limits_of
 
 PROBLEM = "application/problem+json"
+VERSION: str = sys.modules["infuse"].__version__
 STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (UnknownJob, 404), (WrongState, 409), (KeyTaken, 409), (QuotaError, 429), (StoreError, 503), (InfuseError, 422),
 )  # fmt: skip
@@ -75,7 +76,7 @@ def application(
 ) -> FastAPI:
     """The server's front. engine: whom recipes are checked against before they wait; without one, by themselves alone.
     keys: key -> whose it is; without any, everybody is the same nobody, and the front should be reached from this machine only."""
-    front = FastAPI(title="infuse", version=infuse.__version__, summary="Any combination of conditions into Stable Diffusion, in one call.")  # fmt: skip
+    front = FastAPI(title="infuse", version=VERSION, summary="Any combination of conditions into Stable Diffusion, in one call.")  # fmt: skip
     front.add_exception_handler(InfuseError, _letter)
     front.add_exception_handler(RequestValidationError, _malformed)
     front.add_exception_handler(HTTPException, _refused)
@@ -86,7 +87,7 @@ def application(
     @front.get("/health", tags=["server"])
     def health() -> dict[str, Any]:
         """Is it there, and what is in line?"""
-        return {"status": "ok", "version": infuse.__version__, "jobs": store.counts()}
+        return {"status": "ok", "version": VERSION, "jobs": store.counts()}
 
     @front.get("/metrics", tags=["server"], response_class=Response)
     def metrics() -> Response:

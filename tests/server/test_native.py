@@ -52,6 +52,7 @@ def followed(client: TestClient, id: str, **headers: str) -> list[dict[str, Any]
     return [{**json.loads(b["data"]), "kind": b["event"], "id": int(b["id"])} for b in blocks]
 
 
+@pytest.mark.slow
 def test_from_a_recipe_to_its_picture(client: TestClient, store: Store, engine: Engine) -> None:
     blob = client.post("/v1/blobs", content=picture(), headers={**ANN, "Content-Type": "image/png"})
     assert blob.status_code == 201
@@ -145,7 +146,7 @@ WRONG: list[tuple[Any, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize("where", ["/v1/jobs", "/v1/check"])
+@pytest.mark.parametrize("where", [pytest.param("/v1/jobs", marks=pytest.mark.slow), "/v1/check"])
 @pytest.mark.parametrize(("body", "status", "field"), WRONG, ids=lambda v: str(v)[:40])
 def test_what_is_wrong_is_a_letter(
     client: TestClient, store: Store, where: str, body: Any, status: int, field: str
@@ -196,6 +197,7 @@ def test_a_store_that_is_away_is_said(client: TestClient, monkeypatch: pytest.Mo
     assert letter(client.post("/v1/jobs", json=plain(), headers=ANN), 503, "store")["remedy"] == "Close it."
 
 
+@pytest.mark.slow
 def test_an_event_stream_goes_on_while_the_job_does(client: TestClient, store: Store, engine: Engine) -> None:
     id = client.post("/v1/jobs", json=plain(steps=400), headers=ANN).json()["id"]
     with Worker(store, engine, hands=1, lease=0.6):

@@ -102,6 +102,7 @@ def test_a_random_seed_is_drawn_once(store: Store) -> None:
     assert one.asked == two.asked and one.digest != two.digest and one.recipe["seed"] >= 0
 
 
+@pytest.mark.slow
 def test_recipes_over_a_wire_read_nothing_of_this_machine(store: Store, engine: Engine, tmp_path: Path) -> None:
     limits = limits_of(store)
     (tmp_path / "mine.png").write_bytes(picture())
@@ -113,6 +114,7 @@ def test_recipes_over_a_wire_read_nothing_of_this_machine(store: Store, engine: 
         until(lambda: store.job(job).state == "failed")
 
 
+@pytest.mark.slow
 def test_cancelling_a_job_that_runs(store: Store, engine: Engine) -> None:
     long = store.submit(ask(plain(steps=900), limits_of(store)))[0].id
     with Worker(store, engine, hands=1, lease=0.6):
@@ -123,6 +125,7 @@ def test_cancelling_a_job_that_runs(store: Store, engine: Engine) -> None:
     assert told[0].data["of"] == 900
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_gives_back_and_one_that_comes_back_takes_up(store: Store, engine: Engine) -> None:
     long = store.submit(ask(plain(steps=900), limits_of(store)))[0].id
     with Worker(store, engine, hands=1):
