@@ -19,6 +19,7 @@ from infuse.network.edits import listen
 from infuse.network.fused import Fused, bare
 from infuse.network.parts import Parts
 
+pytestmark = pytest.mark.slow
 CLOSE = {torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 """Of the largest number: a rounding or two of the dtype."""
 SIZES = [(2, 40, 6, 5), (1, 96, 8, 8), (3, 64, 17, 19), (2, 160, 1, 1), (1, 32, 72, 70)]
@@ -41,7 +42,6 @@ def drawn(size: tuple[int, ...], dtype: torch.dtype, last: bool = False) -> Tens
     return x.to(memory_format=torch.channels_last) if last else x
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("last", [False, True])

@@ -238,6 +238,7 @@ def test_nobody_sees_what_is_anothers(store: Store) -> None:
     assert not store.jobs("bob").jobs and len(store.jobs("ann").jobs) == 2
 
 
+@pytest.mark.slow
 def test_pages(store: Store) -> None:
     ids = [store.submit(ask(str(i)))[0].id for i in range(7)]
     seen, after = [], None
@@ -270,6 +271,7 @@ def test_sweeping(kind: str, tmp_path: Path, clock: Clock) -> None:
         )
 
 
+@pytest.mark.slow
 def test_too_much_is_swept_from_the_oldest_on(tmp_path: Path, clock: Clock) -> None:
     with Store(tmp_path, clock=clock, keep=Keep(bytes=25)) as store:
         ids = []
@@ -300,6 +302,7 @@ def test_what_is_broken_on_disk_is_a_letter(store: Store) -> None:
         store.read(found)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_letter_and_the_job_is_still_its_workers(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +352,7 @@ def test_what_is_no_store_is_a_letter(tmp_path: Path) -> None:
         Store(tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_a_worker_tells_what_workers_tell(store: Store) -> None:
     store.submit(ask())
     (lease,) = store.claim("w")
